@@ -1,0 +1,66 @@
+# Two commands: `make demo` trains the demo, `make test` runs every check. Both install what they need into .venv, once.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Any Python 3.11 on the PATH makes the environment; `make PYTHON=/path/to/python3.11 demo` names one.
+PYTHON ?= $(shell for name in python3.11 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+# A stamp's name holds the checksum of what was installed: another lock is another stamp, the same one is up to date.
+checksum = $(shell cat $(1) | cksum | tr ' ' '-')
+INSTALLED := $(VENV)/installed-$(call checksum,requirements/cpu.lock setup.cfg pyproject.toml)
+INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock requirements/dev.lock setup.cfg pyproject.toml)
+SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
+MODEL := models/demo
+
+help:
+	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"
+	@echo "make test       install, then ruff, mypy and all tests"
+	@echo "make test-fast  the same without the slow tests"
+	@echo "make lint       ruff and mypy only"
+	@echo "make install    only make $(VENV)"
+	@echo "make clean      delete caches; runs, models and $(VENV) stay"
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED) $(MODEL)/tokenizer_config.json
+	$(BIN)/dvpo train configs/demo.yaml --overwrite
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+# Every pin is exact and complete, hence --no-deps; the packages that are built from source use the pinned setuptools.
+$(INSTALLED):
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 on the PATH; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "installing into $(VENV): once, about two minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps '$(SETUPTOOLS)'
+	$(PIP) install --no-deps --no-build-isolation -r requirements/cpu.lock || \
+		{ echo "see requirements/README.md if a package was not found" >&2; exit 1; }
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/installed-[0-9]*
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --no-deps -r requirements/dev.lock
+	@rm -f $(VENV)/installed-dev-*
+	@touch $@
+
+$(MODEL)/tokenizer_config.json: | $(INSTALLED)
+	$(BIN)/dvpo warmstart --output $(MODEL)

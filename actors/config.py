@@ -1,0 +1,31 @@
+"""Options of the loop itself."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rollout.component import StrictModel
+
+
+class TrainingConfig(StrictModel):
+    """How long to train, on how much data a step, and when to evaluate and save."""
+
+    num_steps: int = Field(500, ge=1, le=10_000_000, description="Training steps: each uses one batch of trajectories.")
+    prompts_per_step: int = Field(64, ge=1, le=1_000_000, description="Prompts in the batch of one step.")
+    samples_per_prompt: int = Field(8, ge=1, le=65_536, description="Trajectories sampled for each prompt.")
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Weight versions a trajectory may be behind when it is trained on; 0 alternates generation and "
+        "training, more lets them overlap.",
+    )
+    eval_every_steps: int = Field(50, ge=0, description="Steps between evaluations; 0 is only before and after.")
+    num_eval_prompts: int = Field(256, ge=1, description="Prompts evaluated per split, at most.")
+    checkpoint_every_steps: int = Field(100, ge=0, description="Steps between checkpoints; 0 is only at the end.")
+    keep_checkpoints: int = Field(3, ge=1, le=100_000, description="Newest checkpoints that are kept.")
+
+    @property
+    def trajectories_per_step(self) -> int:
+        """Trajectories in the batch of one step."""
+        return self.prompts_per_step * self.samples_per_prompt

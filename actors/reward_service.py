@@ -1,0 +1,106 @@
+"""The reward service: clean score, then noise. The clean score stays in the record and never meets the learner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+
+from rollout.component import build
+from rollout.config import RewardConfig
+from rollout.noise import NOISES
+from rollout.noise.base import RewardNoise
+from rollout.rewards import REWARDS
+from rollout.rewards.base import Reward
+from rollout.seeding import stream
+from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, Trajectory
+
+log = logging.getLogger(__name__)
+
+
+class RewardService:
+    """Scores trajectories. An asyncio actor; a reward that raises, hangs or lies becomes an outcome, never a zero.
+
+    Args:
+        config: rewards and noise models.
+        run_seed: first part of the name of every noise stream.
+    """
+
+    def __init__(self, config: RewardConfig, run_seed: int) -> None:
+        self._config = config
+        self._run_seed = run_seed
+        self._rewards: list[tuple[str, Reward]] = []
+        for index, spec in enumerate(config.functions):
+            reward = build(spec, REWARDS, Reward, f"reward.functions.{index}")
+            taken = {name for name, _ in self._rewards}
+            self._rewards.append((spec.type if spec.type not in taken else f"{spec.type}.{index}", reward))
+        self._noise: list[RewardNoise] = [
+            build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)
+        ]
+
+    async def score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """Clean and observed score of one trajectory.
+
+        A failure of the reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
+        ``observed`` set to ``error_reward``, or None where the configuration says ``drop``.
+        """
+        try:
+            parts = await asyncio.wait_for(self._clean_parts(prompt, trajectory), self._config.timeout_s)
+        except Exception as error:  # the reward is the user's code and sees untrusted model text
+            message = _one_line(error, self._config.timeout_s)
+            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, message)
+            fallback = None if self._config.error_reward == "drop" else float(self._config.error_reward)
+            return _record(trajectory, fallback, None, False, {}, RewardOutcome.ERROR, message)
+        clean = sum(reward.config.weight * parts[name] for name, reward in self._rewards)
+        observed = self._with_noise(clean, prompt, trajectory)
+        outcome = RewardOutcome.MISSING if observed is None else RewardOutcome.SCORED
+        return _record(trajectory, observed, clean, observed != clean, parts, outcome)
+
+    async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """Score without noise, for evaluation."""
+        try:
+            parts = await asyncio.wait_for(self._clean_parts(prompt, trajectory), self._config.timeout_s)
+        except Exception as error:  # as in score()
+            message = _one_line(error, self._config.timeout_s)
+            log.warning("reward failed in evaluation for prompt %s: %s", prompt.prompt_id, message)
+            return _record(trajectory, None, None, False, {}, RewardOutcome.ERROR, message)
+        clean = sum(reward.config.weight * parts[name] for name, reward in self._rewards)
+        return _record(trajectory, clean, clean, False, parts, RewardOutcome.SCORED)
+
+    async def _clean_parts(self, prompt: Prompt, trajectory: Trajectory) -> dict[str, float]:
+        parts = {}
+        for name, reward in self._rewards:
+            value = await reward(prompt, trajectory)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"reward {name!r} returned {value!r}, which is not a finite number")
+            parts[name] = float(value)
+        return parts
+
+    def _with_noise(self, clean: float, prompt: Prompt, trajectory: Trajectory) -> float | None:
+        observed: float | None = clean
+        for index, noise in enumerate(self._noise):
+            if observed is None:
+                break
+            rng = stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}")
+            observed = noise(observed, prompt, trajectory, rng)
+        return observed
+
+
+def _one_line(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no score within {timeout_s:g} s"
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _record(
+    trajectory: Trajectory,
+    observed: float | None,
+    clean: float | None,
+    corrupted: bool,
+    parts: dict[str, float],
+    outcome: RewardOutcome,
+    error: str = "",
+) -> RewardRecord:
+    return RewardRecord(
+        trajectory.prompt_id, trajectory.sample_index, observed, clean, corrupted, parts, outcome, error
+    )

@@ -1,0 +1,107 @@
+"""From a configuration to the objects that it names: task, rewards, noise models, algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster.config import AlgorithmSpec, RunConfig
+from rollout.component import Component, ComponentSpec, build
+
+if TYPE_CHECKING:
+    from learner.algorithms.base import Algorithm
+    from rollout.noise.base import RewardNoise
+    from rollout.rewards.base import Reward
+    from rollout.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The objects that a configuration names."""
+
+    task: Task
+    rewards: tuple[Reward, ...]
+    noise: tuple[RewardNoise, ...]
+    algorithm: Algorithm
+
+
+def build_components(config: RunConfig) -> Components:
+    """All components of ``config``.
+
+    Raises:
+        UserError: one cannot be found or imported, or an option is wrong.
+    """
+    return Components(
+        task=build_task(config),
+        rewards=tuple(build_reward(config, index) for index in range(len(config.reward.functions))),
+        noise=tuple(build_noise(config, index) for index in range(len(config.reward.noise))),
+        algorithm=build_algorithm(config),
+    )
+
+
+def build_task(config: RunConfig) -> Task:
+    """The task of ``data.task``."""
+    from rollout.tasks import TASKS
+    from rollout.tasks.base import Task
+
+    task: Task = build(config.data.task, TASKS, Task, "data.task")
+    return task
+
+
+def build_reward(config: RunConfig, index: int) -> Reward:
+    """One of ``reward.functions``."""
+    from rollout.rewards import REWARDS
+    from rollout.rewards.base import Reward
+
+    reward: Reward = build(config.reward.functions[index], REWARDS, Reward, f"reward.functions.{index}")
+    return reward
+
+
+def build_noise(config: RunConfig, index: int) -> RewardNoise:
+    """One of ``reward.noise``."""
+    from rollout.noise import NOISES
+    from rollout.noise.base import RewardNoise
+
+    noise: RewardNoise = build(config.reward.noise[index], NOISES, RewardNoise, f"reward.noise.{index}")
+    return noise
+
+
+def build_algorithm(config: RunConfig) -> Algorithm:
+    """The algorithm of ``algorithm``."""
+    from learner import algorithms
+
+    return algorithms.build_algorithm(config.algorithm.name, config.algorithm.options, "algorithm")
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The configuration with every option of every component spelled out and presets replaced by what they stand for.
+
+    It describes the same run, also under a later version whose defaults differ.
+
+    Raises:
+        UserError: a component is wrong.
+    """
+    parts = build_components(config)
+    algorithm = parts.algorithm
+    name = config.algorithm.type if config.algorithm.type and ":" in config.algorithm.type else algorithm_type(config)
+    noise = tuple(map(_spelled_out, config.reward.noise, parts.noise))
+    rewards = tuple(map(_spelled_out, config.reward.functions, parts.rewards))
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"task": _spelled_out(config.data.task, parts.task)}),
+            "reward": config.reward.model_copy(update={"functions": rewards, "noise": noise}),
+            "algorithm": AlgorithmSpec(type=name, **algorithm.config.model_dump(mode="json")),
+        }
+    )
+
+
+def algorithm_type(config: RunConfig) -> str:
+    """The type behind the algorithm's name, which may be that of a preset."""
+    from learner.algorithms import PRESETS
+
+    name = config.algorithm.name
+    return PRESETS[name].type if name in PRESETS else name
+
+
+def _spelled_out(spec: ComponentSpec, component: Component) -> ComponentSpec:
+    return ComponentSpec(type=spec.type, **component.config.model_dump(mode="json"))

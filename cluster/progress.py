@@ -1,0 +1,294 @@
+"""What a run shows while it goes on: a live display on a terminal, one plain line a step anywhere else.
+
+The display lives in the driver. The controller, a Ray actor, reports plain numbers; the driver turns them into
+:class:`StepReport` and calls a :class:`Progress`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = tuple[str, str]
+"""One line of a table: what, and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one training step did.
+
+    Attributes:
+        step: the step, counted from 1.
+        num_steps: steps of the whole run.
+        num_rollouts: trajectories trained on in this step.
+        tokens_per_s: sampled tokens per second of wall time, over all rollout workers.
+        observed_reward: mean observed (noisy) reward of the batch; NaN if none was scored.
+        staleness: mean number of weight versions that trajectories were behind.
+        step_s: wall time of the step, in seconds.
+        time_left_s: expected time to the end of the run, in seconds; NaN if not known.
+        accuracy: newest clean held-out accuracy by split, in [0, 1]; empty before the first evaluation.
+    """
+
+    step: int
+    num_steps: int
+    num_rollouts: int
+    tokens_per_s: float
+    observed_reward: float
+    staleness: float
+    step_s: float
+    time_left_s: float = math.nan
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_metrics(
+        cls,
+        step: int,
+        num_steps: int,
+        metrics: Mapping[str, float],
+        time_left_s: float = math.nan,
+        accuracy: Mapping[str, float] | None = None,
+    ) -> StepReport:
+        """Pick the shown quantities out of a step's metrics (docs/metrics.md); NaN where one is absent.
+
+        Args:
+            accuracy: newest accuracy by split; by default the ``eval/SPLIT/accuracy`` keys of ``metrics``.
+        """
+        if accuracy is None:
+            keys = {key: key.removeprefix("eval/").removesuffix("/accuracy") for key in metrics}
+            accuracy = {split: metrics[key] for key, split in keys.items() if key == f"eval/{split}/accuracy"}
+        return cls(
+            step=step,
+            num_steps=num_steps,
+            num_rollouts=int(metrics.get("rollout/num_trajectories", 0)),
+            tokens_per_s=metrics.get("rollout/tokens_per_s", math.nan),
+            observed_reward=metrics.get("reward/observed_mean", math.nan),
+            staleness=metrics.get("rollout/staleness_mean", math.nan),
+            step_s=metrics.get("time/step_s", math.nan),
+            time_left_s=time_left_s,
+            accuracy=accuracy,
+        )
+
+    def rows(self) -> list[Row]:
+        """The quantities as a reader wants them."""
+        held_out = "  ".join(f"{split} {value:.3f}" for split, value in self.accuracy.items())
+        return [
+            ("throughput", f"{_number(self.tokens_per_s, '.0f')} tokens/s"),
+            ("observed reward", _number(self.observed_reward, ".3f")),
+            ("clean held-out accuracy", held_out or "-"),
+            ("staleness", _number(self.staleness, ".2f")),
+            ("step time", f"{_number(self.step_s, '.1f')} s"),
+            ("time left", format_duration(self.time_left_s)),
+        ]
+
+    def line(self) -> str:
+        """The report on one line."""
+        shown = "  ".join(f"{name} {value}" for name, value in self.rows())
+        return f"step {self.step}/{self.num_steps}  {self.num_rollouts} rollouts  {shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        rows: the table shown at the end.
+        stopped_by: number of the signal that ended the run early, after a checkpoint; None if it ran to its end.
+    """
+
+    rows: Sequence[Row] = ()
+    stopped_by: int | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 128 plus the signal as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 0 if self.stopped_by is None else 128 + self.stopped_by
+
+    @property
+    def signal_name(self) -> str:
+        """``SIGINT``, ``SIGTERM`` or an empty string."""
+        return "" if self.stopped_by is None else signal.Signals(self.stopped_by).name
+
+
+class Progress(Protocol):
+    """Shows how a run goes on."""
+
+    def start(self, plan_lines: Sequence[str]) -> None:
+        """Show what will be done."""
+        ...
+
+    def rollouts(self, done: int, total: int) -> None:
+        """Trajectories of the coming batch that are ready, of so many."""
+        ...
+
+    def step(self, report: StepReport) -> None:
+        """A step is over."""
+        ...
+
+    def event(self, text: str) -> None:
+        """Something worth a line: a checkpoint, an evaluation, a phase of the start."""
+        ...
+
+    def finish(self, summary_rows: Sequence[Row]) -> None:
+        """End the display and show the closing table. Also called, with no rows, when the run fails."""
+        ...
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def start(self, plan_lines: Sequence[str]) -> None:
+        """Nothing."""
+
+    def rollouts(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def event(self, text: str) -> None:
+        """Nothing."""
+
+    def finish(self, summary_rows: Sequence[Row]) -> None:
+        """Nothing."""
+
+
+class PlainProgress:
+    """One line for each step and event, written at once; made for pipes, files and the logs of Ray jobs.
+
+    A reader that goes away (``dvpo train ... | head``) does not disturb the run.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._started = time.monotonic()
+
+    def start(self, plan_lines: Sequence[str]) -> None:
+        """Print the plan."""
+        for line in plan_lines:
+            self._print(line)
+
+    def rollouts(self, done: int, total: int) -> None:
+        """Nothing: one line a step is enough for a log."""
+
+    def step(self, report: StepReport) -> None:
+        """Print the report."""
+        self._print(report.line())
+
+    def event(self, text: str) -> None:
+        """Print the text with the time since the start."""
+        self._print(f"[{format_duration(time.monotonic() - self._started)}] {text}")
+
+    def finish(self, summary_rows: Sequence[Row]) -> None:
+        """Print the closing table."""
+        for line in format_table(summary_rows):
+            self._print(line)
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, file=self._stream, flush=True)
+        except (BrokenPipeError, ValueError):  # ValueError: the stream was closed
+            self._stream = open(os.devnull, "w")  # noqa: SIM115 - stays open for the rest of the run
+
+
+class RichProgress:
+    """A live display: bars of steps and rollouts over a table of the newest numbers; events scroll by above it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self._console = Console(file=stream, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Bars(*columns, console=self._console)
+        self._steps = self._bars.add_task("steps", total=None)
+        self._rollouts = self._bars.add_task("rollouts", total=None)
+        self._rows: list[Row] = []
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+
+    def start(self, plan_lines: Sequence[str]) -> None:
+        """Print the plan and begin the display."""
+        for line in plan_lines:
+            self._console.print(line, markup=False)
+        self._live.start()
+
+    def rollouts(self, done: int, total: int) -> None:
+        """Move the bar of rollouts."""
+        self._bars.update(self._rollouts, completed=done, total=total)
+
+    def step(self, report: StepReport) -> None:
+        """Move the bar of steps and show the newest numbers."""
+        self._bars.update(self._steps, completed=report.step, total=report.num_steps)
+        self._rows = report.rows()
+
+    def event(self, text: str) -> None:
+        """Print the text above the display."""
+        self._console.print(text, markup=False)
+
+    def finish(self, summary_rows: Sequence[Row]) -> None:
+        """End the display and print the closing table."""
+        self._live.stop()
+        for line in format_table(summary_rows):
+            self._console.print(line, markup=False)
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._rows:
+            table.add_row(name, value)
+        return Group(self._bars, table)
+
+
+def make_progress(mode: Literal["auto", "plain", "rich", "none"], stream: TextIO | None = None) -> Progress:
+    """The display that ``logging.progress`` asks for; ``auto`` is live only on a terminal that can redraw lines."""
+    target = stream if stream is not None else sys.stdout
+    if mode == "none":
+        return SilentProgress()
+    is_live = mode == "rich" or (mode == "auto" and target.isatty() and os.environ.get("TERM", "dumb") != "dumb")
+    return RichProgress(target) if is_live else PlainProgress(target)
+
+
+def format_table(rows: Sequence[Row]) -> list[str]:
+    """Two aligned columns, one line a row."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+
+
+def format_duration(seconds: float) -> str:
+    """``1:02:03``, ``2:03``; ``-`` for what is not known."""
+    if not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float, spec: str) -> str:
+    """A number, or ``-`` where there is none."""
+    return format(value, spec) if math.isfinite(value) else "-"
+
+
+__all__ = [
+    "PlainProgress",
+    "Progress",
+    "RichProgress",
+    "Row",
+    "RunSummary",
+    "SilentProgress",
+    "StepReport",
+    "format_duration",
+    "format_table",
+    "make_progress",
+]

@@ -1,0 +1,209 @@
+"""A configuration file as data that remembers where each value was written.
+
+PyYAML follows YAML 1.1, in which ``1e-6`` is a string and a key given twice silently wins; neither is acceptable in a
+run's configuration, so both are put right here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout.component import UserError
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions that lead to a value, outermost first."""
+
+
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_MAX_DEPTH = 32
+"""Deeper than any configuration; an anchor that contains itself is endless."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader whose floats are those of YAML 1.2, and which leaves dates as strings."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+class ConfigSource:
+    """Values of one YAML file with overrides applied.
+
+    Attributes:
+        file: the file as the user named it, for messages.
+        data: the nested values.
+    """
+
+    def __init__(self, file: str, data: dict[str, Any], lines: dict[KeyPath, int]) -> None:
+        self.file = file
+        self.data = data
+        self._lines = lines
+        self._overrides: dict[KeyPath, str] = {}
+
+    def place(self, path: Sequence[str | int]) -> str:
+        """Where the value at ``path``, or the nearest thing around it, was written: ``file:line`` or ``--set ...``."""
+        for end in range(len(path), 0, -1):
+            head = tuple(path[:end])
+            if head in self._overrides:
+                return f"--set {self._overrides[head]}"
+            if head in self._lines:
+                return f"{self.file}:{self._lines[head]}"
+            below = [text for override, text in self._overrides.items() if override[:end] == head]
+            if below:
+                return f"--set {below[-1]}"
+        return self.file
+
+    def locate(self, message: str) -> str:
+        """Put the place in front of each line of ``message`` that starts with ``dotted.key.path: ``."""
+        located = []
+        for line in message.splitlines():
+            head, colon, _ = line.partition(": ")
+            is_path = bool(colon) and re.fullmatch(r"[a-z_]\w*(\.\w+)*", head) is not None
+            keys = tuple(int(part) if part.isdigit() else part for part in head.split("."))
+            located.append(f"{self.place(keys)}: {line}" if is_path else line)
+        return "\n".join(located)
+
+    def override(self, assignment: str) -> None:
+        """Apply ``a.b=value``; the value is read as YAML.
+
+        List positions are numbers; the one after the last appends.
+
+        Raises:
+            UserError: not of that form, or the path leads through something that is not a mapping or a list.
+        """
+        dotted, equals, text = assignment.partition("=")
+        dotted = dotted.strip()
+        if not equals or not all(re.fullmatch(r"\w+", part) for part in dotted.split(".")):
+            raise UserError(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+        self._put(keys, value, assignment)
+        self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
+        self._overrides[keys] = assignment
+
+    def _put(self, keys: KeyPath, value: Any, assignment: str) -> None:
+        """Set ``value`` at ``keys``, making the mappings on the way."""
+        node: Any = self.data
+        for depth, key in enumerate(keys):
+            last = depth == len(keys) - 1
+            if isinstance(node, dict) and isinstance(key, str):
+                child = node.get(key)
+                if keys[: depth + 1] == ("algorithm",) and isinstance(child, str) and not last:
+                    child = {"type" if ":" in child else "preset": child}
+            elif isinstance(node, list) and isinstance(key, int) and key <= len(node):
+                child = node[key] if key < len(node) else None
+                if key == len(node):
+                    node.append(None)
+            else:
+                raise UserError(f"--set {assignment}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
+            child = value if last else {} if child is None else child
+            node[key] = child
+            node = child
+
+
+def _not_inside(path: KeyPath, node: Any) -> str:
+    """Why nothing can be set below ``node``."""
+    name = ".".join(map(str, path)) or "the configuration"
+    if isinstance(node, list):
+        return f"{name} is a list with positions 0 to {len(node) - 1}" if node else f"{name} is an empty list"
+    return f"{name} is a mapping" if isinstance(node, dict) else f"{name} is {node!r}"
+
+
+def read_source(path: str | Path, overrides: Iterable[str] = ()) -> ConfigSource:
+    """Read a YAML file and apply ``a.b=value`` overrides.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, has a key twice, is not a mapping, or an override is malformed.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file{_similar_file(file)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+    source = parse_source(text, str(path))
+    for assignment in overrides:
+        source.override(assignment)
+    return source
+
+
+def parse_source(text: str, name: str) -> ConfigSource:
+    """Parse YAML ``text``; ``name`` stands for the file in messages.
+
+    Raises:
+        UserError: not YAML, a key given twice, or not a mapping.
+    """
+    loader = _Loader(text)
+    lines: dict[KeyPath, int] = {}
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return ConfigSource(name, {}, {})
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{name}:1: must be a mapping of keys to values, such as 'seed: 0'")
+        _record_lines(node, (), lines, name)
+        data = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{name}{line}: not valid YAML: {_problem(error)}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not valid YAML: {_problem(error)}") from error
+    finally:
+        loader.dispose()
+    return ConfigSource(name, data, lines)
+
+
+def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
+    """Note the line of every key and list item below ``node``; refuse a key that is given twice or is not a name."""
+    if len(path) > _MAX_DEPTH:
+        raise UserError(f"{name}:{node.start_mark.line + 1}: nested more than {_MAX_DEPTH} deep")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
+                shown = f" (got {key.value})" if isinstance(key, yaml.ScalarNode) else ""
+                raise UserError(f"{name}:{line}: a key must be a name{shown}")
+            below = (*path, key.value)
+            if below in lines:
+                dotted = ".".join(map(str, below))
+                raise UserError(f"{name}:{line}: {dotted}: given twice, first on line {lines[below]}; keep one of them")
+            lines[below] = line
+            _record_lines(value, below, lines, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+            _record_lines(item, (*path, index), lines, name)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """PyYAML's message on one line."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return "; ".join(part for part in (error.context, error.problem) if part)
+    return " ".join(str(error).split())
+
+
+def _similar_file(file: Path) -> str:
+    """A hint at a file of a similar name in the same folder."""
+    if not file.parent.is_dir():
+        return f" (nor is there a folder {str(file.parent)!r})"
+    names = sorted(other.name for other in file.parent.glob("*.y*ml"))
+    close = difflib.get_close_matches(file.name, names, n=1, cutoff=0.5)
+    return f"; did you mean {str(file.parent / close[0])!r}?" if close else ""

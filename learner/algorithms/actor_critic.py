@@ -1,0 +1,171 @@
+"""Actor-critic estimation: GAE over a read-out of the critic, value targets, and a scalar critic's loss.
+
+A method with a critic is a subclass that replaces some of :meth:`ActorCritic.read_out` (quantiles -> the scalar V of
+the advantage), :meth:`ActorCritic.value_targets` (rewards and old values -> what the critic regresses to) and
+:meth:`ActorCritic.token_losses` (the critic's loss of each token).
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.algorithms.base import (
+    Collective,
+    CriticConfig,
+    CriticOutput,
+    Denominators,
+    Estimates,
+    LossOutput,
+    OldOutputs,
+)
+from learner.algorithms.clipped_policy import CRITIC_WEIGHTS, ClippedPolicy, ClippedPolicyConfig
+from learner.algorithms.critic_metrics import critic_metrics
+from learner.batch import TrainBatch
+from learner.losses.value import value_loss
+from learner.masking import WhitenMode
+from learner.metrics import Metrics
+from learner.quantiles import quantile_mean
+from learner.returns import discounted_returns, gae, lambda_returns
+
+END_VALUES = "end_values"
+"""Key of ``CriticOutput.extra``: [batch head quantile], the value after a row's last token. Asked for by
+``Algorithm.needs_end_values``."""
+
+
+class ActorCriticConfig(ClippedPolicyConfig):
+    """Options of advantage estimation with a critic."""
+
+    gamma: float = Field(1.0, ge=0.0, le=1.0, description="Discount per sampled token.")
+    lam_actor: float = Field(0.95, ge=0.0, le=1.0, description="GAE lambda of the advantages.")
+    lam_critic: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of the critic's targets.")
+    whiten: WhitenMode = Field(
+        "std", description="Normalisation of advantages over all action tokens of the batch: none, std, scale or mad."
+    )
+    value_clip: float | None = Field(
+        None, gt=0.0, description="Bound of the critic's step from its old value, in reward units; null for none."
+    )
+    bootstrap_truncated: bool = Field(
+        False, description="Take the critic's value, not 0, as the future of a response cut at the length limit."
+    )
+    critic: CriticConfig = Field(CriticConfig(num_heads=1, num_quantiles=1), description="Shape of the critic's head.")
+
+
+class ActorCritic(ClippedPolicy):
+    """Base of the methods with a critic. As it stands: a scalar critic, i.e. PPO."""
+
+    Config = ActorCriticConfig
+    needs_critic = True
+
+    @property
+    def needs_end_values(self) -> bool:
+        """Whether ``old.critic.extra`` must hold :data:`END_VALUES`."""
+        return bool(self.config.bootstrap_truncated)
+
+    @property
+    def needs_old_values(self) -> bool:
+        """Whether the critic's loss looks at the old critic's output."""
+        return self.config.value_clip is not None
+
+    # --- the pieces that methods replace -----------------------------------------------------------------------
+
+    def ensemble(self, quantile_values: Tensor) -> Tensor:
+        """Mean quantile function over heads, [... head M] -> [... M], detached."""
+        values = quantile_values.detach()
+        if self.config.critic.monotonicity == "none":
+            values = values.sort(dim=-1).values
+        return values.mean(dim=-2)
+
+    def read_out(self, quantile_values: Tensor) -> Tensor:
+        """The scalar value of a quantile function, [... M] -> [...]; linear in it."""
+        return quantile_mean(quantile_values)
+
+    def value_targets(
+        self, rewards: Tensor, quantile_values: Tensor, batch: TrainBatch, bootstrap: Tensor | None
+    ) -> Tensor:
+        """Ascending atoms that the critic regresses to, [batch seq K]. Here the scalar lambda-return, K = 1.
+
+        Args:
+            rewards: [batch seq].
+            quantile_values: [batch seq M] of the old critic's ensemble.
+            bootstrap: [batch M] quantiles after the last action, or None.
+        """
+        values, last = quantile_mean(quantile_values), None if bootstrap is None else quantile_mean(bootstrap)
+        config = self.config
+        targets = lambda_returns(rewards, values, batch.action_mask, config.gamma, config.lam_critic, last)
+        return targets.unsqueeze(-1)
+
+    def token_losses(
+        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, rows: Estimates
+    ) -> tuple[Tensor, Metrics]:
+        """Critic loss of each token, [n], and metrics. Here half the squared error, averaged over heads.
+
+        Args:
+            quantile_values: [n head M], carries the gradient.
+            targets: [n K].
+            old_values: [n head M] of the old critic, or None.
+            rows: what the estimation carried along (``extra``), already one row per token.
+        """
+        error = value_loss(quantile_values.squeeze(-1), targets, _squeezed(old_values), self.config.value_clip)
+        return error.mean(dim=-1), {}
+
+    def prepare(
+        self, returns: Tensor, quantile_values: Tensor, targets: Tensor, batch: TrainBatch, world: Collective
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """State and extras that depend on the whole batch: updates running scales; returns ``Estimates.extra``."""
+        return {}, {}
+
+    # --- the fixed course ------------------------------------------------------------------------------------------
+
+    def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
+        """Advantages by GAE at ``lam_actor`` over the read-out, and the critic's targets at ``lam_critic``."""
+        if old.critic is None:
+            raise ValueError(f"{type(self).__name__} needs the old critic's output")
+        corrected = self.correct_rewards(batch, old, world)
+        batch, mask = corrected.batch, corrected.batch.action_mask
+        rewards = self.token_rewards(corrected, old)
+        quantiles = self.ensemble(old.critic.quantile_values)
+        bootstrap = self._bootstrap(old.critic, batch)
+        values = self.read_out(quantiles)
+        last = None if bootstrap is None else self.read_out(bootstrap)
+        raw, _ = gae(rewards, values, mask, self.config.gamma, self.config.lam_actor, last)
+        targets = self.value_targets(rewards, quantiles, batch, bootstrap)
+        returns = discounted_returns(rewards, mask, self.config.gamma)
+        advantages, metrics = self.normalise(raw, mask, world)
+        extra, prepared = self.prepare(returns, quantiles, targets, batch, world)
+        metrics |= corrected.metrics | prepared | critic_metrics(old.critic, quantiles, values, returns, mask, world)
+        return Estimates(
+            advantages=advantages,
+            value_targets=targets,
+            old_values=old.critic.quantile_values.detach() if self.needs_old_values else None,
+            metrics=metrics,
+            extra=extra | self.carried_weights(corrected),
+        )
+
+    def critic_loss(
+        self, output: CriticOutput, batch: TrainBatch, estimates: Estimates, counts: Denominators
+    ) -> LossOutput:
+        """``sum over action tokens / global number of action tokens``; only action tokens are computed at all."""
+        if estimates.value_targets is None:
+            raise ValueError("critic_loss needs value_targets")
+        mask = batch.action_mask
+        row = torch.arange(mask.shape[0], device=mask.device)[:, None].expand(mask.shape)[mask]
+        per_token = Estimates(row, extra={name: value[row] for name, value in estimates.extra.items()})
+        old = None if estimates.old_values is None else estimates.old_values[mask]
+        losses, metrics = self.token_losses(output.quantile_values[mask], estimates.value_targets[mask], old, per_token)
+        if CRITIC_WEIGHTS in per_token.extra:
+            losses = losses * per_token.extra[CRITIC_WEIGHTS]
+        return LossOutput(losses.sum() / max(1.0, counts.num_action_tokens), metrics)
+
+    def _bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
+        """[batch M] quantiles after the last action: the critic's where the response was cut, 0 where it ended."""
+        if not self.config.bootstrap_truncated:
+            return None
+        if END_VALUES not in critic.extra:
+            raise ValueError(f"bootstrap_truncated needs CriticOutput.extra[{END_VALUES!r}]")
+        return torch.where(batch.truncated[:, None], self.ensemble(critic.extra[END_VALUES]), 0.0)
+
+
+def _squeezed(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.squeeze(-1)

@@ -1,0 +1,181 @@
+"""What all methods with a clipped policy ratio share: the policy loss, token rewards, advantage normalisation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.algorithms.base import (
+    Algorithm,
+    AlgorithmConfig,
+    Collective,
+    CorrectedRewards,
+    Denominators,
+    Estimates,
+    LossOutput,
+    OldOutputs,
+    PolicyInputs,
+)
+from learner.losses.kl import kl_estimate, penalised_rewards
+from learner.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
+from learner.masking import WhitenMode, masked, sequence_mean, token_mean, whiten
+from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
+
+POLICY_WEIGHTS = "policy_weights"
+CRITIC_WEIGHTS = "critic_weights"
+"""Keys of ``Estimates.extra``: [batch] factors of each trajectory's losses."""
+
+
+class ClippedPolicyConfig(AlgorithmConfig):
+    """Options of the clipped policy loss."""
+
+    clip_ratio_low: float = Field(0.2, ge=0.0, le=1.0, description="The policy ratio is clipped below at 1 minus this.")
+    clip_ratio_high: float = Field(0.2, ge=0.0, description="The policy ratio is clipped above at 1 plus this.")
+    dual_clip: float | None = Field(
+        None, gt=1.0, description="Largest ratio that a negative advantage is paid for; null for no such bound."
+    )
+    importance_cap: float | None = Field(
+        2.0,
+        gt=0.0,
+        description="Cap of the importance weight of learner over sampler; null leaves the weight out.",
+    )
+    loss_aggregation: Literal["token_mean", "sequence_mean"] = Field(
+        "token_mean", description="'token_mean': every token weighs the same; 'sequence_mean': every trajectory does."
+    )
+    whiten: WhitenMode = Field(
+        "none", description="Normalisation of advantages over all action tokens of the batch: none, std, scale or mad."
+    )
+    adv_clip: float | None = Field(
+        None, gt=0.0, description="Bound of the absolute normalised advantage; null for none."
+    )
+
+
+class ClippedPolicy(Algorithm):
+    """PPO-clip over whatever advantages a subclass estimates."""
+
+    Config = ClippedPolicyConfig
+
+    def token_rewards(self, corrected: CorrectedRewards, old: OldOutputs) -> Tensor:
+        """[batch seq] rewards, less the KL cost of each action token if ``kl_mode`` is 'reward'."""
+        batch = corrected.batch
+        if not (self.config.kl_coef > 0.0 and self.config.kl_mode == "reward"):
+            return batch.rewards
+        if old.ref_logprobs is None:
+            raise ValueError("kl_mode 'reward' needs ref_logprobs")
+        return penalised_rewards(batch.rewards, old.logprobs, old.ref_logprobs, batch.action_mask, self.config.kl_coef)
+
+    def normalise(self, advantages: Tensor, mask: Tensor, world: Collective) -> tuple[Tensor, Metrics]:
+        """Whiten over all ranks, then clip. The metrics are of the advantages before whitening."""
+        population = world.gather(advantages[mask])
+        result = whiten(advantages, mask, self.config.whiten, population)
+        if self.config.adv_clip is not None:
+            result = result.clamp(-self.config.adv_clip, self.config.adv_clip)
+        return result, advantage_metrics(population)
+
+    def carried_weights(self, corrected: CorrectedRewards) -> dict[str, Tensor]:
+        """Sample weights, for ``Estimates.extra``."""
+        weights = {POLICY_WEIGHTS: corrected.policy_weights, CRITIC_WEIGHTS: corrected.critic_weights}
+        return {name: weight for name, weight in weights.items() if weight is not None}
+
+    def clipped_loss(self, inputs: PolicyInputs, estimates: Estimates) -> ClippedLoss:
+        """The per-token surrogate; the piece that methods with other clip bounds replace."""
+        return clipped_policy_loss(
+            inputs.logprobs,
+            inputs.old_logprobs,
+            estimates.advantages,
+            inputs.action_mask,
+            self.config.clip_ratio_low,
+            self.config.clip_ratio_high,
+            self.config.dual_clip,
+        )
+
+    def policy_loss(self, inputs: PolicyInputs, estimates: Estimates, counts: Denominators) -> LossOutput:
+        """Clipped surrogate, times importance and sample weights, plus KL and minus entropy where asked for."""
+        mask = inputs.action_mask
+        surrogate = self.clipped_loss(inputs, estimates)
+        loss = surrogate.loss
+        metrics = ratio_metrics(inputs, surrogate)
+        metrics |= sampler_metrics(inputs, self.config.importance_cap)
+        if self.config.importance_cap is not None:
+            loss = loss * truncated_importance_weights(
+                inputs.old_logprobs, inputs.rollout_logprobs, mask, self.config.importance_cap
+            )
+        if POLICY_WEIGHTS in estimates.extra:
+            loss = loss * estimates.extra[POLICY_WEIGHTS][:, None]
+        if inputs.ref_logprobs is not None:
+            kl = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, "k3")
+            metrics["policy/ref_kl"] = mean_over(kl, mask)
+            if self.config.kl_mode == "loss":
+                loss = loss + self.config.kl_coef * kl
+        if inputs.entropy is not None:
+            loss = loss - self.config.entropy_coef * masked(inputs.entropy, mask)
+        return LossOutput(self.aggregate(loss, mask, counts), metrics)
+
+    def aggregate(self, loss: Tensor, mask: Tensor, counts: Denominators) -> Tensor:
+        """This micro-batch's share of the global loss."""
+        if self.config.loss_aggregation == "sequence_mean":
+            return sequence_mean(loss, mask, counts.num_trajectories)
+        return token_mean(loss, mask, counts.num_action_tokens)
+
+
+def mean_over(values: Tensor, mask: Tensor) -> Mean:
+    """A metric: mean over the true positions."""
+    return Mean(float(masked(values.detach(), mask).double().sum()), float(mask.sum()))
+
+
+def advantage_metrics(population: Tensor) -> Metrics:
+    """Moments of the advantages [n] of all ranks' action tokens, before whitening."""
+    if population.numel() == 0:
+        return {}
+    wide = population.double()
+    mean, std = float(wide.mean()), float(wide.std(correction=0))
+    kurtosis = float(((wide - mean) / std).pow(4).mean()) - 3.0 if std > 0.0 else 0.0
+    return {
+        "advantage/mean": Last(mean),
+        "advantage/std": Last(std),
+        "advantage/excess_kurtosis": Last(kurtosis),
+        "advantage/positive_frac": Last(float((population > 0).double().mean())),
+    }
+
+
+def ratio_metrics(inputs: PolicyInputs, surrogate: ClippedLoss) -> Metrics:
+    """How far the current policy is from the one before the update."""
+    mask = inputs.action_mask
+    shift = kl_estimate(inputs.old_logprobs, inputs.logprobs.detach(), mask, "k3")  # of KL(old || current)
+    ratios = surrogate.ratio[mask]
+    return {
+        "policy/approx_kl": mean_over(shift, mask),
+        "policy/clip_frac": mean_over(surrogate.clipped.double(), mask),
+        "policy/ratio_max": Max(float(ratios.max()) if ratios.numel() else 0.0),
+    }
+
+
+def sampler_metrics(inputs: PolicyInputs, cap: float | None) -> Metrics:
+    """How far the learner's idea of the sampling policy is from what the sampler reported."""
+    mask = inputs.action_mask
+    kl = kl_estimate(inputs.rollout_logprobs, inputs.old_logprobs, mask, "k3")  # of KL(sampler || learner)
+    gap = (inputs.old_logprobs - inputs.rollout_logprobs).detach()[mask]
+    weights = gap.double().clamp(max=20.0).exp()
+    size = gap.abs().tolist()
+    metrics: Metrics = {
+        "policy/sampler_kl": mean_over(kl, mask),
+        "policy/sampler_logprob_gap_p50": Percentile.of(0.5, size),
+        "policy/sampler_logprob_gap_p95": Percentile.of(0.95, size),
+        "policy/sampler_logprob_gap_max": Max(max(size, default=0.0)),
+    }
+    if cap is not None:
+        metrics["policy/importance_truncated_frac"] = Mean(float((weights > cap).sum()), float(gap.numel()))
+        weights = weights.clamp(max=cap)
+    metrics["policy/importance_ess_frac"] = EffectiveShare(
+        float(weights.sum()), float(weights.square().sum()), float(gap.numel())
+    )
+    return metrics
+
+
+def row_generators(sample_seeds: Tensor, purpose: int) -> list[torch.Generator]:
+    """One CPU generator per trajectory, the same on whichever rank it lands; ``purpose`` keeps streams apart."""
+    mixed = [(seed + purpose * 0x9E3779B97F4A7C15) % (1 << 63) for seed in sample_seeds.tolist()]
+    return [torch.Generator().manual_seed(seed) for seed in mixed]

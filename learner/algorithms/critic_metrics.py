@@ -1,0 +1,59 @@
+"""How well the critic predicts the returns that followed. All of the critic *before* the update, on action tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.base import Collective, CriticOutput
+from learner.losses.tail import interquartile_range
+from learner.losses.value import explained_variance
+from learner.metrics import Last, Mean, Metrics
+from learner.quantiles import quantile_at, tail_count
+
+COVERAGE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+TAIL_SHARE = 0.1
+
+
+def critic_metrics(
+    critic: CriticOutput, quantiles: Tensor, values: Tensor, returns: Tensor, mask: Tensor, world: Collective
+) -> Metrics:
+    """Fit of the mean, calibration of the quantiles, order, spread and agreement of the heads.
+
+    Args:
+        critic: the old critic's output.
+        quantiles: [batch seq M], its ensemble.
+        values: [batch seq], the scalar read-out.
+        returns: [batch seq], sampled discounted returns.
+        mask: [batch seq] bool.
+    """
+    q, v, g = quantiles[mask], values[mask], returns[mask]
+    every_v, every_g = world.gather(v), world.gather(g)
+    metrics: Metrics = {
+        "critic/explained_variance": Last(explained_variance(every_v, every_g)),
+        "critic/bias": _mean(v - g),
+        "critic/value_mean": _mean(v),
+        "critic/return_mean": _mean(g),
+    }
+    heads = critic.quantile_values.detach()[mask]
+    if heads.shape[-2] > 1:
+        metrics["critic/head_disagreement"] = _mean(heads.std(dim=-2, correction=0).mean(dim=-1))
+    if q.shape[-1] > 1:
+        metrics["critic/crossing_frac"] = _mean(critic.raw_crossing_frac.detach()[mask])
+        metrics["critic/iqr"] = _mean(interquartile_range(q))
+        for level in COVERAGE_LEVELS:
+            metrics[f"critic/coverage_q{round(level * 100):02d}"] = _mean(below(g, quantile_at(q, level)))
+    if q.shape[-1] * TAIL_SHARE >= 2:
+        n = tail_count(q.shape[-1], TAIL_SHARE)
+        metrics["critic/lower_tail_std"] = _mean(q[:, :n].std(dim=-1, correction=0))
+        metrics["critic/upper_tail_std"] = _mean(q[:, -n:].std(dim=-1, correction=0))
+    return metrics
+
+
+def below(returns: Tensor, level_values: Tensor) -> Tensor:
+    """1 where the return is below the predicted quantile, 1/2 where it is equal (returns may be discrete)."""
+    return (torch.sign(level_values - returns) + 1.0) / 2.0
+
+
+def _mean(values: Tensor) -> Mean:
+    return Mean(float(values.double().sum()), float(values.numel()))

@@ -1,0 +1,260 @@
+"""DVPO: PPO whose critic is an ensemble of quantile functions with shaped tails."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
+from learner.algorithms.base import Collective, CriticConfig, Estimates
+from learner.algorithms.clipped_policy import row_generators
+from learner.algorithms.running_scale import RunningScale
+from learner.batch import TrainBatch
+from learner.losses import tail
+from learner.losses.value import clipped_step
+from learner.metrics import Last, Mean, Metrics
+from learner.quantiles import midpoint_taus, quantile_huber_per_level, quantile_mean
+from learner.readouts import cvar_blend_weights, read_out, spectral_weights, trimmed_weights
+from learner.returns import discounted_returns, mixture_targets, quantile_gae
+
+HEAD_MASK, SHIFT_GATE = "head_mask", "shift_gate"
+"""Keys of ``Estimates.extra``: [batch 1 head] factors of the bootstrap; [batch] gate of the batch hinge."""
+_MIXTURE_STREAM, _BOOTSTRAP_STREAM = 1, 2
+
+
+class DVPOConfig(ActorCriticConfig):
+    """Options of DVPO; the defaults are the preset 'sound'. Losses are in units of the running scale s."""
+
+    dual_clip: float | None = Field(3.0, gt=1.0, description="Largest ratio paid for a negative advantage; or null.")
+    critic: CriticConfig = Field(CriticConfig(), description="Shape of the critic's head.")
+    target_mode: Literal["mixture", "quantile_wise", "mc"] = Field(
+        "mixture",
+        description="Atoms of the return: mixture of laws, quantile-wise GAE (literal), or the sampled return.",
+    )
+    huber_kappa: float = Field(0.05, ge=0.0, description="Huber threshold in units of s; 0 is the pinball loss.")
+    adv_aggregate: Literal["mean", "trimmed", "spectral", "cvar_blend"] = Field(
+        "mean", description="Read-out of the quantiles that the advantage uses."
+    )
+    trim_low: float = Field(0.1, ge=0.0, lt=1.0, description="trimmed: share of the mass dropped below.")
+    trim_high: float = Field(0.1, ge=0.0, lt=1.0, description="trimmed: share of the mass dropped above.")
+    spectral_eta: float = Field(1.0, description="spectral: weights ~ exp(-eta * tau); positive is averse to risk.")
+    blend_lower: float = Field(0.1, ge=0.0, le=1.0, description="cvar_blend: weight of the lower CVaR.")
+    blend_upper: float = Field(0.1, ge=0.0, le=1.0, description="cvar_blend: weight of the upper CVaR.")
+    alpha: float = Field(0.1, gt=0.0, lt=0.5, description="Share of the lower tail.")
+    beta: float = Field(0.1, gt=0.0, lt=0.5, description="Share of the upper tail.")
+    risk_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 4, risk-weighted quantile regression; 0 is off.")
+    risk_eta: float = Field(1.0, description="Eq 4: weights ~ exp(-eta * tau).")
+    risk_direction: Literal["lower", "upper"] = Field("lower", description="Eq 4: the quantiles that weigh more.")
+    cvar_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 5, lower-tail calibration; 0 is off.")
+    gain_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 6, upper-tail gain; 0 is off.")
+    calibration: tail.Calibration = Field(
+        "ru", description="Eq 5 and 6: Rockafellar-Uryasev, or the targets' own tail."
+    )
+    tail_sides: tail.TailSides = Field("two_sided", description="Eq 5 and 6: one_sided only pushes tails up.")
+    shift_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 7, mean shift; 0 is off.")
+    shift_form: Literal["squared", "hinge", "batch_hinge"] = Field("squared", description="Eq 7: form of the penalty.")
+    shape_coef: float = Field(0.05, ge=0.0, description="Weight of Eq 8, tail shape; 0 is off.")
+    shape_ref: Literal["iqr", "old", "target"] = Field("iqr", description="Eq 8: what tail variances compare with.")
+    shape_contract: float = Field(0.8, ge=0.0, description="Eq 8: c_lo, factor of the lower reference.")
+    shape_expand: float = Field(1.2, ge=0.0, description="Eq 8: c_up, factor of the upper reference.")
+    curvature_coef: float = Field(0.01, ge=0.0, description="Weight of Eq 9, tail curvature; 0 is off.")
+    curvature_form: tail.CurvatureForm = Field("asymmetric", description="Eq 9: which curvatures are penalised.")
+    consistency_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 10, agreement of the heads; 0 is off.")
+    head_bootstrap_p: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Chance that a head learns from a trajectory (keeps heads diverse); or null."
+    )
+    scale_decay: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the running scale s, per update.")
+    scale_floor: float = Field(1e-3, gt=0.0, description="Least running scale s, in reward units.")
+
+    @model_validator(mode="after")
+    def _tails_exist(self) -> DVPOConfig:
+        m = self.critic.num_quantiles
+        need = 3 if self.curvature_coef else 2 if self.shape_coef else 1
+        for name, share, coef in (("alpha", self.alpha, self.cvar_coef), ("beta", self.beta, self.gain_coef)):
+            if coef or self.shape_coef or self.curvature_coef:
+                tail.check_tail_share(m, share, need, name)
+        if self.adv_aggregate == "cvar_blend":
+            tail.check_tail_share(m, self.alpha, 1, "alpha")
+            tail.check_tail_share(m, self.beta, 1, "beta")
+        if self.critic.monotonicity == "none" and self._uses_order:
+            raise ValueError(
+                "critic.monotonicity 'none' leaves quantiles unsorted: set cvar_coef, gain_coef, shape_coef "
+                "and curvature_coef to 0, or use 'sort' or 'cumsum'"
+            )
+        if self.trim_low + self.trim_high >= 1.0:
+            raise ValueError(f"trim_low + trim_high must be below 1, got {self.trim_low} + {self.trim_high}")
+        if self.blend_lower + self.blend_upper > 1.0:
+            raise ValueError(
+                f"blend_lower + blend_upper must not exceed 1, got {self.blend_lower} + {self.blend_upper}"
+            )
+        return self
+
+    @property
+    def _uses_order(self) -> bool:
+        return any((self.cvar_coef, self.gain_coef, self.shape_coef, self.curvature_coef))
+
+
+class DVPO(ActorCritic):
+    """Distributional value modelling PO (2512.03847), Eq 2 to 11; formulas are our forms of its components.
+
+    The advantage is the exact scalar GAE of a linear read-out of the ensemble's quantiles (F1), so with the mean it is
+    PPO's for V = mean quantile, and robustness enters through how the quantiles are learned: quantile Huber regression
+    (Eq 3) of every head to the same detached ensemble targets (Eq 2), plus risk weights (Eq 4), tail calibration (Eq 5,
+    6), mean shift (Eq 7), tail shape (Eq 8), tail curvature (Eq 9) and head consistency (Eq 10), each with a weight.
+    """
+
+    Config = DVPOConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.scale = RunningScale(config.critic.prior_scale, config.scale_decay, config.scale_floor)
+        self.taus = midpoint_taus(config.critic.num_quantiles)
+        self.alpha = _representable(config.alpha, config.critic.num_quantiles)
+        self.beta = _representable(config.beta, config.critic.num_quantiles)
+
+    @property
+    def needs_old_values(self) -> bool:
+        """For value clipping per quantile and for the old critic's tails."""
+        return self.config.value_clip is not None or (self.config.shape_coef > 0.0 and self.config.shape_ref == "old")
+
+    def read_out(self, quantile_values: Tensor) -> Tensor:
+        """The configured read-out (method 3.5)."""
+        config, m = self.config, quantile_values.shape[-1]
+        if config.adv_aggregate == "mean":
+            return quantile_mean(quantile_values)
+        if config.adv_aggregate == "trimmed":
+            weights = trimmed_weights(m, config.trim_low, config.trim_high)
+        elif config.adv_aggregate == "spectral":
+            weights = spectral_weights(m, config.spectral_eta)
+        else:
+            weights = cvar_blend_weights(m, config.blend_lower, config.blend_upper, config.alpha, config.beta)
+        return read_out(quantile_values, weights)
+
+    def value_targets(
+        self, rewards: Tensor, quantile_values: Tensor, batch: TrainBatch, bootstrap: Tensor | None
+    ) -> Tensor:
+        """Target atoms, Eq 2, in the configured mode (method 3.3); ascending."""
+        config, mask = self.config, batch.action_mask
+        if config.target_mode == "mc":
+            last = None if bootstrap is None else quantile_mean(bootstrap)
+            return discounted_returns(rewards, mask, config.gamma, last).unsqueeze(-1)
+        if config.target_mode == "quantile_wise":
+            return quantile_gae(rewards, quantile_values, mask, config.gamma, config.lam_critic, bootstrap)[1]
+        generators = row_generators(batch.sample_seeds, _MIXTURE_STREAM)
+        return mixture_targets(rewards, quantile_values, mask, config.gamma, config.lam_critic, generators, bootstrap)
+
+    def prepare(
+        self, returns: Tensor, quantile_values: Tensor, targets: Tensor, batch: TrainBatch, world: Collective
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """Update the running scale; draw the head bootstrap; decide the batch hinge."""
+        config, mask = self.config, batch.action_mask
+        scale = self.scale.update(world.gather(returns[mask]))
+        extra: dict[str, Tensor] = {}
+        if config.head_bootstrap_p is not None:
+            generators = row_generators(batch.sample_seeds, _BOOTSTRAP_STREAM)
+            draws = [torch.rand(config.critic.num_heads, generator=g) for g in generators]
+            uniform = torch.stack(draws) if draws else torch.zeros(0, config.critic.num_heads)
+            keep = (uniform < config.head_bootstrap_p).to(returns)
+            extra[HEAD_MASK] = (keep / config.head_bootstrap_p).unsqueeze(1)
+        if config.shift_coef and config.shift_form == "batch_hinge":
+            gap = world.gather((quantile_mean(targets) - quantile_mean(quantile_values))[mask])
+            extra[SHIFT_GATE] = torch.full_like(batch.scores, float(gap.numel() > 0 and float(gap.mean()) > 0.0))
+        return extra, {"critic/scale": Last(scale)}
+
+    def token_losses(
+        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, rows: Estimates
+    ) -> tuple[Tensor, Metrics]:
+        """Eq 11: the weighted sum of Eq 3 to 10, each per head and averaged over heads (Eq 10 over pairs)."""
+        s = self.scale.value
+        q, y = quantile_values / s, (targets / s).unsqueeze(-2)
+        old = None if old_values is None else old_values / s
+        total = torch.zeros_like(q[:, 0, 0])
+        metrics: Metrics = {}
+        for name, (coef, term) in self._terms(q, y, old, rows).items():
+            if term.dim() == 2:
+                term = (term * rows.extra[HEAD_MASK].squeeze(1) if HEAD_MASK in rows.extra else term).mean(dim=-1)
+            total = total + coef * term
+            raw, count = float(term.detach().double().sum()), float(term.numel())
+            metrics[f"critic/{name}"] = Mean(raw, count)
+            metrics[f"critic/{name}_weighted"] = Mean(coef * raw, count)
+        return total, metrics
+
+    def _terms(self, q: Tensor, y: Tensor, old: Tensor | None, rows: Estimates) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of each term that is switched on: [n head] or, for Eq 10, [n]. q [n head M], y [n 1 K]."""
+        c, taus = self.config, self.taus.to(q)
+        per_level = self._regression(q, y, taus, old)
+        terms: dict[str, tuple[float, Tensor]] = {"quantile_huber": (1.0, per_level.mean(dim=-1))}
+        if c.risk_coef:
+            weights = tail.risk_weights(taus, c.risk_eta, c.risk_direction)
+            terms["risk_huber"] = (c.risk_coef, (per_level * weights).mean(dim=-1))
+        if c.cvar_coef:
+            loss = tail.tail_calibration(q, y, self.alpha, "lower", c.calibration, c.tail_sides)
+            terms["lower_cvar"] = (c.cvar_coef, loss)
+        if c.gain_coef:
+            loss = tail.tail_calibration(q, y, self.beta, "upper", c.calibration, c.tail_sides)
+            terms["upper_gain"] = (c.gain_coef, loss)
+        if c.shift_coef:
+            terms["mean_shift"] = (c.shift_coef, self._shift(q, y, rows))
+        if c.shape_coef:
+            low, high = self._shape_references(q, y, old)
+            loss = tail.tail_shape(q, low, high, self.alpha, self.beta, c.shape_contract, c.shape_expand)
+            terms["tail_shape"] = (c.shape_coef, loss)
+        if c.curvature_coef:
+            loss = tail.tail_curvature(q, self.alpha, self.beta, c.curvature_form)
+            terms["tail_curvature"] = (c.curvature_coef, loss)
+        if c.consistency_coef and q.shape[-2] > 1:
+            terms["head_consistency"] = (c.consistency_coef, tail.head_consistency(q))
+        return terms
+
+    def _regression(self, q: Tensor, y: Tensor, taus: Tensor, old: Tensor | None) -> Tensor:
+        """Eq 3 per level; with ``value_clip`` the larger of the loss at q and at the clipped step, as in PPO."""
+        kappa, clip = self.config.huber_kappa, self.config.value_clip
+        loss = quantile_huber_per_level(q, y, taus, kappa, targets_sorted=True)
+        if clip is None or old is None:
+            return loss
+        stepped = clipped_step(q, old, clip / self.scale.value)
+        return torch.maximum(loss, quantile_huber_per_level(stepped, y, taus, kappa, targets_sorted=True))
+
+    def _shift(self, q: Tensor, y: Tensor, rows: Estimates) -> Tensor:
+        """Eq 7.
+
+        The batch hinge ``max(0, mean_batch Y - mean_batch q)`` is linear with a gate that is found once per batch, from
+        the old critic, so that it does not depend on how the batch is split (our choice).
+        """
+        if self.config.shift_form == "batch_hinge":
+            return rows.extra[SHIFT_GATE][:, None] * (quantile_mean(y) - quantile_mean(q))
+        return tail.mean_shift(q, y, self.config.shift_form)
+
+    def _shape_references(self, q: Tensor, y: Tensor, old: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Reference variances of the two tails for Eq 8."""
+        ref = self.config.shape_ref
+        if ref == "iqr":
+            return tail.iqr_reference(q, self.alpha, "lower"), tail.iqr_reference(q, self.beta, "upper")
+        if ref == "target":
+            return tail.atom_tail_variance(y, self.alpha, "lower"), tail.atom_tail_variance(y, self.beta, "upper")
+        if old is None:
+            raise ValueError("shape_ref 'old' needs the old critic's values")
+        before = old.mean(dim=-2, keepdim=True)
+        return tail.tail_variance(before, self.alpha, "lower"), tail.tail_variance(before, self.beta, "upper")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running scale, and what the base keeps."""
+        return {**super().state_dict(), "scale": self.scale.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the running scale."""
+        super().load_state_dict(state)
+        self.scale.load_state_dict(state["scale"])
+
+
+def _representable(share: float, num_quantiles: int) -> float:
+    """The tail share rounded to whole quantiles (our choice); as it is where no level lies in it and nothing uses it.
+
+    So the tail mean of Eq 5 and 6 and the CVaR that it is calibrated to are of the same share.
+    """
+    count = math.floor(num_quantiles * share + 0.5 + 1e-9)
+    return count / num_quantiles if count else share

@@ -1,0 +1,46 @@
+"""Statistics over the trajectories of one prompt. All functions take global columns [n] (see ``apply_globally``)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_index(group_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of each row's group in 0 ... g-1, [n] int64, and the groups' sizes, [g] int64."""
+    _, index, sizes = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    return index, sizes
+
+
+def group_mean(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Mean score of each row's group, [n], summed in float64."""
+    index, sizes = group_index(group_ids)
+    wide = scores.double()
+    means = torch.zeros(sizes.shape, dtype=wide.dtype, device=wide.device).scatter_add(0, index, wide) / sizes
+    return means[index].to(scores.dtype)
+
+
+def group_std(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Standard deviation (divided by G, our choice) of each row's group, [n]; exactly 0 if its scores are equal."""
+    index, sizes = group_index(group_ids)
+    wide = scores.double()
+    zero = torch.zeros(sizes.shape, dtype=wide.dtype, device=wide.device)
+    means = zero.scatter_add(0, index, wide) / sizes
+    variance = zero.scatter_add(0, index, (wide - means[index]).square()) / sizes
+    std = torch.where(constant_groups(scores, group_ids), torch.zeros_like(wide), variance[index].sqrt())
+    return std.to(scores.dtype)
+
+
+def constant_groups(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Whether all scores of the row's group are equal, [n] bool."""
+    index, sizes = group_index(group_ids)
+    empty = scores.new_zeros(sizes.shape)
+    low = empty.scatter_reduce(0, index, scores, "amin", include_self=False)
+    high = empty.scatter_reduce(0, index, scores, "amax", include_self=False)
+    return (low == high)[index]
+
+
+def z_scored_advantages(scores: Tensor, group_ids: Tensor, eps: float = 1e-6) -> Tensor:
+    """``A_i = (r_i - mean_g) / (std_g + eps)`` (2402.03300), [n]; exactly 0 in a group whose scores are all equal."""
+    advantages = (scores - group_mean(scores, group_ids)) / (group_std(scores, group_ids) + eps)
+    return torch.where(constant_groups(scores, group_ids), torch.zeros_like(advantages), advantages)

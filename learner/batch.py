@@ -1,0 +1,263 @@
+"""The training batch: where trajectories become tensors, and who trains on which. It has no field for a clean score."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from rollout.trajectory import FinishReason, ScoredTrajectory
+
+MIN_PADDED_TOKENS = 2
+"""Batches are padded to at least this length, so that the shift by one token always leaves something."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainBatch:
+    """Trajectories as padded tensors; all axes are [batch seq] unless said otherwise.
+
+    Attributes:
+        token_ids: int64, right-padded.
+        attention_mask: bool, true on real tokens.
+        action_mask: bool, true on sampled tokens.
+        rollout_logprobs: float32, of the distribution sampled from; 0 outside ``action_mask``.
+        rewards: float32, observed reward on the last action token, 0 elsewhere.
+        scores: [batch] float32, the observed reward of each trajectory.
+        group_ids: [batch] int64; trajectories of one prompt and epoch share it.
+        truncated: [batch] bool, the response was cut at the length limit.
+        sample_seeds: [batch] int64, a seed that belongs to the trajectory whichever rank it lands on.
+        policy_version_min: [batch] int64, oldest weight version that sampled it.
+    """
+
+    token_ids: Tensor
+    attention_mask: Tensor
+    action_mask: Tensor
+    rollout_logprobs: Tensor
+    rewards: Tensor
+    scores: Tensor
+    group_ids: Tensor
+    truncated: Tensor
+    sample_seeds: Tensor
+    policy_version_min: Tensor
+
+    def __len__(self) -> int:
+        return self.token_ids.shape[0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """[batch] number of real tokens."""
+        return self.attention_mask.sum(dim=1)
+
+    def rows(self, index: Tensor | slice) -> TrainBatch:
+        """Some rows of the batch, at the same padded length."""
+        return TrainBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def cut(self, length: int) -> TrainBatch:
+        """The same rows, padded to ``length`` tokens only; everything beyond must be padding."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TrainBatch(**{name: x[:, :length] if x.dim() > 1 else x for name, x in columns.items()})
+
+    @classmethod
+    def placeholder(cls, pad_token_id: int = 0) -> TrainBatch:
+        """One row without a sampled token: what a rank runs when it has no row left but the others have."""
+        shape = (1, MIN_PADDED_TOKENS)
+        ints, nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+        return cls(
+            token_ids=torch.full(shape, pad_token_id, dtype=torch.int64),
+            attention_mask=nothing,
+            action_mask=nothing,
+            rollout_logprobs=torch.zeros(shape),
+            rewards=torch.zeros(shape),
+            scores=torch.zeros(1),
+            group_ids=ints,
+            truncated=nothing[:, 0],
+            sample_seeds=ints,
+            policy_version_min=ints,
+        )
+
+    def to(self, device: torch.device) -> TrainBatch:
+        """The batch on another device."""
+        return TrainBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def collate(
+    samples: Sequence[ScoredTrajectory], rows: Sequence[int] | None = None, *, pad_token_id: int = 0, seed: int = 0
+) -> TrainBatch:
+    """Pad some trajectories of a global batch into tensors.
+
+    Args:
+        samples: the whole global batch; group numbers are counted over it, so that they agree on every rank.
+        rows: which of them, in this order; default all. May be empty.
+        pad_token_id: token that fills up rows.
+        seed: the run's seed; with the trajectory's name it determines ``sample_seeds``.
+
+    Returns:
+        The batch, padded to the longest of the chosen rows (at least 2 tokens).
+
+    Raises:
+        ValueError: a trajectory cannot be trained on (see :func:`check_trainable`).
+    """
+    chosen = [samples[i] for i in (range(len(samples)) if rows is None else rows)]
+    for sample in chosen:
+        check_trainable(sample)
+    numbers: dict[str, int] = {}
+    for sample in samples:
+        numbers.setdefault(sample.group_id, len(numbers))
+    shape = (len(chosen), max([MIN_PADDED_TOKENS, *(len(s.trajectory.token_ids) for s in chosen)]))
+    token_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
+    attention_mask, action_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    rollout_logprobs, rewards = torch.zeros(shape), torch.zeros(shape)
+    for row, sample in enumerate(chosen):
+        trajectory, length = sample.trajectory, len(sample.trajectory.token_ids)
+        token_ids[row, :length] = torch.tensor(trajectory.token_ids)
+        attention_mask[row, :length] = True
+        action_mask[row, :length] = torch.tensor(trajectory.action_mask)
+        rollout_logprobs[row, :length] = torch.tensor(trajectory.rollout_logprobs)
+        actions = [t for t in range(length) if trajectory.action_mask[t]]
+        if actions:
+            rewards[row, actions[-1]] = sample.reward
+    trajectories = [s.trajectory for s in chosen]
+    return TrainBatch(
+        token_ids=token_ids,
+        attention_mask=attention_mask,
+        action_mask=action_mask,
+        rollout_logprobs=rollout_logprobs.masked_fill(~action_mask, 0.0),
+        rewards=rewards,
+        scores=torch.tensor([s.reward for s in chosen], dtype=torch.float32),
+        group_ids=torch.tensor([numbers[s.group_id] for s in chosen], dtype=torch.int64),
+        truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
+        sample_seeds=torch.tensor([_sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
+        policy_version_min=torch.tensor([t.policy_version_min for t in trajectories], dtype=torch.int64),
+    )
+
+
+def check_trainable(sample: ScoredTrajectory) -> None:
+    """Refuse a trajectory that would poison the batch.
+
+    Raises:
+        ValueError: it was aborted, its columns differ in length, its first token claims to be sampled (nothing comes
+            before it, so it has no log-probability), or its reward or a log-probability is not finite. The message
+            names the trajectory.
+    """
+    t = sample.trajectory
+    lengths = {"token_ids": len(t.token_ids), "action_mask": len(t.action_mask), "logprobs": len(t.rollout_logprobs)}
+    if t.finish_reason is FinishReason.ABORT:
+        problem = "it was aborted"
+    elif len(set(lengths.values())) != 1 or not t.token_ids:
+        problem = f"its columns must have one common length of at least 1, got {lengths}"
+    elif t.action_mask[0]:
+        problem = "its first token is marked as sampled, but no token comes before it"
+    elif not math.isfinite(sample.reward):
+        problem = f"its reward is {sample.reward}"
+    elif not all(map(math.isfinite, t.rollout_logprobs)):
+        problem = "one of its rollout_logprobs is not finite"
+    else:
+        return
+    raise ValueError(f"trajectory {t.trajectory_id} cannot be trained on: {problem}")
+
+
+def _sample_seed(seed: int, trajectory_id: str) -> int:
+    """A 63-bit seed that depends on nothing but the run's seed and the trajectory's name."""
+    digest = hashlib.blake2b(f"{seed}\x1f{trajectory_id}\x1flearner".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+Rows = tuple[int, ...]
+"""Row numbers of the global batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Which trajectory is trained on where and when.
+
+    Every rank computes the same plan from the lengths alone, so no communication is needed. In one mini-batch every
+    rank has the same number of micro-batches; those beyond a rank's own are empty.
+
+    Attributes:
+        micro_batches: ``micro_batches[minibatch][rank][i]`` are row numbers of the global batch.
+    """
+
+    micro_batches: tuple[tuple[tuple[Rows, ...], ...], ...]
+
+    @property
+    def num_minibatches(self) -> int:
+        """Optimiser steps in one epoch."""
+        return len(self.micro_batches)
+
+    def minibatch_rows(self, minibatch: int) -> list[int]:
+        """All rows of one mini-batch, over all ranks."""
+        return [row for rank in self.micro_batches[minibatch] for micro in rank for row in micro]
+
+    def rank_rows(self, rank: int) -> list[int]:
+        """All rows of one rank, in the order in which it trains on them."""
+        return [row for minibatch in self.micro_batches for micro in minibatch[rank] for row in micro]
+
+    def rank_slices(self, rank: int) -> list[list[slice]]:
+        """Where each micro-batch of each mini-batch lies in :meth:`rank_rows`; empty ones are empty slices."""
+        slices, start = [], 0
+        for minibatch in self.micro_batches:
+            sizes = [len(micro) for micro in minibatch[rank]]
+            ends = list(itertools.accumulate(sizes, initial=start))
+            slices.append([slice(a, b) for a, b in itertools.pairwise(ends)])
+            start = ends[-1]
+        return slices
+
+
+def plan_batch(
+    lengths: Sequence[int], num_ranks: int, num_minibatches: int, micro_batch_tokens: int, seed: int
+) -> BatchPlan:
+    """Split a global batch into mini-batches, ranks and micro-batches.
+
+    Mini-batches are drawn first and do not depend on the number of ranks; their sizes differ by at most one. Inside
+    each one, ranks are balanced by tokens. There are never more mini-batches than trajectories.
+
+    Args:
+        lengths: tokens of each trajectory.
+        micro_batch_tokens: most padded tokens in one micro-batch (a longer trajectory goes alone).
+        seed: of the shuffle before the mini-batches are cut; unused if there is only one.
+
+    Raises:
+        ValueError: no trajectories.
+    """
+    if not lengths:
+        raise ValueError("cannot train on an empty batch")
+    order = list(range(len(lengths)))
+    count = min(num_minibatches, len(order))
+    if count > 1:
+        random.Random(seed).shuffle(order)
+    minibatches = []
+    for index in range(count):
+        members = order[index * len(order) // count : (index + 1) * len(order) // count]
+        ranks = [micro_batches(lengths, rows, micro_batch_tokens) for rows in balance(lengths, members, num_ranks)]
+        depth = max(map(len, ranks))
+        minibatches.append(tuple(tuple(micros) + ((),) * (depth - len(micros)) for micros in ranks))
+    return BatchPlan(tuple(minibatches))
+
+
+def balance(lengths: Sequence[int], rows: Sequence[int], num_parts: int) -> list[list[int]]:
+    """Deal rows to parts so that the parts' tokens are about equal: longest first, each to the lightest part."""
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    loads = [0] * num_parts
+    for row in sorted(rows, key=lambda i: (-lengths[i], i)):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(row)
+        loads[lightest] += lengths[row]
+    return parts
+
+
+def micro_batches(lengths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[Rows]:
+    """Cut rows into pieces of at most ``max_tokens`` padded tokens; rows of similar length go together."""
+    pieces: list[list[int]] = []
+    for row in sorted(rows, key=lambda i: (-lengths[i], i)):
+        longest = max(lengths[pieces[-1][0]], MIN_PADDED_TOKENS) if pieces else 0
+        if not pieces or (len(pieces[-1]) + 1) * longest > max_tokens:
+            pieces.append([row])
+        else:
+            pieces[-1].append(row)
+    return [tuple(piece) for piece in pieces]

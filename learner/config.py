@@ -1,0 +1,76 @@
+"""Options of the learner: which model, how it is optimised. No torch in here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rollout.component import StrictModel, UserError
+
+
+class ModelConfig(StrictModel):
+    """The language model that is trained, and the one its critic starts from."""
+
+    path: str = Field(min_length=1, description="Folder in Hugging Face format, or a hub id, of the starting policy.")
+    critic_path: str | None = Field(
+        None, min_length=1, description="Folder or hub id of the critic's transformer body; default: the policy's."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Number format of the forward and backward pass. Optimiser states, critic weights and the critic's "
+        "head are float32 either way. On CPU float32 is several times faster.",
+    )
+    trust_remote_code: bool = Field(False, description="Allow the model's folder to bring its own Python code.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about a third more time."
+    )
+
+    @property
+    def critic_body_path(self) -> str:
+        """Where the critic's transformer body comes from."""
+        return self.critic_path or self.path
+
+
+class LearnerConfig(StrictModel):
+    """The learner ranks and the optimiser. One rank is one process with its own device."""
+
+    num_workers: int = Field(1, ge=1, le=4096, description="Learner ranks; each holds one device.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2,
+        description="What DeepSpeed splits over ranks: 0 nothing, 1 optimiser states, 2 and gradients, 3 and weights.",
+    )
+    policy_lr: float = Field(1e-6, gt=0.0, le=1.0, description="Peak learning rate of the policy.")
+    critic_lr: float = Field(5e-6, gt=0.0, le=1.0, description="Peak learning rate of the critic.")
+    lr_warmup_frac: float = Field(
+        0.1, ge=0.0, lt=1.0, description="Share of all optimiser steps in which the learning rate rises from 0."
+    )
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rate after the warm-up: constant, or falling to 0 at the last step."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Decoupled weight decay of AdamW.")
+    adam_beta1: float = Field(0.9, ge=0.0, lt=1.0, description="Decay of AdamW's first moment.")
+    adam_beta2: float = Field(0.95, ge=0.0, lt=1.0, description="Decay of AdamW's second moment.")
+    adam_eps: float = Field(1e-8, gt=0.0, le=1.0, description="AdamW's denominator offset.")
+    max_grad_norm: float = Field(
+        1.0, ge=0.0, description="Gradients are scaled down to this global 2-norm; 0 leaves them as they are."
+    )
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="Padded tokens one device processes at a time; a longer trajectory goes alone."
+    )
+    critic_warmup_steps: int = Field(
+        0, ge=0, description="First training steps in which only the critic is updated, counted within num_steps."
+    )
+
+
+def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
+    """Refuse combinations of model and learner options that cannot work.
+
+    Raises:
+        UserError: bfloat16 without ZeRO, which would keep no float32 master weights.
+    """
+    if model.dtype == "bfloat16" and learner.zero_stage == 0:
+        raise UserError(
+            "learner.zero_stage: 0 keeps no float32 master weights, which model.dtype 'bfloat16' needs; "
+            "set learner.zero_stage to 1, 2 or 3 (1 splits only optimiser states)"
+        )

@@ -1,0 +1,160 @@
+"""The optimisation engine on DeepSpeed. The only file that imports deepspeed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.config import LearnerConfig
+from learner.engine import NonFiniteError
+
+_TAG = "state"
+_GATHER_NUMEL = 1 << 26
+"""Weights that are gathered in one go when they are exported, in numbers."""
+
+
+def start_process_group(rank: int, world: int, host: str, port: int, device: torch.device, timeout_s: float) -> None:
+    """Join the ranks of one learner: gloo on CPU, nccl on GPU. To be called once, before any engine is made.
+
+    Args:
+        host: address of rank 0.
+        port: a free port there.
+        timeout_s: longest time one collective operation may take.
+    """
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port))
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else C++ is compiled at first use
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device.type == "cpu" else "nccl", verbose=False, timeout=timedelta(seconds=timeout_s)
+    )
+
+
+class DeepSpeedEngine:
+    """A :class:`learner.engine.TrainEngine` on DeepSpeed with AdamW and ZeRO stage 0 to 3.
+
+    DeepSpeed averages gradients over ranks, so losses are multiplied by the number of ranks. The boundary of gradient
+    accumulation is set by hand, since the number of micro-batches differs from step to step.
+    """
+
+    def __init__(self, module: nn.Module, config: LearnerConfig, bfloat16: bool = False) -> None:
+        """Wrap a model; the process group must have been started.
+
+        Args:
+            module: equal on every rank; it is moved to the rank's device.
+            config: ZeRO stage, AdamW and clipping.
+            bfloat16: keep working weights and gradients in bfloat16 (master weights stay float32).
+        """
+        import deepspeed
+
+        optimizer = torch.optim.AdamW(
+            [p for p in module.parameters() if p.requires_grad],
+            lr=0.0,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self._engine = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_deepspeed_config(config, bfloat16)
+        )[0]
+        self.module = module
+        self.num_parameters = sum(_full_numel(p) for p in module.parameters())
+        self._stage = config.zero_stage
+        self._bfloat16 = bfloat16
+        self._max_grad_norm = config.max_grad_norm
+        self._world = torch.distributed.get_world_size()
+
+    def forward(self, **inputs: object) -> dict[str, Tensor]:
+        """See :class:`learner.engine.TrainEngine`."""
+        outputs: dict[str, Tensor] = self._engine(**inputs)
+        return outputs
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """See :class:`learner.engine.TrainEngine`."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self._world)
+
+    def step(self, lr: float) -> float:
+        """See :class:`learner.engine.TrainEngine`."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        norm = self._clip_replicated() if self._stage == 0 else None
+        if norm is None or math.isfinite(norm):
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        if norm is None:
+            norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm) or not self._engine.was_step_applied():
+            raise NonFiniteError(f"the gradient's norm is {norm}")
+        return norm
+
+    def _clip_replicated(self) -> float:
+        """Stage 0 has every gradient on every rank: clip them here, so that the norm is known."""
+        limit = self._max_grad_norm or math.inf
+        return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See :class:`learner.engine.TrainEngine`. Under ZeRO-3 the weights are gathered some at a time."""
+        import deepspeed
+
+        named = list(self.module.named_parameters())
+        is_first = torch.distributed.get_rank() == 0
+        while named:
+            chunk, size = [named.pop(0)], 0
+            size = _full_numel(chunk[0][1])
+            while named and size + _full_numel(named[0][1]) <= _GATHER_NUMEL:
+                size += _full_numel(named[0][1])
+                chunk.append(named.pop(0))
+            with deepspeed.zero.GatheredParameters([p for _, p in chunk], enabled=self._stage == 3):
+                copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
+            yield from copies
+
+    def save_state(self, folder: Path) -> None:
+        """See :class:`learner.engine.TrainEngine`."""
+        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        """See :class:`learner.engine.TrainEngine`. The number of ranks must be the one it was saved with."""
+        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        if path is None:
+            raise FileNotFoundError(f"no DeepSpeed state in {folder}")
+
+    def close(self) -> None:
+        """See :class:`learner.engine.TrainEngine`."""
+        self._engine.destroy()
+
+
+def _full_numel(parameter: nn.Parameter) -> int:
+    """Size of a parameter when gathered."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _deepspeed_config(config: LearnerConfig, bfloat16: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration. Batch sizes in it have no effect: accumulation is driven by hand."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.max_grad_norm if config.zero_stage > 0 else 0.0,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    if bfloat16:
+        settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        if config.zero_stage >= 1:
+            settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings

@@ -1,0 +1,224 @@
+"""One rank's part of one update: its rows, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.base import Denominators, Estimates, OldOutputs, PolicyInputs
+from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
+from learner.engine import NonFiniteError, TrainEngine
+from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
+from learner.models.critic import critic_output
+from learner.result import UpdateResult
+from rollout.trajectory import ScoredTrajectory
+
+if TYPE_CHECKING:
+    from learner.update import Learner
+
+
+class LocalUpdate:
+    """This rank's part of one call of :meth:`learner.update.Learner.update`."""
+
+    def __init__(self, learner: Learner, batch: TrainBatch, plan: BatchPlan, index: int, critic_only: bool) -> None:
+        self.learner, self.batch, self.plan, self.index = learner, batch, plan, index
+        self.algorithm, self.world, self.settings = learner.algorithm, learner.world, learner.settings
+        self.critic_only = critic_only
+        self.slices = plan.rank_slices(self.world.rank)
+        self.placeholder = TrainBatch.placeholder(self.settings.pad_token_id).to(self.world.device)
+        self.metrics: list[Metrics] = []
+        self.timings = dict.fromkeys(("old", "estimate", "policy", "critic"), 0.0)
+        single_step = self.algorithm.config.num_epochs * plan.num_minibatches == 1
+        reads_old = self.algorithm.needs_old_logprobs
+        self.needs_old_logprobs = reads_old or not (single_step or critic_only)
+        self.needs_reference = self.algorithm.needs_reference and (reads_old or not critic_only)
+        self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
+        self.estimates = Estimates(batch.rewards)
+
+    def look_back(self) -> None:
+        """Run the models as they are before the update, then let the algorithm estimate."""
+        with self._timed("old"), torch.no_grad():
+            self.old = self._old_outputs()
+        with self._timed("estimate"), torch.no_grad():
+            self.estimates = self.algorithm.estimate(self.batch, self.old, self.world)
+        self.metrics.append(self.estimates.metrics)
+
+    def _old_outputs(self) -> OldOutputs:
+        learner, rewards = self.learner, self.batch.rewards
+        logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
+        reference = torch.zeros_like(rewards) if self.needs_reference else None
+        critic: dict[str, Tensor] = {}
+        for rows in (rows for minibatch in self.slices for rows in minibatch):
+            micro, place, real = self._micro(rows)
+            inputs = {"token_ids": micro.token_ids, "action_mask": micro.action_mask}
+            if self.needs_old_logprobs:
+                found = learner.policy.forward(**inputs, temperature=self.settings.temperature)
+                logprobs[place] = found["logprobs"][:real]
+            if reference is not None and learner.reference is not None:
+                found = learner.reference(**inputs, temperature=self.settings.temperature)
+                reference[place] = found["logprobs"][:real]
+            if learner.critic is not None:
+                for name, value in learner.critic.forward(**inputs).items():
+                    column = critic.setdefault(name, value.new_zeros((*rewards.shape, *value.shape[2:])))
+                    column[place] = value[:real]
+        return OldOutputs(logprobs, reference, critic_output(critic) if critic else None)
+
+    def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
+        """One optimiser step of the policy, and one of the critic."""
+        learner, micros = self.learner, self.slices[minibatch]
+        where = f"update {self.index}, epoch {epoch}, mini-batch {minibatch}"
+        policy_lr, critic_lr = learner.learning_rates(self.plan.num_minibatches)
+        if not self.critic_only:
+            with self._timed("policy"):
+                losses = (self._policy_loss(rows, counts, epoch) for rows in micros)
+                self._step("policy", learner.policy, losses, len(micros), policy_lr, where)
+            learner.policy_steps += 1
+        if learner.critic is not None:
+            with self._timed("critic"):
+                losses = (self._critic_loss(rows, counts) for rows in micros)
+                self._step("critic", learner.critic, losses, len(micros), critic_lr, where)
+            learner.critic_steps += 1
+
+    def _policy_loss(self, rows: slice, counts: Denominators, epoch: int) -> Tensor:
+        micro, place, real = self._micro(rows)
+        outputs = self.learner.policy.forward(
+            token_ids=micro.token_ids,
+            action_mask=micro.action_mask,
+            temperature=self.settings.temperature,
+            with_entropy=True,
+        )
+        if not real:
+            return nothing(outputs)
+        logprobs, entropy = outputs["logprobs"], outputs["entropy"]
+        inputs = PolicyInputs(
+            logprobs=logprobs,
+            old_logprobs=self.old.logprobs[place] if self.needs_old_logprobs else logprobs.detach(),
+            rollout_logprobs=micro.rollout_logprobs,
+            ref_logprobs=None if self.old.ref_logprobs is None else self.old.ref_logprobs[place],
+            entropy=entropy if self.algorithm.needs_entropy else None,
+            action_mask=micro.action_mask,
+        )
+        output = self.algorithm.policy_loss(inputs, cut_estimates(self.estimates, place), counts)
+        self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]
+        if epoch == 0:
+            self.metrics.append(sampler_gap(micro.rollout_logprobs, inputs.old_logprobs, micro.action_mask))
+        return output.loss
+
+    def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
+        micro, place, real = self._micro(rows)
+        assert self.learner.critic is not None
+        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
+        if not real:
+            return nothing(outputs)
+        output = critic_output(outputs)
+        result = self.algorithm.critic_loss(output, micro, cut_estimates(self.estimates, place), counts)
+        self.metrics.append(result.metrics)
+        return result.loss + nothing(output.extra) if output.extra else result.loss
+
+    def _step(
+        self, name: str, engine: TrainEngine, losses: Iterator[Tensor], num_losses: int, lr: float, where: str
+    ) -> None:
+        """Backward through the loss of every micro-batch, then one optimiser step."""
+        share = torch.zeros(1, device=self.world.device)
+        for i, loss in enumerate(losses, start=1):
+            engine.backward(loss, last=i == num_losses)
+            share += loss.detach()
+        total = self.world.gather(share)
+        if not total.isfinite().all():
+            bad = [rank for rank, value in enumerate(total.tolist()) if not math.isfinite(value)]
+            raise NonFiniteError(f"{where}: the {name} loss is not finite ({total.sum().item()}) on rank {bad[0]}")
+        try:
+            norm = engine.step(lr)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{where}: {name}: {error}") from None
+        self.metrics.append(
+            {
+                f"{name}/loss": Mean(total.sum().item(), 1.0),
+                f"{name}/grad_norm": Mean(norm, 1.0),
+                f"{name}/lr": Last(lr),
+            }
+        )
+
+    def result(self) -> UpdateResult:
+        """Metrics and timings, merged over ranks."""
+        real = int(self.batch.lengths.sum())
+        padded = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        self.metrics.append(
+            {
+                "learner/padding_frac": Mean(padded - real, padded),
+                "learner/rank_tokens_max": Max(real),
+                "learner/micro_batches": Last(sum(map(len, self.slices))),
+            }
+        )
+        everyone = self.world.gather_objects((merge_metrics(self.metrics), self.timings))
+        timings = {phase: max(part[1][phase] for part in everyone) for phase in self.timings}
+        return UpdateResult(merge_metrics(part[0] for part in everyone), timings)
+
+    def _micro(self, rows: slice) -> tuple[TrainBatch, tuple[slice, slice], int]:
+        """A micro-batch, the place of its values in [batch seq] columns, and its number of real rows."""
+        real = rows.stop - rows.start
+        if not real:
+            return self.placeholder, (rows, slice(self.placeholder.token_ids.shape[1])), 0
+        micro = self.batch.rows(rows)
+        length = max(MIN_PADDED_TOKENS, int(micro.lengths.max()))
+        return micro.cut(length), (rows, slice(length)), real
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
+        self.timings[phase] += time.perf_counter() - start
+
+
+def denominators(samples: Sequence[ScoredTrajectory]) -> Denominators:
+    """Global counts of one mini-batch."""
+    return Denominators(max(1, sum(s.trajectory.num_response_tokens for s in samples)), max(1, len(samples)))
+
+
+def cut_estimates(estimates: Estimates, place: tuple[slice, slice]) -> Estimates:
+    """The estimates of one micro-batch: its rows, cut to its length."""
+
+    def cut(values: Tensor) -> Tensor:
+        return values[place] if values.dim() > 1 else values[place[0]]
+
+    return Estimates(
+        cut(estimates.advantages),
+        None if estimates.value_targets is None else cut(estimates.value_targets),
+        None if estimates.old_values is None else cut(estimates.old_values),
+        {},
+        {name: cut(values) for name, values in estimates.extra.items()},
+    )
+
+
+def sampler_gap(rollout_logprobs: Tensor, learner_logprobs: Tensor, action_mask: Tensor) -> Metrics:
+    """How far the sampler's log-probabilities are from the learner's, on the same tokens before the update.
+
+    ``policy/sampler_kl`` estimates KL(sampler || learner) by exp(d) - d - 1 with d = learner - sampler, which is never
+    negative; ``policy/sampler_logprob_gap`` is the mean of |d|, ``_max`` its maximum. All in nats.
+    """
+    gap = (learner_logprobs - rollout_logprobs)[action_mask].double()
+    if not gap.numel():
+        return {}
+    return {
+        "policy/sampler_kl": Mean((gap.exp() - gap - 1.0).sum().item(), gap.numel()),
+        "policy/sampler_logprob_gap": Mean(gap.abs().sum().item(), gap.numel()),
+        "policy/sampler_logprob_gap_max": Max(gap.abs().max().item()),
+    }
+
+
+def nothing(outputs: dict[str, Tensor]) -> Tensor:
+    """A loss of 0 that still runs backward through every output, so that all ranks do the same communication."""
+    return torch.stack([0.0 * value.sum() for value in outputs.values() if value.requires_grad]).sum()
+
+
+def _token_mean(values: Tensor, mask: Tensor) -> Mean:
+    chosen = values.detach()[mask]
+    return Mean(chosen.double().sum().item(), chosen.numel())

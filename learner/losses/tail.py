@@ -1,0 +1,195 @@
+"""Terms that shape the tails of a quantile critic: Eq 4 to 10 of 2512.03847 in our forms.
+
+All functions take ascending quantile functions ``q`` [... M] of one head (leading axes are free: tokens, heads) and,
+where they compare, detached atoms ``targets`` [... K] that are *ascending* too and broadcast against the leading axes.
+They return one value per leading index. Both are meant to be in units of the running scale s (method 3.4), so that the
+terms' weights do not depend on the scale of rewards. Only ``q`` carries a gradient; targets, VaR anchors, interquartile
+ranges and references are detached.
+
+Tail index sets: I_lo = {i: tau_i <= alpha} and I_up = {i: tau_i >= 1 - beta}, alpha and beta below 1/2.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from learner.quantiles import quantile_at, quantile_mean
+
+Side = Literal["lower", "upper"]
+Calibration = Literal["ru", "target_tail"]
+TailSides = Literal["two_sided", "one_sided"]
+ShiftForm = Literal["squared", "hinge"]
+CurvatureForm = Literal["asymmetric", "unimodal", "smooth"]
+
+MIN_IQR = 1e-6
+"""Floor of the interquartile range that Eq 9 divides by, in units of the values."""
+
+
+def check_tail_share(num_quantiles: int, share: float, need: int, name: str) -> int:
+    """Number of quantiles in a tail set.
+
+    Raises:
+        ValueError: the share is not in (0, 1/2), or the set has fewer than ``need`` members.
+    """
+    if not 0.0 < share < 0.5:
+        raise ValueError(f"{name} must be in (0, 0.5), got {share}")
+    count = math.floor(num_quantiles * share + 0.5 + 1e-9)
+    if count < need:
+        raise ValueError(
+            f"{name}={share} holds {count} of {num_quantiles} quantile levels, but at least {need} are needed; "
+            f"raise {name} to {(need - 0.5) / num_quantiles:.4g} or use more quantiles"
+        )
+    return count
+
+
+def tail(quantile_values: Tensor, share: float, side: Side, need: int = 1) -> Tensor:
+    """The quantiles of I_lo or I_up, [... n]."""
+    count = check_tail_share(quantile_values.shape[-1], share, need, "tail share")
+    return quantile_values[..., :count] if side == "lower" else quantile_values[..., -count:]
+
+
+def risk_weights(taus: Tensor, eta: float, direction: Side = "lower") -> Tensor:
+    """Weights of Eq 4: ``w_i = exp(-eta * tau_i) / mean_l exp(-eta * tau_l)``, [M], mean 1, largest at low levels.
+
+    ``direction="upper"`` reverses them. Being positive they do not move the minimiser of the quantile loss; they only
+    spread the gradient differently. Used as ``quantile_huber_loss(..., weights=risk_weights(...))``.
+    """
+    weights = torch.exp(-eta * (taus if direction == "lower" else 1.0 - taus))
+    return weights / weights.mean()
+
+
+def tail_calibration(
+    q: Tensor,
+    targets: Tensor,
+    share: float,
+    side: Side,
+    form: Calibration = "ru",
+    sides: TailSides = "two_sided",
+) -> Tensor:
+    """Eq 5 (``side="lower"``, CVaR calibration) and Eq 6 (``"upper"``, upper-tail gain): squared error of a tail mean.
+
+    ``ru`` (sound, our choice) compares with the Rockafellar-Uryasev form ``T_lo = v - mean_j max(v - Y_j, 0) / alpha``
+    with v = sg(q at level alpha), and mirrored above; its minimiser is the CVaR of the law that Y is sampled
+    from, whatever the kind of targets. ``target_tail`` (literal, our reading) compares with the mean of the lowest
+    (highest) share of the atoms themselves; for point-mass targets its minimiser is the mean.
+
+    Args:
+        share: alpha or beta.
+        sides: ``one_sided`` penalises only a tail mean below its target, for both tails (biased upward under noise).
+    """
+    tail_mean = tail(q, share, side).mean(dim=-1)
+    targets = targets.detach()
+    if form == "target_tail":
+        count = max(1, round(share * targets.shape[-1]))
+        goal = (targets[..., :count] if side == "lower" else targets[..., -count:]).mean(dim=-1)
+    elif side == "lower":
+        anchor = quantile_at(q, share).detach()
+        goal = anchor - (anchor[..., None] - targets).clamp(min=0).mean(dim=-1) / share
+    else:
+        anchor = quantile_at(q, 1.0 - share).detach()
+        goal = anchor + (targets - anchor[..., None]).clamp(min=0).mean(dim=-1) / share
+    gap = goal - tail_mean
+    return (gap.clamp(min=0) if sides == "one_sided" else gap).square()
+
+
+def mean_shift(q: Tensor, targets: Tensor, form: ShiftForm = "squared") -> Tensor:
+    """Eq 7: ``squared`` (sound) ``(mean q - mean Y)^2``; ``hinge`` (literal) ``max(0, mean Y - mean q)``.
+
+    Under sampled targets the per-token hinge moves the fixed point upward; the square does not.
+    """
+    gap = quantile_mean(targets.detach()) - quantile_mean(q)
+    return gap.clamp(min=0) if form == "hinge" else gap.square()
+
+
+def tail_shape(
+    q: Tensor,
+    lower_reference: Tensor,
+    upper_reference: Tensor,
+    alpha: float,
+    beta: float,
+    contract: float = 1.0,
+    expand: float = 1.0,
+) -> Tensor:
+    """Eq 8: ``max(0, var_lo(q) - c_lo * ref_lo) + max(0, c_up * ref_up - var_up(q))``, references detached.
+
+    Contracts the lower tail and expands the upper one. Variances are over the index set and divided by its size, so
+    their gradients sum to 0 inside each set: tail means and everything outside the sets stay where they are. At least 2
+    quantiles are needed in each set.
+
+    Args:
+        lower_reference: [...] (or broadcastable), from :func:`iqr_reference` (sound) or :func:`tail_variance` of the
+            targets (literal) or of the old critic.
+        upper_reference: the same for the upper tail.
+        contract: c_lo. 1 in the literal form.
+        expand: c_up. 1 in the literal form.
+    """
+    lower, upper = tail_variance(q, alpha, "lower"), tail_variance(q, beta, "upper")
+    return (lower - contract * lower_reference.detach()).clamp(min=0) + (
+        expand * upper_reference.detach() - upper
+    ).clamp(min=0)
+
+
+def tail_variance(q: Tensor, share: float, side: Side) -> Tensor:
+    """Variance of the quantiles of one tail set, divided by n, [... M] -> [...]."""
+    return tail(q, share, side, need=2).var(dim=-1, correction=0)
+
+
+def atom_tail_variance(targets: Tensor, share: float, side: Side) -> Tensor:
+    """Variance of the lowest or highest share of K ascending atoms, at least one of them; 0 for a point mass."""
+    count = max(1, round(share * targets.shape[-1]))
+    return (targets[..., :count] if side == "lower" else targets[..., -count:]).var(dim=-1, correction=0)
+
+
+def iqr_reference(q: Tensor, share: float, side: Side) -> Tensor:
+    """``g * (q75 - q25)^2``, detached, [... M] -> [...]: the tail variance that a Gaussian of this spread would have.
+
+    g is the same ratio of the vector Phi^{-1}(tau) (our choice), so Eq 8 with c = 1 vanishes on Gaussian quantiles.
+    """
+    ratio = _gaussian_tail_ratio(q.shape[-1], tail(q, share, side, need=2).shape[-1])
+    return ratio * interquartile_range(q).square()
+
+
+def interquartile_range(q: Tensor) -> Tensor:
+    """``q75 - q25``, detached, [... M] -> [...]."""
+    q = q.detach()
+    return quantile_at(q, 0.75) - quantile_at(q, 0.25)
+
+
+@lru_cache(maxsize=64)
+def _gaussian_tail_ratio(num_quantiles: int, count: int) -> float:
+    """var_lo / (q75 - q25)^2 of Gaussian quantiles; by symmetry the same above."""
+    levels = (2 * torch.arange(1, num_quantiles + 1, dtype=torch.float64) - 1) / (2 * num_quantiles)
+    gaussian = torch.special.ndtri(levels)
+    return float(gaussian[:count].var(correction=0) / interquartile_range(gaussian).square())
+
+
+def tail_curvature(q: Tensor, alpha: float, beta: float, form: CurvatureForm = "asymmetric") -> Tensor:
+    """Eq 9 on ``chi_i = M * (q_{i+1} - 2 q_i + q_{i-1}) / max(sg(q75 - q25), 1e-6)``, triples inside each tail set.
+
+    ``asymmetric`` (our choice): mean max(0, -chi_lo)^2 + mean max(0, -chi_up)^2, a straight lower and a convex upper
+    tail. ``unimodal`` (our reading): mean max(0, chi_lo) + mean max(0, -chi_up), a bell. ``smooth``: mean chi^2 of
+    both. At least 3 quantiles are needed in each set. 0 for linear q; invariant to q -> a * q + b with a > 0.
+    """
+    scale = (q.shape[-1] / interquartile_range(q).clamp(min=MIN_IQR))[..., None]
+    low = tail(q, alpha, "lower", need=3).diff(n=2, dim=-1) * scale
+    high = tail(q, beta, "upper", need=3).diff(n=2, dim=-1) * scale
+    if form == "smooth":
+        return low.square().mean(dim=-1) + high.square().mean(dim=-1)
+    if form == "unimodal":
+        return low.clamp(min=0).mean(dim=-1) + (-high).clamp(min=0).mean(dim=-1)
+    return (-low).clamp(min=0).square().mean(dim=-1) + (-high).clamp(min=0).square().mean(dim=-1)
+
+
+def head_consistency(quantile_values: Tensor) -> Tensor:
+    """Eq 10: mean over pairs of heads of ``mean_i (q_h,i - q_g,i)^2``, [... head M] -> [...]; 0 for one head.
+
+    Computed as ``2 / (N - 1) * sum_h mean_i (q_h,i - qbar_i)^2``, which is equal (our derivation).
+    """
+    heads = quantile_values.shape[-2]
+    deviation = quantile_values - quantile_values.mean(dim=-2, keepdim=True)
+    return deviation.square().mean(dim=-1).sum(dim=-1) * (2.0 / max(1, heads - 1))

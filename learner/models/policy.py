@@ -1,0 +1,150 @@
+"""The policy: a causal language model that returns log-probabilities of the tokens that were sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from learner.config import ModelConfig
+from learner.logprobs import TokenLogprobs, token_logprobs, token_logprobs_from_logits
+from rollout.component import UserError
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class PolicyModel(nn.Module):
+    """A Hugging Face causal language model under ``lm``, whose output is log-probabilities and entropies.
+
+    The logits of a whole sequence are never made: the LM head is applied to sampled tokens only, in chunks
+    (:func:`learner.logprobs.token_logprobs`). A model that does more than a linear map between its last hidden state
+    and its logits (soft-capping, scaling) is noticed at construction and goes through its own logits instead.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+        self.head = LogprobHead(lm.get_output_embeddings()) if has_plain_head(lm) else None
+
+    def forward(
+        self, token_ids: Tensor, action_mask: Tensor, temperature: float, with_entropy: bool = False
+    ) -> dict[str, Tensor]:
+        """Log-probabilities under softmax(logits / temperature).
+
+        Rows are right-padded and attention is causal, so padding cannot reach a real token and needs no mask.
+
+        Args:
+            token_ids: [batch seq] int64.
+            action_mask: [batch seq] bool; only these tokens are computed.
+
+        Returns:
+            ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere (``entropy`` is 0
+            everywhere unless asked for).
+        """
+        if self.head is None:
+            logits = self.lm(input_ids=token_ids, use_cache=False).logits
+            tokens = token_logprobs_from_logits(
+                logits, token_ids, action_mask, temperature=temperature, with_entropy=with_entropy
+            )
+        else:
+            hidden = self.lm.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+            tokens = self.head(hidden, token_ids, action_mask, temperature, with_entropy)
+        return {"logprobs": tokens.logprobs, "entropy": tokens.entropy}
+
+
+class LogprobHead(nn.Module):
+    """The LM head as a module that goes straight to log-probabilities; it shares the model's own parameters.
+
+    It has to be a module that owns its weight: under ZeRO-3 a weight is only whole while its owner runs.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, output_embeddings: nn.Linear) -> None:
+        super().__init__()
+        self.weight = output_embeddings.weight
+        self.bias = output_embeddings.bias
+
+    def forward(
+        self, hidden: Tensor, token_ids: Tensor, action_mask: Tensor, temperature: float, with_entropy: bool
+    ) -> TokenLogprobs:
+        """See :func:`learner.logprobs.token_logprobs`."""
+        return token_logprobs(
+            hidden,
+            self.weight,
+            token_ids,
+            action_mask,
+            bias=self.bias,
+            temperature=temperature,
+            with_entropy=with_entropy,
+        )
+
+
+@torch.no_grad()
+def has_plain_head(lm: PreTrainedModel) -> bool:
+    """Whether the model's logits are its last hidden state times its output embedding; tried on four tokens."""
+    head = lm.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    ids = torch.arange(4, device=head.weight.device)[None] % head.weight.shape[0]
+    training = lm.training
+    lm.eval()
+    logits = lm(input_ids=ids, use_cache=False).logits
+    hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    lm.train(training)
+    return torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-4)
+
+
+def load_policy(config: ModelConfig, seed: int) -> PolicyModel:
+    """The starting policy, ready for training: dropout off, gradient checkpointing as configured.
+
+    Dropout is off because old and current log-probabilities must differ by the weights only.
+
+    Args:
+        seed: of whatever weights the files do not hold, so that every rank starts equal.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    torch.manual_seed(seed)
+    lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
+    if lm.get_output_embeddings() is None:
+        raise UserError(f"model.path: {config.path!r} is not a causal language model: it has no output embedding")
+    return PolicyModel(lm)
+
+
+def load_reference(config: ModelConfig, seed: int) -> PolicyModel:
+    """The frozen starting policy, for a KL penalty: no gradients, no optimiser."""
+    reference = load_policy(config, seed)
+    return reference.requires_grad_(False).eval()
+
+
+def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dtype, where: str) -> PreTrainedModel:
+    """Load a transformer with dropout off and gradient checkpointing as configured.
+
+    Args:
+        loader: one of the transformers Auto classes.
+        where: the configuration key that ``path`` comes from, for messages.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        model: PreTrainedModel = loader.from_pretrained(path, dtype=dtype, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{where}: cannot load {path!r}: {reason} (give a folder in Hugging Face format, with config.json and "
+            "weights, or the id of a model on a hub that can be reached)"
+        ) from error
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()

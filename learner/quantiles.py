@@ -1,0 +1,247 @@
+"""Quantile functions as vectors: levels, read-outs, and the exact quantile Huber loss in O((M + K) log K).
+
+A quantile function is a vector of M values in the last axis, ascending, at the midpoint levels
+tau_i = (2i - 1) / (2M) (our choice; i / M would make tau_M the essential supremum). Leading axes are free.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+_CPU_CHUNK = 1 << 15
+_GPU_CHUNK = 1 << 25
+"""Query points that are worked on at a time; on a CPU a chunk's dozen temporaries should stay in a core's cache."""
+
+
+def midpoint_taus(
+    num_quantiles: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Levels tau_i = (2i - 1) / (2M), [M] ascending (1710.10044 lemma 2)."""
+    if num_quantiles < 1:
+        raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}")
+    levels = (2 * torch.arange(1, num_quantiles + 1, device=device, dtype=torch.float64) - 1) / (2 * num_quantiles)
+    return levels.to(dtype)
+
+
+# --- read-outs ---------------------------------------------------------------------------------------------------
+
+
+def quantile_mean(quantile_values: Tensor) -> Tensor:
+    """Mean of the distribution, [... M] -> [...]."""
+    return quantile_values.mean(dim=-1)
+
+
+def tail_count(num_quantiles: int, share: float) -> int:
+    """Number of levels tau_i <= share, the size of I_lo (and by symmetry of I_up = {tau_i >= 1 - share}), method 3.2.
+
+    Raises:
+        ValueError: the share is not in (0, 1] or so small that no level lies below it.
+    """
+    count = math.floor(num_quantiles * share + 0.5 + 1e-9)  # tau_i <= share iff i <= M * share + 1/2
+    if not 0.0 < share <= 1.0 or count < 1:
+        raise ValueError(f"a tail share of {share} holds none of {num_quantiles} quantile levels; it must be in (0, 1]")
+    return min(count, num_quantiles)
+
+
+def lower_cvar(quantile_values: Tensor, alpha: float) -> Tensor:
+    """C(q) of Eq 5 (2512.03847, our reading): mean of the quantiles in I_lo = {i: tau_i <= alpha}; [... M] -> [...].
+
+    Equal to the conditional value at risk at share alpha whenever alpha * M is an integer.
+    """
+    return quantile_values[..., : tail_count(quantile_values.shape[-1], alpha)].mean(dim=-1)
+
+
+def upper_cvar(quantile_values: Tensor, beta: float) -> Tensor:
+    """U(q) of Eq 6 (2512.03847, our reading): mean of the quantiles in I_up = {i: tau_i >= 1 - beta}."""
+    return quantile_values[..., -tail_count(quantile_values.shape[-1], beta) :].mean(dim=-1)
+
+
+def crossing_fraction(quantile_values: Tensor) -> Tensor:
+    """Share of neighbouring pairs that are out of order, [... M] -> [...]; 0 for M = 1. Detached."""
+    if quantile_values.shape[-1] < 2:
+        return quantile_values.new_zeros(quantile_values.shape[:-1])
+    return (quantile_values.detach().diff(dim=-1) < 0).to(quantile_values.dtype).mean(dim=-1)
+
+
+def quantile_at(quantile_values: Tensor, level: float) -> Tensor:
+    """The quantile function at any level: linear between midpoint levels, constant beyond the outer ones."""
+    num = quantile_values.shape[-1]
+    position = min(max(level * num - 0.5, 0.0), float(num - 1))
+    low = min(math.floor(position), max(num - 2, 0))
+    high = min(low + 1, num - 1)
+    fraction = position - low
+    return quantile_values[..., low] * (1.0 - fraction) + quantile_values[..., high] * fraction
+
+
+def share_weights(num_quantiles: int, low: float, high: float) -> list[float]:
+    """Weights (sum 1) of the mean over the exact probability interval [low, high], each atom holding mass 1/M.
+
+    ``share_weights(M, 0, alpha)`` is the exact lower CVaR for any alpha: an atom cut by the boundary counts in part.
+    """
+    if not 0.0 <= low < high <= 1.0:
+        raise ValueError(f"need 0 <= low < high <= 1, got low={low}, high={high}")
+    masses = [
+        max(0.0, min(high * num_quantiles, i + 1.0) - max(low * num_quantiles, float(i))) for i in range(num_quantiles)
+    ]
+    total = math.fsum(masses)
+    return [mass / total for mass in masses]
+
+
+# --- the loss ----------------------------------------------------------------------------------------------------
+
+
+def quantile_huber_loss(
+    quantile_values: Tensor,
+    targets: Tensor,
+    taus: Tensor,
+    kappa: float,
+    weights: Tensor | None = None,
+    *,
+    targets_sorted: bool = False,
+) -> Tensor:
+    """Eq 3 (2512.03847, after 1710.10044 Eq 10; our form divides by kappa): one value per leading index.
+
+    ``mean_i w_i mean_j |tau_i - 1{Y_j < q_i}| * H(Y_j - q_i) / kappa`` with H(u) = u^2/2 inside [-kappa, kappa] and
+    kappa * (|u| - kappa/2) outside; kappa = 0 is the pinball loss exactly. With ``weights`` it is Eq 4.
+
+    Args:
+        quantile_values: [... M], in any order.
+        targets: [... K] atoms, detached here. Leading axes broadcast; an axis that only ``quantile_values`` has
+            (heads: q [token head M], Y [token 1 K]) shares one sort and one set of prefix sums.
+        taus: [M].
+        kappa: Huber threshold, >= 0, in the units of the values.
+        weights: [M] or broadcastable to ``quantile_values``; not normalised here.
+        targets_sorted: the atoms are known to be ascending.
+
+    Returns:
+        [...], the leading shape of ``quantile_values``.
+    """
+    levels = quantile_huber_per_level(quantile_values, targets, taus, kappa, targets_sorted=targets_sorted)
+    return (levels if weights is None else levels * weights).mean(dim=-1)
+
+
+def quantile_huber_per_level(
+    quantile_values: Tensor, targets: Tensor, taus: Tensor, kappa: float, *, targets_sorted: bool = False
+) -> Tensor:
+    """:func:`quantile_huber_loss` before the mean over levels: [... M], each the mean over the K atoms.
+
+    Exact in O((M + K) log K) time and O(M + K) memory per row, with an analytic gradient (method 3.7, our derivation).
+    """
+    if kappa < 0.0:
+        raise ValueError(f"kappa must be >= 0, got {kappa}")
+    if targets.shape[-1] < 1:
+        raise ValueError("targets need at least one atom in their last axis")
+    taus = taus.to(quantile_values)
+    if taus.shape != quantile_values.shape[-1:]:
+        raise ValueError(f"taus {tuple(taus.shape)} do not fit quantile_values {tuple(quantile_values.shape)}")
+    lead = quantile_values.shape[:-1]
+    atoms = targets.detach().to(quantile_values.dtype)
+    atoms = atoms.reshape((1,) * (len(lead) + 1 - atoms.dim()) + atoms.shape)
+    if torch.broadcast_shapes(atoms.shape[:-1], lead) != lead:
+        raise ValueError(f"targets {tuple(targets.shape)} do not broadcast to quantile_values {tuple(lead)} + [M]")
+    own = [axis for axis in range(len(lead)) if atoms.shape[axis] == lead[axis]]
+    shared = [axis for axis in range(len(lead)) if axis not in own]  # axes over which one set of atoms serves
+    order = [*own, *shared, len(lead)]
+    queries = quantile_values.permute(order)
+    rows = math.prod(lead[axis] for axis in own)
+    result: Tensor = _QuantileHuber.apply(
+        queries.reshape(rows, math.prod(lead[axis] for axis in shared), taus.shape[0]),
+        atoms.reshape(rows, atoms.shape[-1]),
+        taus,
+        float(kappa),
+        targets_sorted,
+    )
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return result.reshape(queries.shape).permute(inverse)
+
+
+class _QuantileHuber(Function):
+    """[row share M] queries against [row K] atoms -> [row share M]; the gradient is found on the way and kept."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, atoms: Tensor, taus: Tensor, kappa: float, targets_sorted: bool) -> Tensor:
+        rows, share, num = queries.shape
+        loss = torch.empty_like(queries)
+        grad = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
+        step = max(1, (_GPU_CHUNK if queries.is_cuda else _CPU_CHUNK) // max(1, share * num + atoms.shape[-1]))
+        levels = taus.double().repeat(share)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            table = _prefix_sums(atoms[part], targets_sorted)
+            q = queries[part].reshape(-1, share * num).double() - table.center
+            chunk_loss, chunk_grad = (_huber if kappa > 0.0 else _pinball)(q, table, levels, kappa)
+            loss[part] = chunk_loss.reshape(-1, share, num)
+            if grad is not None:
+                grad[part] = chunk_grad.reshape(-1, share, num)
+        if grad is not None:
+            ctx.save_for_backward(grad)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad * upstream, None, None, None, None
+
+
+class _PrefixSums:
+    """Sorted atoms [row K] less their mean, and the prefix sums [row K + 1] of them and of their squares.
+
+    The differences of prefix sums cancel: by far (an offset of 500 leaves no digit of float32) without centring, and
+    still by 1e-5 under heavy tails with it. So a chunk is centred *and* worked in float64, at 1.15 times the time.
+    """
+
+    __slots__ = ("atoms", "center", "first", "second")
+
+    def __init__(self, atoms: Tensor, center: Tensor) -> None:
+        self.atoms, self.center = atoms, center
+        self.first = torch.nn.functional.pad(atoms.cumsum(-1), (1, 0))
+        self.second = torch.nn.functional.pad(atoms.square().cumsum(-1), (1, 0))
+
+
+def _prefix_sums(atoms: Tensor, targets_sorted: bool) -> _PrefixSums:
+    if not targets_sorted:
+        atoms = atoms.sort(dim=-1).values
+    atoms = atoms.double()
+    center = atoms.mean(dim=-1, keepdim=True)
+    return _PrefixSums((atoms - center).contiguous(), center)
+
+
+def _huber(q: Tensor, table: _PrefixSums, tau: Tensor, k: float) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of each query [row n] for kappa > 0; letters as in method 3.7."""
+    count = table.atoms.shape[-1]
+    ia = torch.searchsorted(table.atoms, q - k)
+    ib = torch.searchsorted(table.atoms, q)
+    ic = torch.searchsorted(table.atoms, q + k, right=True)
+    a1, b1, c1 = (table.first.gather(-1, i) for i in (ia, ib, ic))
+    a2, b2, c2 = (table.second.gather(-1, i) for i in (ia, ib, ic))
+    a, b, c = ia.to(q.dtype), ib.to(q.dtype), ic.to(q.dtype)
+    n_left, s_left = b - a, b1 - a1
+    n_right, s_right = c - b, c1 - b1
+    total = table.first[:, -1:]
+    far_left = k * (a * (q - k / 2) - a1)
+    near_left = 0.5 * (b2 - a2 + q * (n_left * q - 2 * s_left))
+    near_right = 0.5 * (c2 - b2 + q * (n_right * q - 2 * s_right))
+    far_right = k * (total - c1 - (count - c) * (q + k / 2))
+    scale = 1.0 / (k * count)
+    loss = ((1 - tau) * (far_left + near_left) + tau * (near_right + far_right)) * scale
+    slope_left = k * a + n_left * q - s_left
+    slope_right = n_right * q - s_right - k * (count - c)
+    return loss.clamp_(min=0), ((1 - tau) * slope_left + tau * slope_right) * scale
+
+
+def _pinball(q: Tensor, table: _PrefixSums, tau: Tensor, _: float) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of each query [row n] for kappa = 0. An atom that equals the query adds 0 to the gradient."""
+    count = table.atoms.shape[-1]
+    ib = torch.searchsorted(table.atoms, q)
+    ic = torch.searchsorted(table.atoms, q, right=True)
+    b1, b, c = table.first.gather(-1, ib), ib.to(q.dtype), ic.to(q.dtype)
+    total = table.first[:, -1:]
+    loss = ((1 - tau) * (b * q - b1) + tau * (total - b1 - (count - b) * q)) / count
+    return loss.clamp_(min=0), ((1 - tau) * b - tau * (count - c)) / count

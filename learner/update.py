@@ -1,0 +1,126 @@
+"""One update: epochs x mini-batches x micro-batches over one global batch, on every rank."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from learner.algorithms.base import Algorithm
+from learner.batch import MIN_PADDED_TOKENS, collate, micro_batches, plan_batch
+from learner.collective import TorchCollective
+from learner.config import LearnerConfig
+from learner.engine import TrainEngine
+from learner.local_update import LocalUpdate, denominators
+from learner.models.policy import PolicyModel
+from learner.result import UpdateResult
+from learner.schedule import learning_rate
+from rollout.trajectory import ScoredTrajectory
+
+__all__ = ["Learner", "UpdateResult", "UpdateSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """What an update needs to know beside the models.
+
+    Attributes:
+        config: learning rates, schedule and the size of a micro-batch.
+        num_updates: updates of the whole run, for the learning-rate schedule.
+        temperature: of the distribution that responses are sampled from, > 0.
+        seed: of the run.
+        pad_token_id: token that fills up rows.
+    """
+
+    config: LearnerConfig
+    num_updates: int
+    temperature: float = 1.0
+    seed: int = 0
+    pad_token_id: int = 0
+
+
+class Learner:
+    """Policy, critic and algorithm of one rank. All ranks call the same methods with the same arguments."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        policy: TrainEngine,
+        critic: TrainEngine | None,
+        reference: PolicyModel | None,
+        world: TorchCollective,
+        settings: UpdateSettings,
+    ) -> None:
+        if settings.temperature <= 0.0:
+            raise ValueError(f"training needs a sampling temperature above 0, got {settings.temperature}")
+        self.algorithm, self.policy, self.critic, self.reference = algorithm, policy, critic, reference
+        self.world, self.settings = world, settings
+        self.policy_steps = 0
+        self.critic_steps = 0
+
+    def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
+        """Train on one global batch.
+
+        Args:
+            samples: the whole batch, the same on every rank.
+            update_index: number of this update in the run, from 0; it seeds the shuffle and is named in errors.
+            critic_only: leave the policy as it is (critic warm-up).
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; the message names update, epoch, mini-batch and model.
+            ValueError: the batch is empty, a trajectory cannot be trained on, or ``critic_only`` without a critic.
+        """
+        if critic_only and self.critic is None:
+            raise ValueError(f"update {update_index}: critic_only, but {type(self.algorithm).__name__} has no critic")
+        options, settings = self.algorithm.config, self.settings
+        seed = settings.seed * 1_000_003 + update_index
+        lengths = [len(s.trajectory.token_ids) for s in samples]
+        plan = plan_batch(lengths, self.world.size, options.num_minibatches, settings.config.micro_batch_tokens, seed)
+        rows = plan.rank_rows(self.world.rank)
+        batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
+        run = LocalUpdate(self, batch.to(self.world.device), plan, update_index, critic_only)
+        run.look_back()
+        for epoch in range(options.num_epochs):
+            order = list(range(plan.num_minibatches))
+            random.Random(seed + epoch).shuffle(order)
+            for minibatch in order:
+                run.optimise(epoch, minibatch, denominators([samples[i] for i in plan.minibatch_rows(minibatch)]))
+        return run.result()
+
+    @torch.no_grad()
+    def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+        """Log-probability of each token given those before it, 0.0 for the first, with the current weights."""
+        results: list[list[float]] = [[] for _ in token_ids]
+        lengths = [len(ids) for ids in token_ids]
+        for rows in micro_batches(lengths, range(len(lengths)), self.settings.config.micro_batch_tokens):
+            ids = torch.zeros((len(rows), max(MIN_PADDED_TOKENS, *(lengths[r] for r in rows))), dtype=torch.int64)
+            mask = torch.zeros(ids.shape, dtype=torch.bool)
+            for i, row in enumerate(rows):
+                ids[i, : lengths[row]] = torch.tensor(token_ids[row])
+                mask[i, 1 : lengths[row]] = True
+            device = self.world.device
+            found = self.policy.forward(token_ids=ids.to(device), action_mask=mask.to(device), temperature=temperature)
+            for i, row in enumerate(rows):
+                results[row] = found["logprobs"][i, : lengths[row]].tolist()
+        return results
+
+    def learning_rates(self, num_minibatches: int) -> tuple[float, float]:
+        """Of the next optimiser step of the policy and of the critic."""
+        config = self.settings.config
+        steps = self.algorithm.config.num_epochs * num_minibatches
+        policy_updates = self.settings.num_updates - (config.critic_warmup_steps if self.critic else 0)
+        schedule = (config.lr_warmup_frac, config.lr_schedule)
+        return (
+            learning_rate(self.policy_steps, max(1, policy_updates) * steps, config.policy_lr, *schedule),
+            learning_rate(self.critic_steps, self.settings.num_updates * steps, config.critic_lr, *schedule),
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters of optimiser steps, for the checkpoint."""
+        return {"policy_steps": self.policy_steps, "critic_steps": self.critic_steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restore the counters."""
+        self.policy_steps, self.critic_steps = state["policy_steps"], state["critic_steps"]

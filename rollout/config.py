@@ -1,0 +1,73 @@
+"""Options of the rollout side: sampling, engine, data, rewards, noise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rollout.component import ComponentSpec, StrictModel
+
+
+class SamplingConfig(StrictModel):
+    """How responses are sampled.
+
+    Training uses the log-probabilities of the distribution actually sampled from, after temperature. Truncating
+    options (top-p, top-k) are left out on purpose: they would bias the importance ratio.
+    """
+
+    temperature: float = Field(1.0, ge=0.0, le=10.0, description="Softmax temperature; 0 is greedy decoding.")
+    max_response_tokens: int = Field(256, ge=1, description="Longest response, in tokens; longer ones are cut.")
+    stop: tuple[str, ...] = Field((), description="Strings that end a response, besides the end-of-sequence token.")
+
+
+class RolloutConfig(StrictModel):
+    """The rollout workers: how many, and how each one's vLLM engine is set up."""
+
+    num_workers: int = Field(1, ge=1, le=4096, description="Rollout workers; each holds one vLLM engine.")
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share one engine.")
+    max_prompt_tokens: int = Field(512, ge=1, description="Longest prompt, in tokens; longer ones are refused.")
+    max_concurrent_requests: int = Field(256, ge=1, description="Sequences one engine decodes at the same time.")
+    kv_cache_mib: int = Field(256, ge=16, description="Size of one engine's KV cache on CPU, in MiB.")
+    gpu_memory_utilization: float = Field(0.85, gt=0.0, le=1.0, description="Share of GPU memory for one engine.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format of the engine's weights. float32 makes log-probabilities exact on CPU."
+    )
+    enforce_eager: bool = Field(True, description="No graph capture: faster start, slower steps on a GPU.")
+    weight_sync: Literal["auto", "object_store", "nccl"] = Field(
+        "auto",
+        description="How engines get new weights: 'nccl' needs GPUs on both sides, 'object_store' works everywhere; "
+        "'auto' takes nccl where it can.",
+    )
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How training responses are sampled.")
+
+
+class DataConfig(StrictModel):
+    """Where prompts come from: a built-in task, or files."""
+
+    task: ComponentSpec = Field(
+        default_factory=lambda: ComponentSpec(type="chain"),
+        description="The task: a built-in name, 'dataset' for JSONL/Parquet files, or 'package.module:Class'.",
+    )
+    shuffle: bool = Field(True, description="Shuffle the training prompts anew in each epoch.")
+
+
+class RewardConfig(StrictModel):
+    """How trajectories are scored, and what happens when scoring fails."""
+
+    functions: tuple[ComponentSpec, ...] = Field(
+        default_factory=lambda: (ComponentSpec(type="exact_match"),),
+        min_length=1,
+        description="Rewards; the score is their sum, each times its 'weight' option.",
+    )
+    noise: tuple[ComponentSpec, ...] = Field(
+        (), description="Noise models applied to the score in this order. For experiments only; default none."
+    )
+    num_workers: int = Field(1, ge=1, le=1024, description="Reward service actors.")
+    timeout_s: float = Field(30.0, gt=0.0, description="Longest time one scoring call may take, in seconds.")
+    error_reward: float | Literal["drop"] = Field(
+        "drop", description="Score given when the reward function fails; 'drop' leaves the trajectory out."
+    )
+    max_error_frac: float = Field(
+        0.2, ge=0.0, le=1.0, description="Share of failed scores in one step above which the run is stopped."
+    )

@@ -1,0 +1,5 @@
+"""Noise models."""
+
+from __future__ import annotations
+
+NOISES: dict[str, str] = {}

@@ -1,0 +1,82 @@
+"""``exact_match``: the final answer, found by a pattern, is compared with the reference as text."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, field_validator
+
+from rollout.rewards.base import Reward
+from rollout.trajectory import Prompt, Trajectory
+
+FINAL_ANSWER = r"(?:=|[Aa]nswer:)[ \t]*([^=\n]*?)[ \t]*$"
+"""What follows the last ``=`` or ``answer:`` of a line."""
+
+
+class FinalAnswerConfig(Reward.Config):
+    """Options of rewards that look for a final answer."""
+
+    answer_pattern: str = Field(
+        FINAL_ANSWER,
+        description="Regular expression; the answer is its only group in its last match ('^' and '$' match at lines).",
+    )
+    correct: float = Field(1.0, description="Score of a right answer.")
+    incorrect: float = Field(0.0, description="Score of a wrong answer.")
+    no_answer: float = Field(0.0, description="Score of a response in which the pattern finds no answer.")
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"must have exactly one group, the answer; has {groups}")
+        return pattern
+
+
+def find_answer(text: str, pattern: str) -> str | None:
+    """The group of the last match of ``pattern``, or None."""
+    found = None
+    for found in re.finditer(pattern, text, re.MULTILINE):  # noqa: B007
+        pass
+    return None if found is None else found.group(1)
+
+
+def answer_equals(text: str, reference: str, pattern: str = FINAL_ANSWER) -> bool:
+    """Whether the final answer of ``text`` is ``reference``, white space at the ends aside."""
+    answer = find_answer(text, pattern)
+    return answer is not None and answer.strip() == reference.strip()
+
+
+def required_reference(prompt: Prompt) -> str:
+    """The reference answer.
+
+    Raises:
+        ValueError: the prompt has none.
+    """
+    if prompt.reference is None:
+        raise ValueError(f"prompt {prompt.prompt_id!r} has no reference answer to compare with")
+    return prompt.reference
+
+
+class ExactMatch(Reward):
+    """``correct`` if the final answer equals the reference, character by character after stripping white space."""
+
+    class Config(FinalAnswerConfig):
+        """Options of this reward."""
+
+        ignore_case: bool = Field(False, description="Compare without regard to upper and lower case.")
+
+    config: ExactMatch.Config
+
+    async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
+        reference = required_reference(prompt).strip()
+        answer = find_answer(trajectory.response_text, self.config.answer_pattern)
+        if answer is None:
+            return self.config.no_answer
+        answer = answer.strip()
+        if self.config.ignore_case:
+            answer, reference = answer.casefold(), reference.casefold()
+        return self.config.correct if answer == reference else self.config.incorrect

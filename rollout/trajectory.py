@@ -1,0 +1,183 @@
+"""The records that flow from the sampler to the learner.
+
+Conventions, stated once here and relied on everywhere:
+
+* Every sequence array is aligned to ``token_ids``; entry ``t`` belongs to token ``t``. A log-probability at ``t`` is
+  that of token ``t`` given the tokens before it. Entries that do not belong to a sampled token are 0.0.
+* ``action_mask`` is true exactly on the tokens that the policy sampled: not on the prompt, not on text that an
+  environment or a user wrote between turns.
+* The clean score never travels with a trajectory. It lives in :class:`RewardRecord`, which goes to the metrics; the
+  learner is handed a trajectory and the *observed* reward (:class:`ScoredTrajectory`), and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Message = dict[str, str]
+"""One chat message: ``{"role": ..., "content": ...}``."""
+
+
+class FinishReason(StrEnum):
+    """Why a response ended."""
+
+    STOP = "stop"
+    """The policy sampled the end-of-turn token or a stop string."""
+    LENGTH = "length"
+    """The response reached ``max_response_tokens`` and was cut."""
+    ABORT = "abort"
+    """The request was cancelled; the trajectory must not be trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question to the policy.
+
+    Attributes:
+        prompt_id: unique in its data set and stable between runs; random streams derive from it.
+        messages: the chat messages that ``token_ids`` were rendered from.
+        token_ids: the rendered prompt, ready for the sampler, as ints.
+        reference: what the verifier compares with, or None if the data set has no answers.
+        task: name of the task or data set the prompt comes from.
+        extra: any further columns of the data row, untouched.
+    """
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    token_ids: tuple[int, ...]
+    reference: str | None
+    task: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """Ask for one trajectory: sample ``sample_index`` of ``prompt``.
+
+    ``sample_index`` counts over the whole run (epoch * samples_per_prompt + i), so that (prompt_id, sample_index)
+    names a trajectory for ever and its random stream is never used twice.
+    """
+
+    prompt: Prompt
+    sample_index: int
+
+    @property
+    def trajectory_id(self) -> str:
+        """``prompt_id#sample_index``, unique in the run."""
+        return f"{self.prompt.prompt_id}#{self.sample_index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One sampled response (or several turns of them) together with its prompt.
+
+    Attributes:
+        prompt_id: see :class:`Prompt`.
+        sample_index: see :class:`SampleRequest`.
+        token_ids: prompt and response, ints, length T.
+        action_mask: length T, true on sampled tokens.
+        rollout_logprobs: length T, log-probability under the distribution actually sampled from (after temperature),
+            0.0 where ``action_mask`` is false.
+        response_text: the decoded sampled text, special tokens removed.
+        finish_reason: why the last turn ended.
+        policy_version_min: oldest weight version that sampled one of the tokens.
+        policy_version_max: newest such version.
+        engine: name of the rollout worker that produced it (reports only).
+    """
+
+    prompt_id: str
+    sample_index: int
+    token_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+    rollout_logprobs: tuple[float, ...]
+    response_text: str
+    finish_reason: FinishReason
+    policy_version_min: int
+    policy_version_max: int
+    engine: str = ""
+
+    @property
+    def trajectory_id(self) -> str:
+        """``prompt_id#sample_index``, unique in the run."""
+        return f"{self.prompt_id}#{self.sample_index}"
+
+    @property
+    def num_response_tokens(self) -> int:
+        """Number of sampled tokens."""
+        return sum(self.action_mask)
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectorySummary:
+    """What the controller needs to know of a trajectory whose tokens stay in the object store."""
+
+    trajectory_id: str
+    num_prompt_tokens: int
+    num_response_tokens: int
+    finish_reason: FinishReason
+    policy_version_min: int
+    policy_version_max: int
+
+    @classmethod
+    def of(cls, trajectory: Trajectory) -> TrajectorySummary:
+        """Summarise ``trajectory``."""
+        sampled = trajectory.num_response_tokens
+        return cls(
+            trajectory.trajectory_id,
+            len(trajectory.token_ids) - sampled,
+            sampled,
+            trajectory.finish_reason,
+            trajectory.policy_version_min,
+            trajectory.policy_version_max,
+        )
+
+
+class RewardOutcome(StrEnum):
+    """What became of one attempt to score a trajectory. A failure is never a silent zero."""
+
+    SCORED = "scored"
+    """The reward function returned a finite number."""
+    ERROR = "error"
+    """The reward function raised or returned something that is not a finite number."""
+    MISSING = "missing"
+    """The score was withheld (a noise model that models missing scores, or an abstaining reward)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRecord:
+    """Everything known about the score of one trajectory. For metrics and reports; never sent to the learner.
+
+    Attributes:
+        observed: the score that training sees (after noise), or None if there is none.
+        clean: the score before noise, or None if scoring failed.
+        corrupted: whether the noise model changed the score.
+        parts: clean score of each configured reward by name.
+        outcome: see :class:`RewardOutcome`.
+        error: one line on what went wrong, empty if nothing did.
+    """
+
+    prompt_id: str
+    sample_index: int
+    observed: float | None
+    clean: float | None
+    corrupted: bool
+    parts: dict[str, float]
+    outcome: RewardOutcome
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrajectory:
+    """What the learner trains on: a trajectory and its observed reward. There is no clean score in here, by design.
+
+    Attributes:
+        trajectory: the sampled tokens.
+        reward: the observed score; the learner puts it on the last action token.
+        group_id: trajectories of the same prompt and epoch share it.
+    """
+
+    trajectory: Trajectory
+    reward: float
+    group_id: str

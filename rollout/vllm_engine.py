@@ -1,0 +1,277 @@
+"""A vLLM ``AsyncLLM`` behind the :class:`rollout.engine.Engine` protocol. The only file that drives vLLM's engine.
+
+vLLM is imported inside methods: naming this module costs nothing, and vLLM's worker processes import it for
+:class:`WeightLoaderExtension` before their own set-up is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.engine import Completion
+from rollout.trajectory import FinishReason
+
+if TYPE_CHECKING:
+    import torch
+
+SHARED_MEMORY = Path("/dev/shm")  # where it exists, a file here is memory that another process can map
+
+
+def engine_environment(on_gpu: bool) -> dict[str, str]:
+    """Environment variables that must be set before vLLM is imported in a rollout worker's process.
+
+    On CPU each engine gets one thread and is not pinned: two pinned engines would share the first core. The worker
+    runs inside the engine's one child process instead of a second one.
+    """
+    common = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if on_gpu:
+        return {**common, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    return {
+        **common,
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCHDYNAMO_DISABLE": "1",
+    }
+
+
+class WeightLoaderExtension:
+    """Mixed into vLLM's worker class: replaces the weights of a running engine from a safetensors file."""
+
+    def load_weights_from_file(self, path: str) -> int:
+        """Reload every tensor of ``path``; returns how many there were.
+
+        The layer-wise reload is used because the CPU back end repacks weights after loading and frees the originals,
+        so copying into the parameters is not possible.
+        """
+        count = 0
+
+        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+            nonlocal count
+            from safetensors import safe_open
+
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118  # not a dict
+                    count += 1
+                    yield name, file.get_tensor(name)
+
+        self.reload_weights(weights_iterator=tensors())  # type: ignore[attr-defined]
+        _repack_tied_head(self.model_runner.get_model())  # type: ignore[attr-defined]
+        return count
+
+
+def _repack_tied_head(model: Any) -> None:
+    """On CPU a tied LM head keeps a packed copy of the embedding; pack it again after a reload."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    modules = list(model.modules())
+    embeddings = {module.weight.data_ptr() for module in modules if type(module) is VocabParallelEmbedding}
+    for module in modules:
+        on_cpu = isinstance(module, ParallelLMHead) and module.weight.device.type == "cpu"
+        if on_cpu and module.weight.data_ptr() in embeddings:
+            module.quant_method.process_weights_after_loading(module)
+
+
+class EngineCounters:
+    """vLLM's own counters, accumulated since the engine started. Handed to vLLM as a stat logger."""
+
+    def __init__(self) -> None:
+        self.generated_tokens = 0
+        self.prompt_tokens = 0
+        self.preemptions = 0
+        self.running = 0
+        self.waiting = 0
+        self.kv_cache_usage = 0.0
+
+    def __call__(self, vllm_config: Any, engine_index: int = 0) -> EngineCounters:
+        """vLLM asks for a factory; one engine has one set of counters."""
+        return self
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """Called by vLLM after each engine step."""
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = scheduler_stats.num_waiting_reqs
+            self.kv_cache_usage = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            self.generated_tokens += iteration_stats.num_generation_tokens
+            self.prompt_tokens += iteration_stats.num_prompt_tokens
+            self.preemptions += iteration_stats.num_preempted_reqs
+
+    def log_engine_initialized(self) -> None:
+        """Part of vLLM's interface; nothing to say."""
+
+    def log(self) -> None:
+        """Part of vLLM's interface; the counters are read by ``stats``."""
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None:
+        """Part of vLLM's interface; sleep mode is not used."""
+
+
+class VllmEngine:
+    """One vLLM engine: continuous batching, exact log-probabilities, weights that can be replaced while it runs.
+
+    Args:
+        model_path: folder or hub id of a causal language model.
+        config: see :class:`RolloutConfig`.
+        on_gpu: whether the engine has GPUs.
+        trust_remote_code: passed on to vLLM.
+        transfer_backend: vLLM weight-transfer back end to prepare ("nccl"), or None for weights through files.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        config: RolloutConfig,
+        on_gpu: bool,
+        trust_remote_code: bool = False,
+        transfer_backend: str | None = None,
+    ) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        options: dict[str, Any] = {
+            "model": model_path,
+            "dtype": config.dtype,
+            "max_model_len": config.max_prompt_tokens + config.sampling.max_response_tokens,
+            "max_num_seqs": config.max_concurrent_requests,
+            "enforce_eager": config.enforce_eager,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "trust_remote_code": trust_remote_code,
+            "logprobs_mode": "processed_logprobs",
+            "worker_extension_cls": "rollout.vllm_engine.WeightLoaderExtension",
+            "disable_log_stats": False,
+        }
+        if on_gpu:
+            options["gpu_memory_utilization"] = config.gpu_memory_utilization
+        else:
+            options |= {"kv_cache_memory_bytes": config.kv_cache_mib << 20, "block_size": 32}
+        if transfer_backend is not None:
+            options["weight_transfer_config"] = {"backend": transfer_backend}
+        self._counters = EngineCounters()
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[self._counters])
+        self._request_ids = itertools.count()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's child process still answers."""
+        return not self._engine.errored
+
+    async def generate(self, token_ids: tuple[int, ...], sampling: SamplingConfig, seed: int | None) -> Completion:
+        """See :meth:`rollout.engine.Engine.generate`. The log-probabilities are those after temperature."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_response_tokens,
+            stop=list(sampling.stop),
+            seed=seed,
+            logprobs=0,
+            detokenize=bool(sampling.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = (await self._final_output(token_ids, params)).outputs[0]
+        versions = [int(span.version) for span in output.weight_versions or ()]
+        chosen = tuple(output.token_ids)
+        return Completion(
+            token_ids=chosen,
+            logprobs=tuple(entry[token].logprob for token, entry in zip(chosen, output.logprobs, strict=True)),
+            text=output.text,
+            finish_reason=FinishReason(output.finish_reason),
+            policy_version_min=min(versions),
+            policy_version_max=max(versions),
+        )
+
+    async def score(self, token_ids: tuple[int, ...]) -> list[float]:
+        """See :meth:`rollout.engine.Engine.score`; at temperature 1."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        entries = (await self._final_output(token_ids, params)).prompt_logprobs
+        return [0.0] + [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]
+
+    async def _final_output(self, token_ids: tuple[int, ...], params: Any) -> Any:
+        prompt = {"prompt_token_ids": list(token_ids)}
+        stream = self._engine.generate(prompt, params, request_id=str(next(self._request_ids)))
+        outputs = [output async for output in stream]  # one, since only the final one is asked for
+        return outputs[-1]
+
+    async def load_weights(self, weights: dict[str, Any], version: int) -> None:
+        """See :meth:`rollout.engine.Engine.load_weights`. The weights pass through a file in shared memory."""
+        path = await asyncio.to_thread(_write_shared_file, weights)
+        try:
+            async with self.paused():
+                (count,) = set(await self._engine.collective_rpc("load_weights_from_file", args=(path,)))
+                if count != len(weights):
+                    raise RuntimeError(f"vLLM read {count} tensors of {len(weights)} for weight version {version}")
+                await self._engine.update_weight_version(str(version))
+        finally:
+            os.unlink(path)
+
+    def paused(self) -> _Paused:
+        """Context in which no step runs. Requests stay; on leaving, their KV cache is computed anew."""
+        return _Paused(self._engine)
+
+    async def set_version(self, version: int) -> None:
+        """Name the current weights without changing them."""
+        await self._engine.update_weight_version(str(version))
+
+    async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
+        """One stage of vLLM's own weight-transfer protocol: ``init``, ``start``, ``update`` or ``finish``."""
+        from vllm.distributed.weight_transfer import base
+
+        if stage == "init":
+            await self._engine.init_weight_transfer_engine(base.WeightTransferInitRequest(init_info=payload or {}))
+        elif stage == "start":
+            await self._engine.start_weight_update()
+        elif stage == "update":
+            await self._engine.update_weights(base.WeightTransferUpdateRequest(update_info=payload or {}))
+        elif stage == "finish":
+            await self._engine.finish_weight_update()
+        else:
+            raise ValueError(f"unknown weight-transfer stage {stage!r}; valid: init, start, update, finish")
+
+    async def stats(self) -> dict[str, float]:
+        """See :meth:`rollout.engine.Engine.stats`."""
+        counters = self._counters
+        return {name: float(value) for name, value in vars(counters).items()}
+
+    async def shutdown(self) -> None:
+        """Stop the engine and its child process."""
+        await asyncio.to_thread(self._engine.shutdown)
+
+
+class _Paused:
+    """``pause_generation`` on entry, ``resume_generation`` on exit, whatever happens in between."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    async def __aenter__(self) -> None:
+        await self._engine.pause_generation(mode="keep", clear_cache=True)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.resume_generation()
+
+
+def _write_shared_file(weights: dict[str, Any]) -> str:
+    """Write numpy arrays as safetensors, in shared memory where there is some; returns the path."""
+    from safetensors.numpy import save_file
+
+    folder = str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
+    handle, path = tempfile.mkstemp(prefix="dvpo-weights-", suffix=".safetensors", dir=folder)
+    os.close(handle)
+    try:
+        save_file(weights, path)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path

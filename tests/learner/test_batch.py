@@ -1,0 +1,152 @@
+"""Trajectories to tensors, and who trains on which."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner.batch import TrainBatch, balance, collate, micro_batches, plan_batch
+from rollout.trajectory import FinishReason, RewardRecord, ScoredTrajectory, Trajectory
+
+
+def scored(num_prompt: int, num_response: int, reward: float, name: str = "p", sample: int = 0, **changes: object):
+    length = num_prompt + num_response
+    trajectory = Trajectory(
+        prompt_id=name,
+        sample_index=sample,
+        token_ids=tuple(range(1, length + 1)),
+        action_mask=(False,) * num_prompt + (True,) * num_response,
+        rollout_logprobs=(0.0,) * num_prompt + tuple(-0.1 * (i + 1) for i in range(num_response)),
+        response_text="",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=3,
+        policy_version_max=4,
+    )
+    return ScoredTrajectory(replace(trajectory, **changes), reward, f"{name}@0")
+
+
+def test_collate_pads_and_puts_the_reward_on_the_last_action() -> None:
+    short = scored(2, 2, 0.5, "a")
+    turns = scored(
+        1, 5, -1.0, "b", finish_reason=FinishReason.LENGTH, action_mask=(False, True, True, False, True, False)
+    )
+    again = scored(1, 1, 2.0, "a", sample=1)
+    batch = collate([short, turns, again], pad_token_id=9)
+    assert batch.token_ids.tolist() == [[1, 2, 3, 4, 9, 9], [1, 2, 3, 4, 5, 6], [1, 2, 9, 9, 9, 9]]
+    assert batch.lengths.tolist() == [4, 6, 2]
+    assert batch.action_mask.int().tolist() == [[0, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
+    assert batch.rewards.tolist() == [[0, 0, 0, 0.5, 0, 0], [0, 0, 0, 0, -1.0, 0], [0, 2.0, 0, 0, 0, 0]]
+    # log-probabilities of tokens that nobody sampled are dropped
+    expected = torch.tensor([[0, 0, -0.1, -0.2, 0, 0], [0, -0.1, -0.2, 0, -0.4, 0], [0, -0.1, 0, 0, 0, 0]])
+    torch.testing.assert_close(batch.rollout_logprobs, expected)
+    assert batch.scores.tolist() == [0.5, -1.0, 2.0]
+    assert batch.group_ids.tolist() == [0, 1, 0]
+    assert batch.truncated.tolist() == [False, True, False]
+    assert batch.policy_version_min.tolist() == [3, 3, 3]
+
+
+def test_rows_keep_their_seed_and_group_on_any_rank() -> None:
+    samples = [scored(1, i + 1, float(i), f"p{i // 2}", sample=i) for i in range(6)]
+    whole = collate(samples, seed=7)
+    part = collate(samples, [4, 1], seed=7)
+    assert part.sample_seeds.tolist() == whole.sample_seeds[[4, 1]].tolist()
+    assert part.group_ids.tolist() == [2, 0] == whole.group_ids[[4, 1]].tolist()
+    assert len(set(whole.sample_seeds.tolist())) == 6
+    assert (whole.sample_seeds >= 0).all()
+    assert collate(samples, seed=8).sample_seeds.tolist() != whole.sample_seeds.tolist()
+
+
+def test_no_rows_is_a_batch_of_nothing() -> None:
+    batch = collate([scored(1, 2, 0.0)], [])
+    assert len(batch) == 0
+    assert batch.token_ids.shape == batch.rewards.shape == (0, 2)
+    assert batch.scores.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reward", "message"),
+    [
+        ({"finish_reason": FinishReason.ABORT}, 0.0, "aborted"),
+        ({"rollout_logprobs": (0.0,)}, 0.0, "one common length"),
+        ({"action_mask": (True, True, True)}, 0.0, "first token"),
+        ({}, float("nan"), "reward is nan"),
+        ({"rollout_logprobs": (0.0, float("-inf"), 0.0)}, 0.0, "not finite"),
+    ],
+)
+def test_untrainable_trajectories_are_refused_by_name(changes: dict, reward: float, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"trajectory q#0 cannot be trained on.*{message}"):
+        collate([scored(1, 2, 0.0), scored(1, 2, reward, "q", **changes)])
+
+
+def test_the_batch_has_no_room_for_a_clean_score() -> None:
+    names = {f.name for f in fields(TrainBatch)}
+    assert names == {
+        "token_ids", "attention_mask", "action_mask", "rollout_logprobs", "rewards", "scores", "group_ids",
+        "truncated", "sample_seeds", "policy_version_min",
+    }  # fmt: skip
+    assert not any("clean" in name for name in names)
+    # nor has anything that collate() is given: a clean score lives in RewardRecord only
+    assert {f.name for f in fields(ScoredTrajectory)} == {"trajectory", "reward", "group_id"}
+    assert not any("clean" in f.name or "reward" in f.name for f in fields(Trajectory))
+    assert "clean" in {f.name for f in fields(RewardRecord)}
+    # the only numbers that depend on the reward are rewards and scores, and they hold the observed one
+    one, other = collate([scored(1, 2, 1.0)]), collate([scored(1, 2, 5.0)])
+    changed = {f.name for f in fields(TrainBatch) if not torch.equal(getattr(one, f.name), getattr(other, f.name))}
+    assert changed == {"rewards", "scores"}
+
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
+
+
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 500), st.integers(0, 9))
+def test_plans_lose_nothing_and_keep_every_bound(
+    lengths: list[int], ranks: int, minibatches: int, tokens: int, seed: int
+) -> None:
+    plan = plan_batch(lengths, ranks, minibatches, tokens, seed)
+    seen = sorted(row for rank in range(ranks) for row in plan.rank_rows(rank))
+    assert seen == list(range(len(lengths)))  # every row exactly once
+    sizes = [len(plan.minibatch_rows(m)) for m in range(plan.num_minibatches)]
+    assert plan.num_minibatches == min(minibatches, len(lengths))
+    assert max(sizes) - min(sizes) <= 1
+    for minibatch in plan.micro_batches:
+        assert len(minibatch) == ranks
+        assert len({len(micros) for micros in minibatch}) == 1  # the same number on every rank
+        assert any(micros[-1] for micros in minibatch)  # and no more than the busiest one needs
+        for micros in minibatch:
+            for micro in filter(None, micros):
+                padded = len(micro) * max(max(lengths[row] for row in micro), 2)
+                assert padded <= tokens or len(micro) == 1
+    for rank in range(ranks):
+        rows = plan.rank_rows(rank)
+        cut = [[rows[piece] for piece in pieces] for pieces in plan.rank_slices(rank)]
+        assert cut == [[list(micro) for micro in minibatch[rank]] for minibatch in plan.micro_batches]
+
+
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 5))
+def test_minibatches_do_not_depend_on_ranks_or_micro_batches(lengths: list[int], ranks: int, minibatches: int) -> None:
+    alone = plan_batch(lengths, 1, minibatches, 64, seed=1)
+    shared = plan_batch(lengths, ranks, minibatches, 999, seed=1)
+    for m in range(alone.num_minibatches):
+        assert set(alone.minibatch_rows(m)) == set(shared.minibatch_rows(m))
+
+
+@given(LENGTHS, st.integers(1, 6))
+def test_balance_is_within_one_trajectory(lengths: list[int], parts: int) -> None:
+    loads = [sum(lengths[row] for row in part) for part in balance(lengths, range(len(lengths)), parts)]
+    assert sum(loads) == sum(lengths)
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+def test_splits_by_hand() -> None:
+    lengths = [10, 3, 9, 4, 10]
+    assert balance(lengths, range(5), 2) == [[0, 2], [4, 3, 1]]
+    assert micro_batches(lengths, range(5), 20) == [(0, 4), (2, 3), (1,)]
+    assert micro_batches(lengths, range(5), 1) == [(0,), (4,), (2,), (3,), (1,)]
+    with pytest.raises(ValueError, match="empty batch"):
+        plan_batch([], 2, 1, 10, 0)
+    # two trajectories on three ranks: one rank has nothing, and still one (empty) micro-batch
+    assert plan_batch([5, 5], 3, 1, 100, 0).micro_batches == ((((0,),), ((1,),), ((),)),)

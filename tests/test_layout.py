@@ -1,0 +1,97 @@
+"""The shape of the repository: what is loaded is this checkout, sizes stay readable, the two lists of versions agree."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("rollout", "learner", "actors", "cluster")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 80
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_load_from_this_checkout(package: str) -> None:
+    """The names are generic: another distribution could own them."""
+    assert Path(importlib.import_module(package).__file__ or "").parent == ROOT / package
+
+
+def test_setup_cfg_ships_exactly_the_four_packages() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    included = parser["options.packages.find"]["include"].split()
+    assert included == [f"{package}*" for package in PACKAGES]
+    without_init = {path.parent for path in SOURCES if not (path.parent / "__init__.py").exists()}
+    assert without_init == set(), "setuptools leaves out folders without __init__.py"
+
+
+def test_no_package_under_tests() -> None:
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    assert path.stem not in ("utils", "util", "helpers", "common", "misc", "types")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+def read_lock(name: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines]
+    assert all(len(pin) == 2 for pin in pins), "a lock holds exact pins only"
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in pins}
+
+
+def test_locks_have_no_package_twice() -> None:
+    cpu, dev = read_lock("cpu.lock"), read_lock("dev.lock")
+    assert set(cpu) & set(dev) == set()
+    lines = [line for name in ("cpu.lock", "dev.lock") for line in (ROOT / "requirements" / name).read_text().split()]
+    assert len(lines) == len(cpu) + len(dev)
+
+
+def test_every_range_of_setup_cfg_contains_its_pin() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = parser["options.extras_require"]
+    pins = read_lock("cpu.lock") | read_lock("dev.lock")
+    for line in (parser["options"]["install_requires"] + extras["cpu"] + extras["dev"]).strip().splitlines():
+        requirement = Requirement(line.strip())
+        pinned = pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]
+        assert requirement.specifier.contains(pinned, prereleases=True), f"{line}: locked at {pinned}"
+
+
+def test_ci_calls_exactly_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    commands = [line for line in script.read_text().splitlines() if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["exec make test"]
+    assert script.stat().st_mode & 0o111
+
+
+def test_make_finds_python_and_names_the_install_by_its_locks() -> None:
+    """`make -n` shows what would run; with PYTHON empty the recipe must say what is missing."""
+    shown = subprocess.run(
+        ["make", "-n", "-B", "install"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "--no-deps --no-build-isolation -r requirements/cpu.lock" in shown
+    assert re.search(r"touch \.venv/installed-\d+-\d+", shown)
+
+
+def test_shipped_text_files_are_there() -> None:
+    for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "requirements/README.md", "docs/metrics.md"):
+        assert (ROOT / name).read_text(encoding="utf-8").strip(), name
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
