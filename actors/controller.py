@@ -59,6 +59,7 @@ class Controller:
         eval_prompts: held-out prompts by split.
         sinks: where metrics go.
         trajectory_log: where samples of trajectories go.
+        journal: what a display reads.
         state: ``controller`` state of the checkpoint to go on from, or None.
     """
 
@@ -76,6 +77,7 @@ class Controller:
         eval_prompts: Mapping[str, Sequence[Prompt]],
         sinks: Sequence[MetricSink],
         trajectory_log: TrajectoryLog,
+        journal: Journal,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
@@ -89,7 +91,7 @@ class Controller:
         self.step = buffer.version
         self.initial_accuracy: dict[str, float] = dict(state["initial_accuracy"]) if state else {}
         self.final_accuracy: dict[str, float] = {}
-        self.journal = Journal()
+        self.journal = journal
 
     async def run(self) -> str:
         """Train to the end or until :meth:`request_stop`; returns the path of the last checkpoint."""

@@ -9,9 +9,14 @@ from typing import Any, Protocol
 
 from actors.activity import ActivityClock
 from actors.group_buffer import Group, GroupBuffer, Sample
+from actors.journal import Journal
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
 from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, SampleRequest
+
+
+MAX_TOLD_ERRORS = 3
+"""Failed scores told one by one between two steps; all are counted."""
 
 
 class PromptSource(Protocol):
@@ -37,6 +42,7 @@ class Generation:
         samples_per_prompt: trajectories of one group.
         max_reward_errors: failed scores between two steps above which the run is stopped.
         buffer, pool, rewards, clock: the parts it connects.
+        journal: where failed scores are told.
         state: what :meth:`state` returned in the run to go on from, or None.
     """
 
@@ -49,12 +55,14 @@ class Generation:
         pool: RolloutPool,
         rewards: RewardPool,
         clock: ActivityClock,
+        journal: Journal,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._source = source
         self._samples_per_prompt = samples_per_prompt
         self._max_errors = max_reward_errors
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
+        self._journal = journal
         self._next_index = int(state["next_index"]) if state else 0
         self._unfinished: set[int] = set(state["unfinished"]) if state else set()
         self._again = deque(sorted(self._unfinished))
@@ -133,6 +141,9 @@ class Generation:
 
     def _count_error(self, record: RewardRecord) -> None:
         self._errors.append(record)
+        if len(self._errors) <= MAX_TOLD_ERRORS:
+            text = f"reward failed on prompt {record.prompt_id}, sample {record.sample_index}: {record.error}"
+            self._journal.add("event", self._buffer.version, text)
         if len(self._errors) > self._max_errors:
             raise TooManyRewardErrors(
                 f"the reward failed on {len(self._errors)} trajectories within one step; reward.max_error_frac allows "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 EntryKind = Literal["event", "step", "eval"]
 
@@ -40,8 +40,3 @@ class Journal:
             except TimeoutError:
                 return []
         return self._entries[cursor:]
-
-
-def describe_seconds(times: dict[str, Any]) -> str:
-    """``policy 3.1 s, engine 20.4 s``."""
-    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())

@@ -25,7 +25,12 @@ class LearnerGroup:
     """
 
     def __init__(
-        self, workers: Sequence[Any], checkpoints: Path, keep_checkpoints: int, critic_warmup_steps: int, timeout_s: float
+        self,
+        workers: Sequence[Any],
+        checkpoints: Path,
+        keep_checkpoints: int,
+        critic_warmup_steps: int,
+        timeout_s: float,
     ) -> None:
         self._ranks = WorkerGroup(workers, "learner")
         self._checkpoints = checkpoints
@@ -66,7 +71,8 @@ class LearnerGroup:
 
     async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
         """Rank 0 opens vLLM's NCCL group with all engines."""
-        ((address, _),) = await WorkerGroup(self._ranks.actors[:1], "learner").call("address", timeout_s=self._timeout_s)
+        rank_0 = WorkerGroup(self._ranks.actors[:1], "learner")
+        ((address, _),) = await rank_0.call("address", timeout_s=self._timeout_s)
         await self._ranks.call("open_transfer", engines, engine_world_size, address, timeout_s=self._timeout_s)
 
     async def send_weights(self) -> None:

@@ -121,9 +121,12 @@ class LearnerWorker:
         def call_engines(stage: str, payloads: list[dict[str, Any] | None]) -> None:
             ray.get([engine.transfer.remote(stage, payload) for engine, payload in zip(engines, payloads, strict=True)])
 
+        def parameters() -> Iterator[tuple[str, Any]]:
+            return iter(policy_weights(self._ready))
+
         with self._doing("open_transfer"):
             self._sender = open_nccl_sender(
-                lambda: iter(policy_weights(self._ready)), self.rank, call_engines, len(engines), engine_world_size, address
+                parameters, self.rank, call_engines, len(engines), engine_world_size, address
             )
 
     def send_weights(self) -> None:

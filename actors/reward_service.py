@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 
 from rollout.component import build
 from rollout.config import RewardConfig
@@ -24,11 +25,16 @@ class RewardService:
     Args:
         config: rewards and noise models.
         run_seed: first part of the name of every noise stream.
+        samples_per_prompt: size of a group, needed by noise whose draws a whole group shares.
+
+    Raises:
+        ValueError: a noise model shares draws within a group and ``samples_per_prompt`` is not given.
     """
 
-    def __init__(self, config: RewardConfig, run_seed: int) -> None:
+    def __init__(self, config: RewardConfig, run_seed: int, samples_per_prompt: int | None = None) -> None:
         self._config = config
         self._run_seed = run_seed
+        self._samples_per_prompt = samples_per_prompt
         self._rewards: list[tuple[str, Reward]] = []
         for index, spec in enumerate(config.functions):
             reward = build(spec, REWARDS, Reward, f"reward.functions.{index}")
@@ -37,6 +43,8 @@ class RewardService:
         self._noise: list[RewardNoise] = [
             build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)
         ]
+        if samples_per_prompt is None and any(noise.shares_group_stream for noise in self._noise):
+            raise ValueError("noise with 'unit: group' needs samples_per_prompt, to know which samples are one group")
 
     async def score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Clean and observed score of one trajectory.
@@ -81,9 +89,15 @@ class RewardService:
         for index, noise in enumerate(self._noise):
             if observed is None:
                 break
-            rng = stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}")
-            observed = noise(observed, prompt, trajectory, rng)
+            observed = noise(observed, prompt, trajectory, self._noise_stream(index, prompt, trajectory))
         return observed
+
+    def _noise_stream(self, index: int, prompt: Prompt, trajectory: Trajectory) -> random.Random:
+        if not self._noise[index].shares_group_stream:
+            return stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}")
+        assert self._samples_per_prompt is not None  # checked on construction
+        epoch = trajectory.sample_index // self._samples_per_prompt
+        return stream(self._run_seed, prompt.prompt_id, epoch, f"noise.{index}.group")
 
 
 def _one_line(error: Exception, timeout_s: float) -> str:

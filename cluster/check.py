@@ -94,11 +94,17 @@ def check_run(
 
 
 def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
-    """Every rank needs a trajectory in every mini-batch.
+    """Every rank needs a trajectory in every mini-batch, and methods that compare samples need several.
 
     Raises:
-        UserError: there are too few trajectories.
+        UserError: there are too few trajectories or samples.
     """
+    samples = config.training.samples_per_prompt
+    if samples < algorithm.min_samples_per_prompt:
+        raise UserError(
+            f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
+            f"least {algorithm.min_samples_per_prompt} (got {samples})"
+        )
     derived, options = derive(config, algorithm.config), algorithm.config
     needed = options.num_minibatches * config.learner.num_workers
     if derived.trajectories_per_step < needed:

@@ -5,9 +5,12 @@ Loads the model's configuration and tokenizer only, never its weights.
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cluster.config import RunConfig
 from rollout.component import UserError, nearest
@@ -74,26 +77,45 @@ def load_model_config(path: str, key: str, trust_remote_code: bool = False) -> A
     Raises:
         UserError: neither a folder in Hugging Face format nor a model that the hub gives.
     """
-    from transformers import AutoConfig
-
     folder = Path(path).expanduser()
+    online = True
     if folder.is_dir():
         _check_folder(folder, key)
     elif folder.exists():
         raise UserError(f"{key}: {path!r} is a file; give the folder that holds config.json")
     elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
         raise UserError(f"{key}: no such folder: {path!r}{_siblings(folder)}")
+    else:
+        online = hub_is_reachable()
+    if not online:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no minutes of retries, here or later
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else path, trust_remote_code=trust_remote_code)
     except Exception as error:  # the hub client raises errors of many libraries
         reason = " ".join(str(error).split())[:300]
         if folder.is_dir():
             raise UserError(f"{key}: {path}/config.json is not a model configuration: {reason}") from error
+        why = f"gives ({reason})" if online else "has left in the cache (the hub cannot be reached)"
         raise UserError(
-            f"{key}: {path!r} is neither a folder here{_siblings(folder)} nor a model that the Hugging Face hub gives "
-            f"({type(error).__name__}: {reason}). A starting model for a built-in task is made by "
-            f"'dvpo warmstart --output {path}'"
+            f"{key}: {path!r} is neither a folder here{_siblings(folder)} nor a model that the Hugging Face hub {why}. "
+            f"A starting model for a built-in task is made by 'dvpo warmstart --output {path}'"
         ) from error
+
+
+def hub_is_reachable(timeout_s: float = 5.0) -> bool:
+    """Whether the Hugging Face hub answers, or a proxy might reach it; False if HF_HUB_OFFLINE asks to keep off it."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        with socket.create_connection((hub.hostname or "", hub.port or 443), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
 
 
 def check_causal_lm(model: Any, path: str, trust_remote_code: bool) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,6 @@ from rollout.component import UserError
 if TYPE_CHECKING:
     from cluster.config import RunConfig
     from cluster.yaml_source import ConfigSource
-
-USER_ERROR = 2
-"""Exit status for a mistake in what the user gave us."""
 
 OVERRIDES = click.option(
     "--set",
@@ -40,12 +38,18 @@ CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Pa
 class Mistake(click.ClickException):
     """A user's mistake: each line of the message is shown after ``error:``."""
 
-    exit_code = USER_ERROR
+    exit_code = 2
 
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
         for line in self.message.splitlines():
             click.echo(f"error: {line}", err=True, file=file)
+
+
+class RunFailed(Mistake):
+    """The run could not go on, and nothing that the user gave is wrong."""
+
+    exit_code = 1
 
 
 class Commands(click.Group):
@@ -106,7 +110,10 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
         _delete_run(run)
     from cluster.start import run_training
 
-    summary = run_training(run, resume=resume)
+    try:
+        summary = run_training(run, resume=resume)
+    except (RuntimeError, TimeoutError) as error:
+        raise RunFailed(_failure(run, error)) from error
     if summary.stopped_by is not None:
         click.echo(f"stopped by {summary.signal_name}", err=True)
     click.get_current_context().exit(summary.exit_status)
@@ -200,7 +207,7 @@ def warmstart(task: str, output: Path, seed: int, num_steps: int | None) -> None
     built = build(ComponentSpec(type=task), TASKS, Task, "--task")
     options = WarmstartConfig(seed=seed) if num_steps is None else WarmstartConfig(seed=seed, num_steps=num_steps)
     try:
-        report = make_model(built, output, options, _print_every(50))
+        report = make_model(built, output, options, _print_step)
     except NotImplementedError as error:
         raise UserError(f"--task: {error}, so no starting model can be made for it") from error
     accuracy = "  ".join(f"{split} {value:.3f}" for split, value in report.accuracy.items())
@@ -254,6 +261,16 @@ def _chosen_splits(run: RunConfig, splits: Sequence[str]) -> tuple[str, ...]:
     return tuple(splits) or tuple(known)
 
 
+def _failure(run: RunConfig, error: Exception) -> str:
+    """What happened, and the file that holds the traceback."""
+    file = run.run_dir / "error.txt"
+    try:
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return str(error)
+    return f"{error}\ndetails: {file}"
+
+
 def _delete_run(run: RunConfig) -> None:
     """Delete the folder of an earlier run; a folder that does not hold a run is left alone."""
     if (run.run_dir / "config.yaml").is_file():
@@ -268,20 +285,15 @@ def _write(path: Path, text: str) -> None:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
 
 
-def _print_every(steps: int) -> Any:
-    """A callback that prints every so many steps."""
-
-    def show(step: int, num_steps: int, loss: float) -> None:
-        if step % steps == 0 or step == num_steps:
-            click.echo(f"step {step}/{num_steps}  loss {loss:.3f}")
-
-    return show
+def _print_step(step: int, num_steps: int, loss: float) -> None:
+    """One line every 50 steps of the warm start, and at its end."""
+    if step % 50 == 0 or step == num_steps:
+        click.echo(f"step {step}/{num_steps}  loss {loss:.3f}")
 
 
 def _print_lines(lines: Sequence[str]) -> None:
     """Print to standard output."""
-    for line in lines:
-        click.echo(line)
+    click.echo("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -84,13 +84,16 @@ def resolve(config: RunConfig) -> RunConfig:
     parts = build_components(config)
     algorithm = parts.algorithm
     name = config.algorithm.type if config.algorithm.type and ":" in config.algorithm.type else algorithm_type(config)
+    options = algorithm.config.model_dump(mode="json")
+    corrections = map(_spelled_out, algorithm.config.reward_correction, algorithm.corrections)
+    options["reward_correction"] = [correction.model_dump(mode="json") for correction in corrections]
     noise = tuple(map(_spelled_out, config.reward.noise, parts.noise))
     rewards = tuple(map(_spelled_out, config.reward.functions, parts.rewards))
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"task": _spelled_out(config.data.task, parts.task)}),
             "reward": config.reward.model_copy(update={"functions": rewards, "noise": noise}),
-            "algorithm": AlgorithmSpec(type=name, **algorithm.config.model_dump(mode="json")),
+            "algorithm": AlgorithmSpec(type=name, **options),
         }
     )
 

@@ -9,7 +9,7 @@ from actors.activity import ActivityClock
 from actors.controller import Controller
 from actors.generation import Generation
 from actors.group_buffer import GroupBuffer
-from actors.journal import Entry
+from actors.journal import Entry, Journal
 from actors.learner_group import LearnerGroup
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
@@ -60,7 +60,7 @@ class ControllerHost:
         else:
             sync = ObjectStoreRoute(learner, pool)
         buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
-        clock = ActivityClock()
+        clock, journal = ActivityClock(), Journal()
         source = training_prompts(config, tokenizer_path)
         generation = Generation(
             source,
@@ -70,6 +70,7 @@ class ControllerHost:
             pool,
             reward_pool,
             clock,
+            journal,
             state,
         )
         resume_step = step if state else None
@@ -89,6 +90,7 @@ class ControllerHost:
             eval_prompts(config, tokenizer_path),
             sinks,
             TrajectoryLog(folder / "trajectories", config.logging.trajectory_samples_per_step),
+            journal,
             state,
         )
 

@@ -184,17 +184,23 @@ def network_findings() -> list[Finding]:
         fix = "processes talk through local ports; allow them"
         findings.append(Finding("local ports", f"cannot be opened: {error}", Level.ERROR, fix))
     for port, use in ((6379, "Ray head"), (8265, "Ray dashboard and jobs")):
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            taken = probe.connect_ex(("127.0.0.1", port)) == 0
-        findings.append(Finding(f"port {port}", f"{'in use' if taken else 'free'} ({use})"))
+        findings.append(Finding(f"port {port}", f"{'in use' if is_port_in_use(port) else 'free'} ({use})"))
     return findings
+
+
+def is_port_in_use(port: int) -> bool:
+    """Whether somebody on this machine listens on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def usage_findings(machine: Machine) -> list[Finding]:
     """What a run would use, as far as this machine decides it."""
     address = os.environ.get("RAY_ADDRESS")
-    ray = f"{address} (RAY_ADDRESS is set, so runs join it)" if address else "not set: a run starts a private Ray unless cluster.address says otherwise"
+    ray = "not set: a run starts a private Ray unless cluster.address says otherwise"
+    if address:
+        ray = f"{address} (RAY_ADDRESS is set, so runs join it)"
     offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "yes", "on")
     hub = "offline (HF_HUB_OFFLINE is set): only folders and cached models" if offline else "online"
     back_end = "nccl, vLLM on GPU" if machine.gpu_names else "gloo, vLLM on CPU, one thread a process"

@@ -66,6 +66,7 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
     workers = create_workers(config, path, path, with_learners=False)
     try:
         ray.get([worker.start.remote() for worker in workers.rollouts], timeout=config.cluster.start_timeout_s)
+        workers.engines_started = True
         evaluator = ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards)
         answers: dict[str, list[Any]] = ray.get(evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s)
         return answers

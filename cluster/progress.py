@@ -169,6 +169,7 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
+        self._reader_is_gone = False
         self._started = time.monotonic()
 
     def start(self, plan_lines: Sequence[str]) -> None:
@@ -193,10 +194,12 @@ class PlainProgress:
             self._print(line)
 
     def _print(self, text: str) -> None:
+        if self._reader_is_gone:
+            return
         try:
             print(text, file=self._stream, flush=True)
         except (BrokenPipeError, ValueError):  # ValueError: the stream was closed
-            self._stream = open(os.devnull, "w")  # noqa: SIM115 - stays open for the rest of the run
+            self._reader_is_gone = True
 
 
 class RichProgress:

@@ -22,6 +22,7 @@ CUSTOM_TYPE = r"^[\w.]+:\w+$"
 
 def build_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of :class:`cluster.config.RunConfig`."""
+    from learner.algorithms.corrections import CORRECTIONS
     from rollout.noise import NOISES
     from rollout.rewards import REWARDS
     from rollout.tasks import TASKS
@@ -33,14 +34,15 @@ def build_schema() -> dict[str, Any]:
     definitions["Task"] = _component("task", TASKS, definitions)
     definitions["Reward"] = _component("reward", REWARDS, definitions)
     definitions["RewardNoise"] = _component("noise model", NOISES, definitions)
+    definitions["RewardCorrection"] = _component("reward correction", CORRECTIONS, definitions)
     definitions["Algorithm"] = _algorithm(definitions)
     definitions["DataConfig"]["properties"]["task"] = _reference("Task", definitions["DataConfig"], "task")
     reward = definitions["RewardConfig"]["properties"]
     reward["functions"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")
-    for name in ("ComponentSpec", "AlgorithmSpec"):
-        definitions.pop(name, None)
+    for name in [name for name in definitions if name.rpartition(".")[2] in ("ComponentSpec", "AlgorithmSpec")]:
+        del definitions[name]
     schema["required"] = [name for name in schema.get("required", []) if name != "name"]
     return schema
 
@@ -66,15 +68,28 @@ def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
 
     presets = []
     for name, preset in PRESETS.items():
-        options = _hoisted(import_object(ALGORITHMS[preset.type], name).Config, f"{preset.type}.", definitions)
+        options = _algorithm_options(preset.type, ALGORITHMS[preset.type], definitions)
         for key, value in preset.options.items():
             if key in options["properties"]:
                 options["properties"][key] = {**options["properties"][key], "default": value}
         options["required"] = [key for key in options.get("required", []) if key not in preset.options]
         presets.append(_variant("preset", name, options, preset.summary))
     names = {"enum": list(PRESETS), "type": "string", "description": "A preset with the options it comes with."}
-    path = {"type": "string", "pattern": CUSTOM_TYPE, "description": "An algorithm of your own."}
-    return {"anyOf": [names, path, *presets, *_types(ALGORITHMS, definitions), _custom("algorithm")]}
+    custom_name = {"type": "string", "pattern": CUSTOM_TYPE, "description": "An algorithm of your own."}
+    types = [
+        _variant("type", name, _algorithm_options(name, path, definitions), _summary(import_object(path, name)))
+        for name, path in ALGORITHMS.items()
+    ]
+    return {"anyOf": [names, custom_name, *presets, *types, _custom("algorithm")]}
+
+
+def _algorithm_options(name: str, path: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Options of an algorithm; its reward corrections, components themselves, may also be given by name alone."""
+    options = _hoisted(import_object(path, name).Config, f"{name}.", definitions)
+    kept = {k: v for k, v in options["properties"]["reward_correction"].items() if k in ("description", "default")}
+    one = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardCorrection"}]}
+    options["properties"]["reward_correction"] = {"anyOf": [*one["anyOf"], {"type": "array", "items": one}], **kept}
+    return options
 
 
 def _variant(key: str, name: str, options: dict[str, Any], description: str) -> dict[str, Any]:

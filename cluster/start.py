@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from cluster.components import resolve
@@ -17,7 +14,9 @@ from cluster.config import RunConfig, dump_config
 from cluster.progress import Progress, RunSummary, StepReport, make_progress
 from cluster.resume import ResumePoint, find_resume_point
 from cluster.session import ray_session
+from cluster.signals import Interrupted, SignalFlag
 from cluster.summary import summary_rows
+from cluster.waiting import wait_for
 from cluster.workers import Workers, create_workers
 from rollout.component import UserError
 
@@ -25,38 +24,6 @@ if TYPE_CHECKING:
     from actors.learner_worker import LearnerSpec
 
 POLL_S = 1.0
-
-
-class Interrupted(Exception):
-    """A signal arrived before training had begun."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
-
-
-class Signals:
-    """Ctrl-C and SIGTERM, turned into a flag that the driver looks at; before training they end the start at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.training = False
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle both signals inside the block."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, signum: int, _: FrameType | None) -> None:
-        first = self.received is None
-        self.received = self.received or signum
-        if not self.training and first:
-            raise Interrupted(signum)
 
 
 def run_training(config: RunConfig, resume: str | None = None, plan_lines: Sequence[str] = ()) -> RunSummary:
@@ -80,12 +47,13 @@ def run_training(config: RunConfig, resume: str | None = None, plan_lines: Seque
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(dump_config(resolve(config)), encoding="utf-8")
     progress = make_progress(config.logging.progress)
-    signals = Signals()
+    signals = SignalFlag()
     rows: list[tuple[str, str]] = []
     with signals.handled():
         progress.start([*plan_lines, *_resume_lines(point)])
         try:
             with ray_session(config, run_dir):
+                signals.install()
                 result = _run(config, run_dir, point, progress, signals)
             rows = summary_rows(config, run_dir, result)
         except Interrupted:
@@ -102,7 +70,7 @@ def _resume_lines(point: ResumePoint | None) -> list[str]:
 
 
 def _run(
-    config: RunConfig, run_dir: Path, point: ResumePoint | None, progress: Progress, signals: Signals
+    config: RunConfig, run_dir: Path, point: ResumePoint | None, progress: Progress, signals: SignalFlag
 ) -> dict[str, Any]:
     import ray
 
@@ -114,7 +82,7 @@ def _run(
     workers = create_workers(config, policy_path, tokenizer_path)
     controller = None
     try:
-        state = _start_workers(config, workers, point, progress)
+        state = _start_workers(config, workers, point, progress, signals)
         controller = (
             ray.remote(ControllerHost)
             .options(num_cpus=0, max_concurrency=1000)
@@ -130,43 +98,39 @@ def _run(
             )
         )
         progress.event(f"everything started in {time.monotonic() - begin:.1f} s")
-        signals.training = True
         return _watch(config, controller, progress, signals)
     except ray.exceptions.RayError as error:
         raise RuntimeError(_root_cause(error)) from error
     finally:
-        signals.training = True  # from here on a signal must not cut the clean-up short
         workers.stop(config.cluster.shutdown_timeout_s)
         if controller is not None:
             ray.kill(controller)
 
 
 def _start_workers(
-    config: RunConfig, workers: Workers, point: ResumePoint | None, progress: Progress
+    config: RunConfig, workers: Workers, point: ResumePoint | None, progress: Progress, signals: SignalFlag
 ) -> dict[str, Any] | None:
     """Start engines and learner ranks side by side; returns the controller's part of the checkpoint, if any."""
     import ray
 
-    from actors.worker_group import WorkerGroup
-
     timeout_s = config.cluster.start_timeout_s
-    engines = [worker.start.remote() for worker in workers.rollouts]
-    ranks = WorkerGroup(workers.learners, "learner")
+    deadline = time.monotonic() + timeout_s
+    engines = {f"rollout-{i}": worker.start.remote() for i, worker in enumerate(workers.rollouts)}
     host, port = ray.get(workers.learners[0].address.remote(), timeout=timeout_s)
-    world, spec = len(ranks), _learner_spec(config)
-    asyncio.run(ranks.call_each("setup", [(rank, world, host, port, spec) for rank in range(world)], timeout_s=timeout_s))
+    world, spec = len(workers.learners), _learner_spec(config)
+    ranks = {
+        f"learner-{rank}": worker.setup.remote(rank, world, host, port, spec)
+        for rank, worker in enumerate(workers.learners)
+    }
+    wait_for(ranks, "setup", deadline, signals)
     progress.event("learner ready")
-    try:
-        ray.get(engines, timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError as error:
-        raise TimeoutError(
-            f"rollout engines were not ready within cluster.start_timeout_s = {timeout_s:g} s; see the logs folder"
-        ) from error
+    wait_for(engines, "start", deadline, signals)
+    workers.engines_started = True
     progress.event(f"{len(engines)} rollout engine{'s' if len(engines) > 1 else ''} ready")
     if point is None:
         return None
-    states = ranks.call_blocking("load", str(point.path), timeout_s=timeout_s)
-    return dict(states[0])
+    loads = {f"learner-{r}": worker.load.remote(str(point.path)) for r, worker in enumerate(workers.learners)}
+    return dict(wait_for(loads, "load", deadline, signals)["learner-0"])
 
 
 def _learner_spec(config: RunConfig) -> LearnerSpec:
@@ -185,7 +149,7 @@ def _learner_spec(config: RunConfig) -> LearnerSpec:
     )
 
 
-def _watch(config: RunConfig, controller: Any, progress: Progress, signals: Signals) -> dict[str, Any]:
+def _watch(config: RunConfig, controller: Any, progress: Progress, signals: SignalFlag) -> dict[str, Any]:
     """Show what the controller reports until its run is over."""
     import ray
 
@@ -195,8 +159,9 @@ def _watch(config: RunConfig, controller: Any, progress: Progress, signals: Sign
     first_step, first_time = None, time.monotonic()
     while True:
         if signals.received is not None and not told:
-            progress.event(f"{signal.Signals(signals.received).name}: finishing the step in progress, then a checkpoint")
-            ray.get(controller.stop.remote(signal.Signals(signals.received).name))
+            name = signal.Signals(signals.received).name
+            progress.event(f"{name}: finishing the step in progress, then a checkpoint")
+            ray.get(controller.stop.remote(name))
             told = True
         finished, _ = ray.wait([running], timeout=0)
         entries, (done, total) = ray.get(controller.poll.remote(cursor, 0.0 if finished else POLL_S))

@@ -12,20 +12,26 @@ from cluster.placement import plan, reserve
 
 @dataclass(slots=True)
 class Workers:
-    """Handles of the actors of one run, and the placement group that holds them."""
+    """Handles of the actors of one run, and the placement group that holds them.
+
+    Attributes:
+        engines_started: whether the rollout workers can shut their engines down in order.
+    """
 
     learners: list[Any]
     rollouts: list[Any]
     rewards: list[Any]
     placement: Any
+    engines_started: bool = False
 
     def stop(self, timeout_s: float) -> None:
         """Shut the engines down in order, then end every actor and give the resources back."""
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        with suppress(Exception):  # an engine that does not answer is ended with its actor
-            ray.get([worker.stop.remote() for worker in self.rollouts], timeout=timeout_s)
+        if self.engines_started:
+            with suppress(Exception):  # an engine that does not answer is ended with its actor
+                ray.get([worker.stop.remote() for worker in self.rollouts], timeout=timeout_s)
         for actor in [*self.rollouts, *self.learners, *self.rewards]:
             ray.kill(actor)
         remove_placement_group(self.placement)
@@ -67,7 +73,9 @@ def create_workers(
     demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
     placement = reserve(demand, config.cluster.start_timeout_s)
 
-    def placed(cls: type, bundle_index: int, bundle: dict[str, float], environment: dict[str, str], **options: Any) -> Any:
+    def placed(
+        cls: type, bundle_index: int, bundle: dict[str, float], environment: dict[str, str], **options: Any
+    ) -> Any:
         return ray.remote(cls).options(
             num_cpus=bundle["CPU"],
             num_gpus=bundle.get("GPU", 0.0),

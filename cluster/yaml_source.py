@@ -1,7 +1,7 @@
 """A configuration file as data that remembers where each value was written.
 
-PyYAML follows YAML 1.1, in which ``1e-6`` is a string and a key given twice silently wins; neither is acceptable in a
-run's configuration, so both are put right here.
+PyYAML follows YAML 1.1, in which ``1e-6`` is a string, ``no`` is false, and the second of two equal keys silently wins;
+none of this is acceptable in a run's configuration, so it is put right here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ _MAX_DEPTH = 32
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader whose floats are those of YAML 1.2, and which leaves dates as strings."""
+    """SafeLoader with the floats and booleans of YAML 1.2 (``1e-6``; only ``true`` and ``false``) and no dates."""
 
 
+_REPLACED = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
@@ -93,6 +97,7 @@ class ConfigSource:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
         self._put(keys, value, assignment)
+        self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
         self._overrides[keys] = assignment
 
@@ -150,9 +155,9 @@ def parse_source(text: str, name: str) -> ConfigSource:
     Raises:
         UserError: not YAML, a key given twice, or not a mapping.
     """
-    loader = _Loader(text)
     lines: dict[KeyPath, int] = {}
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return ConfigSource(name, {}, {})
@@ -166,8 +171,6 @@ def parse_source(text: str, name: str) -> ConfigSource:
         raise UserError(f"{name}{line}: not valid YAML: {_problem(error)}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not valid YAML: {_problem(error)}") from error
-    finally:
-        loader.dispose()
     return ConfigSource(name, data, lines)
 
 

@@ -70,7 +70,7 @@ class TrainBatch:
         ints, nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
         return cls(
             token_ids=torch.full(shape, pad_token_id, dtype=torch.int64),
-            attention_mask=nothing,
+            attention_mask=~nothing,
             action_mask=nothing,
             rollout_logprobs=torch.zeros(shape),
             rewards=torch.zeros(shape),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from learner.algorithms.actor_critic import END_VALUES
 from learner.algorithms.base import Denominators, Estimates, OldOutputs, PolicyInputs
 from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
 from learner.engine import NonFiniteError, TrainEngine
@@ -64,9 +65,12 @@ class LocalUpdate:
                 found = learner.reference(**inputs, temperature=self.settings.temperature)
                 reference[place] = found["logprobs"][:real]
             if learner.critic is not None:
-                for name, value in learner.critic.forward(**inputs).items():
-                    column = critic.setdefault(name, value.new_zeros((*rewards.shape, *value.shape[2:])))
-                    column[place] = value[:real]
+                ends = {"end_positions": micro.lengths - 1} if self.algorithm.needs_end_values else {}
+                for name, value in learner.critic.forward(**inputs, **ends).items():
+                    by_token = name != END_VALUES
+                    shape = (*rewards.shape, *value.shape[2:]) if by_token else (len(rewards), *value.shape[1:])
+                    column = critic.setdefault(name, value.new_zeros(shape))
+                    column[place if by_token else rows] = value[:real]
         return OldOutputs(logprobs, reference, critic_output(critic) if critic else None)
 
     def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
@@ -76,7 +80,7 @@ class LocalUpdate:
         policy_lr, critic_lr = learner.learning_rates(self.plan.num_minibatches)
         if not self.critic_only:
             with self._timed("policy"):
-                losses = (self._policy_loss(rows, counts, epoch) for rows in micros)
+                losses = (self._policy_loss(rows, counts) for rows in micros)
                 self._step("policy", learner.policy, losses, len(micros), policy_lr, where)
             learner.policy_steps += 1
         if learner.critic is not None:
@@ -85,7 +89,7 @@ class LocalUpdate:
                 self._step("critic", learner.critic, losses, len(micros), critic_lr, where)
             learner.critic_steps += 1
 
-    def _policy_loss(self, rows: slice, counts: Denominators, epoch: int) -> Tensor:
+    def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
         outputs = self.learner.policy.forward(
             token_ids=micro.token_ids,
@@ -106,8 +110,6 @@ class LocalUpdate:
         )
         output = self.algorithm.policy_loss(inputs, cut_estimates(self.estimates, place), counts)
         self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]
-        if epoch == 0:
-            self.metrics.append(sampler_gap(micro.rollout_logprobs, inputs.old_logprobs, micro.action_mask))
         return output.loss
 
     def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
@@ -196,22 +198,6 @@ def cut_estimates(estimates: Estimates, place: tuple[slice, slice]) -> Estimates
         {},
         {name: cut(values) for name, values in estimates.extra.items()},
     )
-
-
-def sampler_gap(rollout_logprobs: Tensor, learner_logprobs: Tensor, action_mask: Tensor) -> Metrics:
-    """How far the sampler's log-probabilities are from the learner's, on the same tokens before the update.
-
-    ``policy/sampler_kl`` estimates KL(sampler || learner) by exp(d) - d - 1 with d = learner - sampler, which is never
-    negative; ``policy/sampler_logprob_gap`` is the mean of |d|, ``_max`` its maximum. All in nats.
-    """
-    gap = (learner_logprobs - rollout_logprobs)[action_mask].double()
-    if not gap.numel():
-        return {}
-    return {
-        "policy/sampler_kl": Mean((gap.exp() - gap - 1.0).sum().item(), gap.numel()),
-        "policy/sampler_logprob_gap": Mean(gap.abs().sum().item(), gap.numel()),
-        "policy/sampler_logprob_gap_max": Max(gap.abs().max().item()),
-    }
 
 
 def nothing(outputs: dict[str, Tensor]) -> Tensor:

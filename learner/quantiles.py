@@ -69,6 +69,11 @@ def crossing_fraction(quantile_values: Tensor) -> Tensor:
     return (quantile_values.detach().diff(dim=-1) < 0).to(quantile_values.dtype).mean(dim=-1)
 
 
+def spread(values: Tensor, dim: int = -1) -> Tensor:
+    """Variance along one axis, divided by n; quiet on tensors without rows, where ``torch.var`` warns."""
+    return (values - values.mean(dim=dim, keepdim=True)).square().mean(dim=dim)
+
+
 def quantile_at(quantile_values: Tensor, level: float) -> Tensor:
     """The quantile function at any level: linear between midpoint levels, constant beyond the outer ones."""
     num = quantile_values.shape[-1]
@@ -143,7 +148,7 @@ def quantile_huber_per_level(
     lead = quantile_values.shape[:-1]
     atoms = targets.detach().to(quantile_values.dtype)
     atoms = atoms.reshape((1,) * (len(lead) + 1 - atoms.dim()) + atoms.shape)
-    if torch.broadcast_shapes(atoms.shape[:-1], lead) != lead:
+    if atoms.dim() != len(lead) + 1 or any(a not in (1, b) for a, b in zip(atoms.shape, lead, strict=False)):
         raise ValueError(f"targets {tuple(targets.shape)} do not broadcast to quantile_values {tuple(lead)} + [M]")
     own = [axis for axis in range(len(lead)) if atoms.shape[axis] == lead[axis]]
     shared = [axis for axis in range(len(lead)) if axis not in own]  # axes over which one set of atoms serves

@@ -156,7 +156,7 @@ class VllmEngine:
         if transfer_backend is not None:
             options["weight_transfer_config"] = {"backend": transfer_backend}
         self._counters = EngineCounters()
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[self._counters])
+        self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[self._counters])
         self._request_ids = itertools.count()
 
     @property
@@ -246,7 +246,9 @@ class VllmEngine:
 
     async def shutdown(self) -> None:
         """Stop the engine and its child process."""
-        await asyncio.to_thread(self._engine.shutdown)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
 
 
 class _Paused:

@@ -26,6 +26,7 @@ SOURCES = {
 HEAVY = {"torch", "ray", "vllm", "deepspeed", "transformers"}
 MATHS = ("learner.masking", "learner.logprobs", "learner.quantiles", "learner.returns", "learner.losses")
 ALGORITHMS = "learner.algorithms"
+OUTSIDE = {"transformers", "os", "pathlib", "io", "shutil", "subprocess"}
 RECORDS = {"learner.batch", "learner.metrics"}  # what maths may know of the rest of the learner
 
 
@@ -96,7 +97,7 @@ def forbidden(module: str, found: Import) -> str:
     if layer == "learner" and top == "rollout" and name not in ("rollout", "rollout.trajectory", "rollout.component"):
         return "the learner reads only the records of rollout"
     if module in maths():
-        if name.startswith("torch.distributed") or top in ("transformers", "os", "pathlib", "io", "shutil", "subprocess"):
+        if name.startswith("torch.distributed") or top in OUTSIDE:
             return "maths knows neither processes nor files"
         if name == "learner.batch" and not module.startswith(ALGORITHMS):
             return "of maths, only algorithms know the batch"

@@ -1,4 +1,4 @@
-"""The shape of the repository: what is loaded is this checkout, sizes stay readable, the two lists of versions agree."""
+"""The shape of the repository: this checkout is what is loaded, files stay readable, locks and ranges agree."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ActorCriticConfig(ClippedPolicyConfig):
     bootstrap_truncated: bool = Field(
         False, description="Take the critic's value, not 0, as the future of a response cut at the length limit."
     )
-    critic: CriticConfig = Field(CriticConfig(num_heads=1, num_quantiles=1), description="Shape of the critic's head.")
+    critic: CriticConfig = Field(CriticConfig(), description="Shape of the critic's head.")
 
 
 class ActorCritic(ClippedPolicy):
@@ -97,7 +97,7 @@ class ActorCritic(ClippedPolicy):
         return targets.unsqueeze(-1)
 
     def token_losses(
-        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, rows: Estimates
+        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, extra: dict[str, Tensor]
     ) -> tuple[Tensor, Metrics]:
         """Critic loss of each token, [n], and metrics. Here half the squared error, averaged over heads.
 
@@ -105,7 +105,7 @@ class ActorCritic(ClippedPolicy):
             quantile_values: [n head M], carries the gradient.
             targets: [n K].
             old_values: [n head M] of the old critic, or None.
-            rows: what the estimation carried along (``extra``), already one row per token.
+            extra: what the estimation carried along, one row per token.
         """
         error = value_loss(quantile_values.squeeze(-1), targets, _squeezed(old_values), self.config.value_clip)
         return error.mean(dim=-1), {}
@@ -150,12 +150,11 @@ class ActorCritic(ClippedPolicy):
         if estimates.value_targets is None:
             raise ValueError("critic_loss needs value_targets")
         mask = batch.action_mask
-        row = torch.arange(mask.shape[0], device=mask.device)[:, None].expand(mask.shape)[mask]
-        per_token = Estimates(row, extra={name: value[row] for name, value in estimates.extra.items()})
+        per_token = {name: _of_tokens(value, mask) for name, value in estimates.extra.items()}
         old = None if estimates.old_values is None else estimates.old_values[mask]
         losses, metrics = self.token_losses(output.quantile_values[mask], estimates.value_targets[mask], old, per_token)
-        if CRITIC_WEIGHTS in per_token.extra:
-            losses = losses * per_token.extra[CRITIC_WEIGHTS]
+        if CRITIC_WEIGHTS in per_token:
+            losses = losses * per_token[CRITIC_WEIGHTS]
         return LossOutput(losses.sum() / max(1.0, counts.num_action_tokens), metrics)
 
     def _bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
@@ -165,6 +164,13 @@ class ActorCritic(ClippedPolicy):
         if END_VALUES not in critic.extra:
             raise ValueError(f"bootstrap_truncated needs CriticOutput.extra[{END_VALUES!r}]")
         return torch.where(batch.truncated[:, None], self.ensemble(critic.extra[END_VALUES]), 0.0)
+
+
+def _of_tokens(value: Tensor, mask: Tensor) -> Tensor:
+    """Entries of an ``Estimates.extra`` for each action token: [batch], [batch 1 ...] or [batch seq ...] -> [n ...]."""
+    if value.dim() == 1:
+        value = value[:, None]
+    return value.expand(mask.shape + value.shape[2:])[mask]
 
 
 def _squeezed(values: Tensor | None) -> Tensor | None:

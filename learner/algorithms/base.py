@@ -115,7 +115,8 @@ class Estimates:
         value_targets: [batch seq atom] atoms of the return distribution (K = 1: a point), or None.
         old_values: [batch seq head quantile] of the old critic, or None.
         metrics: diagnostics of the estimation.
-        extra: whatever else an algorithm carries from estimation to its losses, each [batch] or [batch seq ...].
+        extra: whatever else an algorithm carries from estimation to its losses, each [batch] or [batch seq ...]
+            (an axis of seq that is 1 serves every token).
     """
 
     advantages: Tensor
@@ -261,6 +262,8 @@ class Algorithm:
 
     Config: type[AlgorithmConfig] = AlgorithmConfig
     needs_critic: bool = False
+    min_samples_per_prompt: int = 1
+    """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -288,6 +291,11 @@ class Algorithm:
         policy loss gets ``logprobs.detach()``, which is the same number.
         """
         return bool(self.config.kl_coef > 0.0 and self.config.kl_mode == "reward")
+
+    @property
+    def needs_end_values(self) -> bool:
+        """Whether ``old.critic.extra`` must hold ``end_values`` [batch head quantile], after each row's last token."""
+        return False
 
     @property
     def needs_entropy(self) -> bool:

@@ -9,7 +9,7 @@ from learner.algorithms.base import Collective, CriticOutput
 from learner.losses.tail import interquartile_range
 from learner.losses.value import explained_variance
 from learner.metrics import Last, Mean, Metrics
-from learner.quantiles import quantile_at, tail_count
+from learner.quantiles import quantile_at, spread, tail_count
 
 COVERAGE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 TAIL_SHARE = 0.1
@@ -37,7 +37,7 @@ def critic_metrics(
     }
     heads = critic.quantile_values.detach()[mask]
     if heads.shape[-2] > 1:
-        metrics["critic/head_disagreement"] = _mean(heads.std(dim=-2, correction=0).mean(dim=-1))
+        metrics["critic/head_disagreement"] = _mean(spread(heads, dim=-2).sqrt().mean(dim=-1))
     if q.shape[-1] > 1:
         metrics["critic/crossing_frac"] = _mean(critic.raw_crossing_frac.detach()[mask])
         metrics["critic/iqr"] = _mean(interquartile_range(q))
@@ -45,8 +45,8 @@ def critic_metrics(
             metrics[f"critic/coverage_q{round(level * 100):02d}"] = _mean(below(g, quantile_at(q, level)))
     if q.shape[-1] * TAIL_SHARE >= 2:
         n = tail_count(q.shape[-1], TAIL_SHARE)
-        metrics["critic/lower_tail_std"] = _mean(q[:, :n].std(dim=-1, correction=0))
-        metrics["critic/upper_tail_std"] = _mean(q[:, -n:].std(dim=-1, correction=0))
+        metrics["critic/lower_tail_std"] = _mean(spread(q[:, :n]).sqrt())
+        metrics["critic/upper_tail_std"] = _mean(spread(q[:, -n:]).sqrt())
     return metrics
 
 

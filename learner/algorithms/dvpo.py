@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
-from learner.algorithms.base import Collective, CriticConfig, Estimates
+from learner.algorithms.base import Collective, CriticConfig
 from learner.algorithms.clipped_policy import row_generators
 from learner.algorithms.running_scale import RunningScale
 from learner.batch import TrainBatch
@@ -63,6 +63,11 @@ class DVPOConfig(ActorCriticConfig):
     shape_expand: float = Field(1.2, ge=0.0, description="Eq 8: c_up, factor of the upper reference.")
     curvature_coef: float = Field(0.01, ge=0.0, description="Weight of Eq 9, tail curvature; 0 is off.")
     curvature_form: tail.CurvatureForm = Field("asymmetric", description="Eq 9: which curvatures are penalised.")
+    curvature_min_iqr: float = Field(
+        0.05,
+        gt=0.0,
+        description="Eq 9: least interquartile range divided by, in units of s (a law that is nearly a point).",
+    )
     consistency_coef: float = Field(0.1, ge=0.0, description="Weight of Eq 10, agreement of the heads; 0 is off.")
     head_bootstrap_p: float | None = Field(
         None, gt=0.0, lt=1.0, description="Chance that a head learns from a trajectory (keeps heads diverse); or null."
@@ -112,7 +117,6 @@ class DVPO(ActorCritic):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.scale = RunningScale(config.critic.prior_scale, config.scale_decay, config.scale_floor)
-        self.taus = midpoint_taus(config.critic.num_quantiles)
         self.alpha = _representable(config.alpha, config.critic.num_quantiles)
         self.beta = _representable(config.beta, config.critic.num_quantiles)
 
@@ -166,7 +170,7 @@ class DVPO(ActorCritic):
         return extra, {"critic/scale": Last(scale)}
 
     def token_losses(
-        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, rows: Estimates
+        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, extra: dict[str, Tensor]
     ) -> tuple[Tensor, Metrics]:
         """Eq 11: the weighted sum of Eq 3 to 10, each per head and averaged over heads (Eq 10 over pairs)."""
         s = self.scale.value
@@ -174,18 +178,20 @@ class DVPO(ActorCritic):
         old = None if old_values is None else old_values / s
         total = torch.zeros_like(q[:, 0, 0])
         metrics: Metrics = {}
-        for name, (coef, term) in self._terms(q, y, old, rows).items():
+        for name, (coef, term) in self._terms(q, y, old, extra).items():
             if term.dim() == 2:
-                term = (term * rows.extra[HEAD_MASK].squeeze(1) if HEAD_MASK in rows.extra else term).mean(dim=-1)
+                term = (term * extra[HEAD_MASK] if HEAD_MASK in extra else term).mean(dim=-1)
             total = total + coef * term
             raw, count = float(term.detach().double().sum()), float(term.numel())
             metrics[f"critic/{name}"] = Mean(raw, count)
             metrics[f"critic/{name}_weighted"] = Mean(coef * raw, count)
         return total, metrics
 
-    def _terms(self, q: Tensor, y: Tensor, old: Tensor | None, rows: Estimates) -> dict[str, tuple[float, Tensor]]:
+    def _terms(
+        self, q: Tensor, y: Tensor, old: Tensor | None, extra: dict[str, Tensor]
+    ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term that is switched on: [n head] or, for Eq 10, [n]. q [n head M], y [n 1 K]."""
-        c, taus = self.config, self.taus.to(q)
+        c, taus = self.config, midpoint_taus(q.shape[-1], q.device, q.dtype)
         per_level = self._regression(q, y, taus, old)
         terms: dict[str, tuple[float, Tensor]] = {"quantile_huber": (1.0, per_level.mean(dim=-1))}
         if c.risk_coef:
@@ -198,13 +204,13 @@ class DVPO(ActorCritic):
             loss = tail.tail_calibration(q, y, self.beta, "upper", c.calibration, c.tail_sides)
             terms["upper_gain"] = (c.gain_coef, loss)
         if c.shift_coef:
-            terms["mean_shift"] = (c.shift_coef, self._shift(q, y, rows))
+            terms["mean_shift"] = (c.shift_coef, self._shift(q, y, extra))
         if c.shape_coef:
             low, high = self._shape_references(q, y, old)
             loss = tail.tail_shape(q, low, high, self.alpha, self.beta, c.shape_contract, c.shape_expand)
             terms["tail_shape"] = (c.shape_coef, loss)
         if c.curvature_coef:
-            loss = tail.tail_curvature(q, self.alpha, self.beta, c.curvature_form)
+            loss = tail.tail_curvature(q, self.alpha, self.beta, c.curvature_form, c.curvature_min_iqr)
             terms["tail_curvature"] = (c.curvature_coef, loss)
         if c.consistency_coef and q.shape[-2] > 1:
             terms["head_consistency"] = (c.consistency_coef, tail.head_consistency(q))
@@ -219,14 +225,14 @@ class DVPO(ActorCritic):
         stepped = clipped_step(q, old, clip / self.scale.value)
         return torch.maximum(loss, quantile_huber_per_level(stepped, y, taus, kappa, targets_sorted=True))
 
-    def _shift(self, q: Tensor, y: Tensor, rows: Estimates) -> Tensor:
+    def _shift(self, q: Tensor, y: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Eq 7.
 
         The batch hinge ``max(0, mean_batch Y - mean_batch q)`` is linear with a gate that is found once per batch, from
         the old critic, so that it does not depend on how the batch is split (our choice).
         """
         if self.config.shift_form == "batch_hinge":
-            return rows.extra[SHIFT_GATE][:, None] * (quantile_mean(y) - quantile_mean(q))
+            return extra[SHIFT_GATE][:, None] * (quantile_mean(y) - quantile_mean(q))
         return tail.mean_shift(q, y, self.config.shift_form)
 
     def _shape_references(self, q: Tensor, y: Tensor, old: Tensor | None) -> tuple[Tensor, Tensor]:

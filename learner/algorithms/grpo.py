@@ -23,6 +23,8 @@ class GRPO(ClippedPolicy):
     the sum of its token rewards, KL cost included (our choice).
     """
 
+    min_samples_per_prompt = 2
+
     class Config(ClippedPolicyConfig):
         """Options of GRPO."""
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
+from learner.algorithms.base import CriticConfig
+
+
+class ScalarCriticConfig(CriticConfig):
+    """A critic of one number; one head unless said otherwise."""
+
+    num_heads: int = Field(1, ge=1, le=64, description="Independent heads of the value ensemble.")
+    num_quantiles: int = Field(1, ge=1, description="1: the critic is scalar.")
+
+    @field_validator("num_quantiles")
+    @classmethod
+    def _scalar(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("the critic of ppo is scalar, so this must be 1 (a critic with quantiles: dvpo)")
+        return value
 
 
 class PPO(ActorCritic):
@@ -18,18 +33,11 @@ class PPO(ActorCritic):
     class Config(ActorCriticConfig):
         """Options of PPO."""
 
+        critic: ScalarCriticConfig = Field(ScalarCriticConfig(), description="Shape of the critic's head.")
+
         dual_clip: float | None = Field(
             3.0, gt=1.0, description="Largest ratio that a negative advantage is paid for; null for no such bound."
         )
         value_clip: float | None = Field(
             0.2, gt=0.0, description="Bound of the critic's step from its old value, in reward units; null for none."
         )
-
-        @model_validator(mode="after")
-        def _scalar(self) -> PPO.Config:
-            if self.critic.num_quantiles != 1:
-                raise ValueError(
-                    f"the critic of ppo is scalar: critic.num_quantiles must be 1, got {self.critic.num_quantiles} "
-                    "(a critic with quantiles: dvpo)"
-                )
-            return self

@@ -18,16 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from learner.quantiles import quantile_at, quantile_mean
+from learner.quantiles import quantile_at, quantile_mean, spread
 
 Side = Literal["lower", "upper"]
 Calibration = Literal["ru", "target_tail"]
 TailSides = Literal["two_sided", "one_sided"]
 ShiftForm = Literal["squared", "hinge"]
 CurvatureForm = Literal["asymmetric", "unimodal", "smooth"]
-
-MIN_IQR = 1e-6
-"""Floor of the interquartile range that Eq 9 divides by, in units of the values."""
 
 
 def check_tail_share(num_quantiles: int, share: float, need: int, name: str) -> int:
@@ -136,13 +133,13 @@ def tail_shape(
 
 def tail_variance(q: Tensor, share: float, side: Side) -> Tensor:
     """Variance of the quantiles of one tail set, divided by n, [... M] -> [...]."""
-    return tail(q, share, side, need=2).var(dim=-1, correction=0)
+    return spread(tail(q, share, side, need=2))
 
 
 def atom_tail_variance(targets: Tensor, share: float, side: Side) -> Tensor:
     """Variance of the lowest or highest share of K ascending atoms, at least one of them; 0 for a point mass."""
     count = max(1, round(share * targets.shape[-1]))
-    return (targets[..., :count] if side == "lower" else targets[..., -count:]).var(dim=-1, correction=0)
+    return spread(targets[..., :count] if side == "lower" else targets[..., -count:])
 
 
 def iqr_reference(q: Tensor, share: float, side: Side) -> Tensor:
@@ -165,17 +162,20 @@ def _gaussian_tail_ratio(num_quantiles: int, count: int) -> float:
     """var_lo / (q75 - q25)^2 of Gaussian quantiles; by symmetry the same above."""
     levels = (2 * torch.arange(1, num_quantiles + 1, dtype=torch.float64) - 1) / (2 * num_quantiles)
     gaussian = torch.special.ndtri(levels)
-    return float(gaussian[:count].var(correction=0) / interquartile_range(gaussian).square())
+    return float(spread(gaussian[:count]) / interquartile_range(gaussian).square())
 
 
-def tail_curvature(q: Tensor, alpha: float, beta: float, form: CurvatureForm = "asymmetric") -> Tensor:
-    """Eq 9 on ``chi_i = M * (q_{i+1} - 2 q_i + q_{i-1}) / max(sg(q75 - q25), 1e-6)``, triples inside each tail set.
+def tail_curvature(
+    q: Tensor, alpha: float, beta: float, form: CurvatureForm = "asymmetric", min_iqr: float = 1e-6
+) -> Tensor:
+    """Eq 9 on ``chi_i = M * (q_{i+1} - 2 q_i + q_{i-1}) / max(sg(q75 - q25), min_iqr)``, triples inside each tail set.
 
     ``asymmetric`` (our choice): mean max(0, -chi_lo)^2 + mean max(0, -chi_up)^2, a straight lower and a convex upper
     tail. ``unimodal`` (our reading): mean max(0, chi_lo) + mean max(0, -chi_up), a bell. ``smooth``: mean chi^2 of
-    both. At least 3 quantiles are needed in each set. 0 for linear q; invariant to q -> a * q + b with a > 0.
+    both. At least 3 quantiles are needed in each set. 0 for linear q; invariant to q -> a * q + b with a > 0,
+    as long as the interquartile range stays above ``min_iqr``; below, the term fades instead of blowing up.
     """
-    scale = (q.shape[-1] / interquartile_range(q).clamp(min=MIN_IQR))[..., None]
+    scale = (q.shape[-1] / interquartile_range(q).clamp(min=min_iqr))[..., None]
     low = tail(q, alpha, "lower", need=3).diff(n=2, dim=-1) * scale
     high = tail(q, beta, "upper", need=3).diff(n=2, dim=-1) * scale
     if form == "smooth":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from learner.algorithms.actor_critic import END_VALUES
 from learner.algorithms.base import CriticConfig, CriticOutput
 from learner.config import ModelConfig
 from learner.logprobs import scatter_to_tokens, states_of_actions
@@ -22,9 +23,10 @@ INITIAL_SPREAD = 0.1
 class QuantileHeads(nn.Module):
     """N independent linear maps from a hidden state to M quantiles, in float32 whatever the body computes in.
 
-    Initialisation (our choice): weights normal with standard deviation 1e-3, a different seed for each head; the bias
-    starts the quantiles at v0 + 2 * s0 * (tau_i - 1/2) with v0 = ``prior_mean`` and s0 = 0.1 * ``prior_scale``, so
-    that they begin sorted and narrow.
+    Initialisation (our choice): weights normal with standard deviation 1e-3, a different seed for each head, the same
+    for all quantiles of a head; the bias starts the quantiles at v0 + 2 * s0 * (tau_i - 1/2) with v0 = ``prior_mean``
+    and s0 = 0.1 * ``prior_scale``. So they begin sorted and narrow in every state. (Weights drawn for each quantile
+    would not: their noise is larger than the distance of neighbours, half of which would start crossed.)
 
     Monotonicity (our choice):
 
@@ -38,11 +40,12 @@ class QuantileHeads(nn.Module):
     def __init__(self, hidden_size: int, config: CriticConfig, seed: int) -> None:
         super().__init__()
         self.config, self.hidden_size = config, hidden_size
-        shape = (config.num_heads, config.num_quantiles, hidden_size)
-        weights = [
-            torch.randn(shape[1:], generator=torch.Generator().manual_seed(seed + head)) for head in range(shape[0])
+        directions = [
+            torch.randn(hidden_size, generator=torch.Generator().manual_seed(seed + head))
+            for head in range(config.num_heads)
         ]
-        self.weight = nn.Parameter(torch.stack(weights) * INITIAL_WEIGHT_STD)
+        weight = torch.stack(directions)[:, None, :].repeat(1, config.num_quantiles, 1)
+        self.weight = nn.Parameter(weight * INITIAL_WEIGHT_STD)
         self.bias = nn.Parameter(self._initial_bias().repeat(config.num_heads, 1))
 
     def _initial_bias(self) -> Tensor:
@@ -100,12 +103,14 @@ class CriticModel(nn.Module):
         self.heads = QuantileHeads(body.config.get_text_config().hidden_size, config, seed)
         self.autocast = autocast
 
-    def forward(self, token_ids: Tensor, action_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, token_ids: Tensor, action_mask: Tensor, end_positions: Tensor | None = None) -> dict[str, Tensor]:
         """Quantiles of the state before each sampled token.
 
         Args:
             token_ids: [batch seq] int64, right-padded.
             action_mask: [batch seq] bool; only these tokens are computed.
+            end_positions: [batch] index of each row's last token, to also get ``end_values`` [batch head quantile],
+                the quantiles of the state after it.
 
         Returns:
             the fields of :class:`CriticOutput` by name, aligned to tokens, 0 elsewhere; further outputs of the head
@@ -113,9 +118,16 @@ class CriticModel(nn.Module):
         """
         with torch.autocast(token_ids.device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.body(input_ids=token_ids, use_cache=False).last_hidden_state
+        states = states_of_actions(hidden, action_mask)
+        if end_positions is not None:
+            states = torch.cat([states, hidden[torch.arange(len(hidden), device=hidden.device), end_positions]])
         with torch.autocast(token_ids.device.type, enabled=False):
-            outputs = self.heads(states_of_actions(hidden, action_mask))
-        return {name: scatter_to_tokens(value, action_mask) for name, value in outputs.items()}
+            outputs = self.heads(states)
+        num_actions = len(states) if end_positions is None else len(states) - len(hidden)
+        by_token = {name: scatter_to_tokens(value[:num_actions], action_mask) for name, value in outputs.items()}
+        if end_positions is not None:
+            by_token[END_VALUES] = outputs["quantile_values"][num_actions:]
+        return by_token
 
 
 def critic_output(outputs: dict[str, Tensor]) -> CriticOutput:

@@ -16,6 +16,24 @@ class RewardNoise(Component):
     which worker draws.
     """
 
+    @property
+    def shares_group_stream(self) -> bool:
+        """Whether ``rng`` is to be named by (run seed, prompt id, epoch) instead, the same for a whole group."""
+        return False
+
     @abstractmethod
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float | None:
         """The observed score, or None if the score goes missing."""
+
+
+def require_binary(reward: float, noise: RewardNoise) -> None:
+    """Refuse a score that has no opposite.
+
+    Raises:
+        ValueError: ``reward`` is neither 0 nor 1.
+    """
+    if reward not in (0.0, 1.0):
+        raise ValueError(
+            f"noise model {type(noise).__name__} is for scores of exactly 0 or 1, got {reward!r}; give the reward "
+            "scores 0 and 1 and weight 1, and put this model before any that changes the score's scale"
+        )

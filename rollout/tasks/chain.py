@@ -218,8 +218,8 @@ class Chain(Task):
 
 
 def render_steps(values: Sequence[int]) -> str:
-    """Running values as a response: ``7 2 4=8``."""
-    return f"{' '.join(map(str, values[:-1]))}={values[-1]}"
+    """Running values as a response: ``7 2 4=8``; a single one stands alone, so that steps keep their places."""
+    return "=".join(filter(None, (" ".join(map(str, values[:-1])), str(values[-1]))))
 
 
 def solve(question: Question) -> list[int]:

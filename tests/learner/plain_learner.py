@@ -1,0 +1,115 @@
+"""A learner on plain torch and made-up trajectories, for tests that need neither DeepSpeed nor a sampler."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.algorithms import build_algorithm
+from learner.collective import TorchCollective
+from learner.config import LearnerConfig, ModelConfig
+from learner.engine import NonFiniteError
+from learner.models.critic import load_critic
+from learner.models.policy import load_policy, load_reference
+from learner.update import Learner, UpdateSettings
+from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
+
+CPU = torch.device("cpu")
+
+
+class TorchEngine:
+    """The obvious engine: AdamW and gradient clipping of torch, in one process."""
+
+    def __init__(self, module: nn.Module, config: LearnerConfig) -> None:
+        self.module, self.config = module, config
+        self.num_parameters = sum(p.numel() for p in module.parameters())
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=0.0,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self.num_backwards = 0
+
+    def forward(self, **inputs: object) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.module(**inputs)
+        return outputs
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.num_backwards += 1
+        loss.backward()
+
+    def step(self, lr: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm or math.inf))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad()
+            raise NonFiniteError(f"the gradient's norm is {norm}")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.detach().clone()
+
+    def save_state(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        torch.save({"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+
+    def load_state(self, folder: Path) -> None:
+        state = torch.load(folder / "state.pt", weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def close(self) -> None:
+        pass
+
+
+def plain_learner(
+    model_path: Path,
+    algorithm: Any,
+    options: dict[str, Any] | None = None,
+    config: LearnerConfig | None = None,
+    **settings: Any,
+) -> Learner:
+    """One rank on plain torch, always from the same start. ``algorithm`` is a name or an algorithm."""
+    config = config or LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=120)
+    model = ModelConfig(path=str(model_path))
+    built = build_algorithm(algorithm, options or {}) if isinstance(algorithm, str) else algorithm
+    critic = None
+    if built.critic_config is not None:
+        critic = TorchEngine(load_critic(model, built.critic_config, seed=0), config)
+    reference = load_reference(model, seed=0) if built.needs_reference else None
+    policy = TorchEngine(load_policy(model, seed=0), config)
+    complete = UpdateSettings(**{"config": config, "num_updates": 10, **settings})
+    return Learner(built, policy, critic, reference, TorchCollective(CPU), complete)
+
+
+def random_samples(number: int, seed: int = 0) -> list[ScoredTrajectory]:
+    """Trajectories of random lengths, four to a prompt, with rewards 0 or 1."""
+    rng, samples = random.Random(seed), []
+    for i in range(number):
+        num_prompt, num_response = rng.randint(2, 9), rng.randint(1, 20)
+        length = num_prompt + num_response
+        trajectory = Trajectory(
+            prompt_id=f"p{i // 4}",
+            sample_index=i % 4,
+            token_ids=tuple(rng.randrange(6, 60) for _ in range(length)),
+            action_mask=(False,) * num_prompt + (True,) * num_response,
+            rollout_logprobs=(0.0,) * num_prompt + tuple(-rng.uniform(1.0, 6.0) for _ in range(num_response)),
+            response_text="",
+            finish_reason=rng.choice([FinishReason.STOP, FinishReason.LENGTH]),
+            policy_version_min=0,
+            policy_version_max=0,
+        )
+        samples.append(ScoredTrajectory(trajectory, float(rng.random() < 0.5), f"p{i // 4}@0"))
+    return samples

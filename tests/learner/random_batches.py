@@ -1,0 +1,84 @@
+"""Random batches and model outputs for the tests of algorithms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.base import Algorithm, CriticOutput, Denominators, OldOutputs, PolicyInputs
+from learner.batch import TrainBatch
+
+F64 = torch.float64
+
+
+def make_batch(seed: int, rows: int = 8, seq: int = 14, group: int = 4, dtype: torch.dtype = F64) -> TrainBatch:
+    """Rows of two turns with an observation between them, a prompt before and padding after; binary scores."""
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(rows, seq, dtype=torch.bool)
+    lengths = torch.randint(7, seq + 1, (rows,), generator=g)
+    for row, length in enumerate(lengths.tolist()):
+        mask[row, 2:4] = mask[row, 5:length] = True
+    scores = (torch.rand(rows, generator=g) < 0.5).to(dtype) + 0.1 * torch.randn(rows, generator=g, dtype=dtype)
+    rewards = torch.zeros(rows, seq, dtype=dtype)
+    rewards[torch.arange(rows), lengths - 1] = scores
+    rollout = torch.where(mask, -torch.rand((rows, seq), generator=g, dtype=dtype), 0.0)
+    return TrainBatch(
+        token_ids=torch.zeros(rows, seq, dtype=torch.long),
+        attention_mask=torch.arange(seq) < lengths[:, None],
+        action_mask=mask,
+        rollout_logprobs=rollout,
+        rewards=rewards,
+        scores=scores,
+        group_ids=torch.arange(rows) // group,
+        truncated=torch.rand(rows, generator=g) < 0.3,
+        sample_seeds=torch.randint(1 << 60, (rows,), generator=g),
+        policy_version_min=torch.zeros(rows, dtype=torch.long),
+    )
+
+
+def make_critic(algorithm: Algorithm, batch: TrainBatch, seed: int) -> CriticOutput:
+    """Sorted random quantiles at action tokens, 0 elsewhere."""
+    config = algorithm.critic_config
+    assert config is not None
+    g = torch.Generator().manual_seed(seed)
+    shape = (*batch.action_mask.shape, config.num_heads, config.num_quantiles)
+    q = torch.randn(shape, generator=g, dtype=batch.rewards.dtype).sort(-1).values * 0.5 + 0.3
+    end = torch.randn((len(batch), *shape[2:]), generator=g, dtype=batch.rewards.dtype).sort(-1).values
+    return CriticOutput(
+        torch.where(batch.action_mask[..., None, None], q, 0.0), torch.zeros_like(batch.rewards), {"end_values": end}
+    )
+
+
+def make_old(algorithm: Algorithm, batch: TrainBatch, seed: int) -> OldOutputs:
+    """Old outputs near the sampler's."""
+    g = torch.Generator().manual_seed(seed)
+    noise = lambda: 0.1 * torch.randn(batch.rewards.shape, generator=g, dtype=batch.rewards.dtype)  # noqa: E731
+    old, reference = (torch.where(batch.action_mask, batch.rollout_logprobs + noise(), 0.0) for _ in range(2))
+    critic = make_critic(algorithm, batch, seed + 1) if algorithm.needs_critic else None
+    return OldOutputs(old, reference if algorithm.needs_reference else None, critic)
+
+
+def take(old: OldOutputs, rows: Tensor) -> OldOutputs:
+    """Some rows of old outputs."""
+    critic = old.critic
+    if critic is not None:
+        extra = {name: value[rows] for name, value in critic.extra.items()}
+        critic = CriticOutput(critic.quantile_values[rows], critic.raw_crossing_frac[rows], extra)
+    reference = None if old.ref_logprobs is None else old.ref_logprobs[rows]
+    return replace(old, logprobs=old.logprobs[rows], ref_logprobs=reference, critic=critic)
+
+
+def policy_inputs(
+    algorithm: Algorithm, batch: TrainBatch, old: OldOutputs, logprobs: Tensor, entropy: Tensor | None = None
+) -> PolicyInputs:
+    """What the learner hands to a policy loss."""
+    if entropy is None and algorithm.needs_entropy:
+        entropy = torch.ones_like(logprobs)
+    return PolicyInputs(logprobs, old.logprobs, batch.rollout_logprobs, old.ref_logprobs, entropy, batch.action_mask)
+
+
+def counts(batch: TrainBatch) -> Denominators:
+    """Global counts, were this the whole batch."""
+    return Denominators(float(batch.action_mask.sum()), float(len(batch)))
