@@ -11,16 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from rollout.component import StrictModel
 from rollout.rewards.exact_match import answer_equals
 from rollout.tasks.base import Example, Task
-
-if TYPE_CHECKING:
-    pass
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -36,15 +33,21 @@ CHAT_TEMPLATE = (
 class WarmstartConfig(StrictModel):
     """Shape of the model and length of its training."""
 
-    hidden_size: int = Field(64, ge=32, description="Width; a multiple of 32 times num_heads for vLLM on CPU.")
+    hidden_size: int = Field(96, ge=32, description="Width; a multiple of 32 times num_heads for vLLM on CPU.")
     num_layers: int = Field(2, ge=1, description="Transformer layers.")
-    num_heads: int = Field(2, ge=1, description="Attention heads; each must be at least 32 wide.")
+    num_heads: int = Field(3, ge=1, description="Attention heads; each must be at least 32 wide.")
     intermediate_size: int = Field(256, ge=1, description="Width of the feed-forward layers.")
     initializer_range: float = Field(0.1, gt=0.0, description="Standard deviation of the first weights.")
     max_position: int = Field(256, ge=32, description="Longest sequence, in tokens.")
-    num_steps: int = Field(1000, ge=1, description="Optimiser steps.")
+    rope_theta: float = Field(1000.0, gt=1.0, description="Base of the rotary position embedding.")
+    num_demonstrations: int = Field(32768, ge=1, description="Size of the corpus.")
+    num_steps: int = Field(2500, ge=1, description="Optimiser steps, at most.")
+    num_decay_steps: int = Field(300, ge=1, description="Last steps, with a falling learning rate.")
+    ready_accuracy: float = Field(
+        0.3, ge=0.0, le=1.0, description="Greedy accuracy on training questions at which the learning rate may fall."
+    )
     batch_size: int = Field(64, ge=1, description="Demonstrations in one step.")
-    lr: float = Field(3e-3, gt=0.0, description="Peak learning rate.")
+    lr: float = Field(3e-3, gt=0.0, description="Learning rate before it falls.")
     num_eval: int = Field(512, ge=1, description="Held-out questions of each split that are measured, at most.")
     seed: int = Field(0, ge=0, description="Fixes the first weights and the corpus.")
 
@@ -116,6 +119,7 @@ def build_model(tokenizer: Any, config: WarmstartConfig) -> Any:
             num_key_value_heads=config.num_heads,
             max_position_embeddings=config.max_position,
             tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             initializer_range=config.initializer_range,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -145,12 +149,18 @@ def warmstart(
     tokenizer = build_tokenizer(task.alphabet(), config.max_position)
     model = build_model(tokenizer, config)
     pairs = make_corpus(task, tokenizer, config)
-    supervised = SupervisedConfig(
-        num_steps=config.num_steps, batch_size=config.batch_size, lr=config.lr, seed=config.seed
-    )
+    options = {name: getattr(config, name) for name in ("num_steps", "num_decay_steps", "batch_size", "lr", "seed")}
     report_step = None if on_step is None else lambda step, loss: on_step(step, config.num_steps, loss)
-    losses = train_supervised(model, pairs, tokenizer.pad_token_id, supervised, report_step)
     max_new_tokens = 2 * max(len(response) for _, response in pairs)
+    probe = task.examples("train")[:128]
+    losses = train_supervised(
+        model,
+        pairs,
+        tokenizer.pad_token_id,
+        SupervisedConfig(**options),
+        report_step,
+        lambda: greedy_accuracy(model, tokenizer, probe, max_new_tokens) >= config.ready_accuracy,
+    )
     accuracy = {
         split: greedy_accuracy(model, tokenizer, task.examples(split)[: config.num_eval], max_new_tokens)
         for split in task.splits
@@ -168,13 +178,11 @@ def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tup
     from rollout.prompts import render
 
     rng = random.Random(config.seed)
-    examples = task.warmstart_examples(config.num_steps * config.batch_size, rng)
+    examples = task.warmstart_examples(config.num_demonstrations, rng)
     responses = [task.demonstration(example, rng) for example in examples]
     rows = tokenizer(responses, add_special_tokens=False)["input_ids"]
     prompts = render(tokenizer, examples, task.name)
-    return [
-        (prompt.token_ids, (*row, tokenizer.eos_token_id)) for prompt, row in zip(prompts, rows, strict=True)
-    ]
+    return [(prompt.token_ids, (*row, tokenizer.eos_token_id)) for prompt, row in zip(prompts, rows, strict=True)]
 
 
 def greedy_accuracy(model: Any, tokenizer: Any, examples: Sequence[Example], max_new_tokens: int) -> float:

@@ -109,7 +109,9 @@ def create_workers(
     ]
     reward_options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
     rewards = [
-        ray.remote(RewardService).options(**reward_options).remote(config.reward, config.seed)
+        ray.remote(RewardService).options(**reward_options).remote(
+            config.reward, config.seed, config.training.samples_per_prompt
+        )
         for _ in range(config.reward.num_workers)
     ]
     return Workers(learners, rollouts, rewards, placement)

@@ -95,7 +95,7 @@ class LocalUpdate:
             token_ids=micro.token_ids,
             action_mask=micro.action_mask,
             temperature=self.settings.temperature,
-            with_entropy=True,
+            entropy="grad" if self.algorithm.needs_entropy else "value",
         )
         if not real:
             return nothing(outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +23,12 @@ IGNORED = -100
 class SupervisedConfig(StrictModel):
     """Options of one supervised run."""
 
-    num_steps: int = Field(600, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(256, ge=1, description="Demonstrations in one step.")
-    lr: float = Field(4e-3, gt=0.0, description="Peak learning rate of AdamW.")
-    lr_warmup_frac: float = Field(0.05, ge=0.0, lt=1.0, description="Share of the steps with a rising rate.")
+    num_steps: int = Field(2000, ge=1, description="Optimiser steps, at most.")
+    num_warmup_steps: int = Field(50, ge=0, description="First steps, with a linearly rising learning rate.")
+    num_decay_steps: int = Field(300, ge=1, description="Last steps, with a learning rate that falls to zero.")
+    check_every_steps: int = Field(50, ge=1, description="How often it is asked whether the decay may begin.")
+    batch_size: int = Field(64, ge=1, description="Demonstrations in one step.")
+    lr: float = Field(3e-3, gt=0.0, description="Learning rate of AdamW between warm-up and decay.")
     weight_decay: float = Field(0.01, ge=0.0, description="Decoupled weight decay.")
     max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are scaled down to this norm.")
     seed: int = Field(0, ge=0, description="Fixes the order of the demonstrations.")
@@ -57,28 +59,31 @@ def train_supervised(
     pad_token_id: int,
     config: SupervisedConfig,
     on_step: Callable[[int, float], None] | None = None,
+    is_ready: Callable[[], bool] | None = None,
 ) -> list[float]:
-    """Minimise the mean cross-entropy of response tokens with AdamW; linear warm-up, then cosine decay to zero.
+    """Minimise the mean cross-entropy of response tokens with AdamW.
+
+    The learning rate rises, stays, and falls along a half cosine. The fall begins as soon as ``is_ready`` says so, else
+    in time to end at ``num_steps``: small models learn in leaps whose time differs much between seeds.
 
     Args:
         model: a causal language model of transformers; trained in place.
         pairs: the demonstrations; shuffled anew in each pass.
         on_step: called with the step (from 1) and its loss.
+        is_ready: asked every ``check_every_steps``, with the model in evaluation mode, until it says yes.
 
     Returns:
         The loss of each step, in nats per response token.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, config))
-    rng, order, losses = random.Random(config.seed), [], []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    batches = _batches(pairs, config)
+    losses: list[float] = []
+    decay_start = max(0, config.num_steps - config.num_decay_steps)
     model.train()
-    for step in range(1, config.num_steps + 1):
-        while len(order) < config.batch_size:
-            order += rng.sample(range(len(pairs)), len(pairs))
-        batch, order = order[: config.batch_size], order[config.batch_size :]
-        input_ids, attention_mask, labels = collate_pairs([pairs[i] for i in batch], pad_token_id)
+    while len(losses) < decay_start + config.num_decay_steps and len(losses) < config.num_steps:
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * _lr_factor(len(losses), decay_start, config)
+        input_ids, attention_mask, labels = collate_pairs(next(batches), pad_token_id)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
@@ -87,20 +92,38 @@ def train_supervised(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
-        schedule.step()
         losses.append(loss.item())
         if on_step is not None:
-            on_step(step, losses[-1])
+            on_step(len(losses), losses[-1])
+        may_ask = is_ready is not None and len(losses) < decay_start and len(losses) % config.check_every_steps == 0
+        if may_ask and _ask(model, is_ready):
+            decay_start = len(losses)
     model.eval()
     return losses
 
 
-def _lr_factor(step: int, config: SupervisedConfig) -> float:
-    warmup = config.lr_warmup_frac * config.num_steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1.0, config.num_steps - warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+def _ask(model: Any, is_ready: Callable[[], bool]) -> bool:
+    model.eval()
+    ready = is_ready()
+    model.train()
+    return ready
+
+
+def _batches(pairs: Sequence[TokenPair], config: SupervisedConfig) -> Iterator[list[TokenPair]]:
+    """Endless batches; every pair comes once in each pass."""
+    rng, order = random.Random(config.seed), list[int]()
+    while True:
+        while len(order) < config.batch_size:
+            order += rng.sample(range(len(pairs)), len(pairs))
+        yield [pairs[i] for i in order[: config.batch_size]]
+        del order[: config.batch_size]
+
+
+def _lr_factor(step: int, decay_start: int, config: SupervisedConfig) -> float:
+    """Learning rate of step ``step`` (from 0) as a share of the full one."""
+    rise = min(1.0, (step + 1) / (config.num_warmup_steps + 1))
+    progress = max(0.0, (step - decay_start) / config.num_decay_steps)
+    return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 @torch.no_grad()

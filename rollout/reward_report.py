@@ -15,7 +15,8 @@ def reward_metrics(records: Sequence[RewardRecord]) -> dict[str, float]:
     """
     observed = [record.observed for record in records if record.observed is not None]
     clean = [record.clean for record in records if record.clean is not None]
-    pairs = [(r.clean, r.observed) for r in records if r.clean is not None and r.observed is not None]
+    both = [r for r in records if r.clean is not None and r.observed is not None]
+    pairs = [(r.clean, r.observed) for r in both if r.clean is not None and r.observed is not None]
     metrics = {
         "reward/num_scored": float(sum(record.outcome is RewardOutcome.SCORED for record in records)),
         "reward/num_errors": float(sum(record.outcome is RewardOutcome.ERROR for record in records)),
@@ -26,7 +27,7 @@ def reward_metrics(records: Sequence[RewardRecord]) -> dict[str, float]:
     if clean:
         metrics["reward/clean_mean"] = sum(clean) / len(clean)
     if pairs:
-        metrics["reward/corrupted_frac"] = sum(record.corrupted for record in records) / len(pairs)
+        metrics["reward/corrupted_frac"] = sum(record.corrupted for record in both) / len(both)
         metrics |= noise_rates(pairs)
     return metrics
 

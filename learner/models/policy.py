@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from learner.config import ModelConfig
 from learner.logprobs import TokenLogprobs, token_logprobs, token_logprobs_from_logits
 from rollout.component import UserError
+
+Entropy = Literal["none", "value", "grad"]
+"""Not computed (0); computed for reports; computed with its gradient."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,7 +32,7 @@ class PolicyModel(nn.Module):
         self.head = LogprobHead(lm.get_output_embeddings()) if has_plain_head(lm) else None
 
     def forward(
-        self, token_ids: Tensor, action_mask: Tensor, temperature: float, with_entropy: bool = False
+        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: Entropy = "none"
     ) -> dict[str, Tensor]:
         """Log-probabilities under softmax(logits / temperature).
 
@@ -38,20 +41,24 @@ class PolicyModel(nn.Module):
         Args:
             token_ids: [batch seq] int64.
             action_mask: [batch seq] bool; only these tokens are computed.
+            entropy: whether to compute it, and whether gradients flow through it. An output that requires a gradient
+                and is then not used would make ranks that share weights (ZeRO-3) communicate differently.
 
         Returns:
-            ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere (``entropy`` is 0
-            everywhere unless asked for).
+            ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere.
         """
         if self.head is None:
             logits = self.lm(input_ids=token_ids, use_cache=False).logits
             tokens = token_logprobs_from_logits(
-                logits, token_ids, action_mask, temperature=temperature, with_entropy=with_entropy
+                logits, token_ids, action_mask, temperature=temperature, with_entropy=entropy != "none"
             )
         else:
             hidden = self.lm.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-            tokens = self.head(hidden, token_ids, action_mask, temperature, with_entropy)
-        return {"logprobs": tokens.logprobs, "entropy": tokens.entropy}
+            tokens = self.head(hidden, token_ids, action_mask, temperature, entropy)
+        return {
+            "logprobs": tokens.logprobs,
+            "entropy": tokens.entropy if entropy == "grad" else tokens.entropy.detach(),
+        }
 
 
 class LogprobHead(nn.Module):
@@ -69,18 +76,19 @@ class LogprobHead(nn.Module):
         self.bias = output_embeddings.bias
 
     def forward(
-        self, hidden: Tensor, token_ids: Tensor, action_mask: Tensor, temperature: float, with_entropy: bool
+        self, hidden: Tensor, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: Entropy
     ) -> TokenLogprobs:
-        """See :func:`learner.logprobs.token_logprobs`."""
-        return token_logprobs(
+        """See :func:`learner.logprobs.token_logprobs`, and ``entropy`` of :meth:`PolicyModel.forward`."""
+        tokens = token_logprobs(
             hidden,
             self.weight,
             token_ids,
             action_mask,
             bias=self.bias,
             temperature=temperature,
-            with_entropy=with_entropy,
+            with_entropy=entropy != "none",
         )
+        return tokens if entropy == "grad" else TokenLogprobs(tokens.logprobs, tokens.entropy.detach())
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Noise models, for experiments. A built-in is a name and an import string; others are given as ``module:Class``."""
+"""Noise models by name. Importing this file loads none of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ NOISES: dict[str, str] = {
     "symmetric_flip": "rollout.noise.flips:SymmetricFlip",
     "asymmetric_flip": "rollout.noise.flips:AsymmetricFlip",
     "reward_model_binary": "rollout.noise.flips:RewardModelBinary",
-    "systematic_false_positive": "rollout.noise.systematic:SystematicFalsePositive",
+    "systematic_false_positive": "rollout.noise.response_bias:SystematicFalsePositive",
+    "length_bias": "rollout.noise.response_bias:LengthBias",
     "gaussian": "rollout.noise.additive:Gaussian",
-    "reward_model_continuous": "rollout.noise.additive:RewardModelContinuous",
     "student_t": "rollout.noise.additive:StudentT",
     "spikes": "rollout.noise.additive:Spikes",
-    "length_bias": "rollout.noise.length_bias:LengthBias",
     "missing": "rollout.noise.missing:Missing",
-    "quantised": "rollout.noise.scale:Quantised",
-    "saturated": "rollout.noise.scale:Saturated",
+    "quantised": "rollout.noise.grader_scale:Quantised",
+    "saturated": "rollout.noise.grader_scale:Saturated",
 }
 """Built-in name -> ``module:Class``."""

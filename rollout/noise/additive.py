@@ -1,108 +1,96 @@
-"""Noise that is added to the score."""
+"""Additive noise, light- and heavy-tailed.
+
+Sizes are in score units. Papers give them in units of the standard deviation of the clean scores: multiply by it (.5
+for a score in {0, 1} that is right half of the time).
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from abc import abstractmethod
 
 from pydantic import Field
 
-from rollout.noise.structure import StructuredNoise
+from rollout.noise.base import RewardNoise
 from rollout.trajectory import Prompt, Trajectory
 
 
-class _Additive(StructuredNoise):
-    """r -> r + reward_std * draw."""
+def sigma_for_pairwise_accuracy(accuracy: float) -> float:
+    """Size of Gaussian noise with which a reward model orders two responses right with probability ``accuracy``.
 
-    class Config(StructuredNoise.Config):
-        """Options every additive noise model has."""
+    sigma = cot(pi * (accuracy - 1/2)), in units of the standard deviation of the clean scores, which are taken to be
+    normal: of a pair's differences, N(0, 2) clean and N(0, 2 (1 + sigma^2)) observed, the signs agree with
+    probability 1/2 + atan(1/sigma)/pi. Examples: .65: 1.96; .718: 1.22; .8: .73; .9: .32.
 
-        reward_std: float = Field(
-            1.0, gt=0.0, description="Unit of the noise: the standard deviation of clean scores (.5 for fair 0/1 ones)."
-        )
-
-    config: _Additive.Config
-
-    @abstractmethod
-    def draw(self, rng: random.Random) -> float:
-        """One draw, in units of ``reward_std``."""
-
-    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
-        return reward + self.config.reward_std * self.draw(self.shared(prompt, trajectory, rng))
+    Raises:
+        ValueError: ``accuracy`` is not above 1/2 and at most 1.
+    """
+    if not 0.5 < accuracy <= 1.0:
+        raise ValueError(f"pairwise accuracy must be above 0.5 (a coin) and at most 1, got {accuracy!r}")
+    if accuracy == 1.0:
+        return 0.0
+    return 1.0 / math.tan(math.pi * (accuracy - 0.5))
 
 
-class Gaussian(_Additive):
-    """r + sigma * reward_std * N(0, 1). Range of sigma .1 to 2; unbiased."""
+class Gaussian(RewardNoise):
+    """r + sigma * N(0, 1): unbiased, light-tailed; also a continuous reward model of a given pairwise accuracy.
 
-    class Config(_Additive.Config):
+    Studied for sigma from .1 to 2 standard deviations of the clean scores; see :func:`sigma_for_pairwise_accuracy`
+    for a reward model's. Source: a standard model, no paper's own.
+    """
+
+    class Config(RewardNoise.Config):
         """Options of this noise model."""
 
-        sigma: float = Field(ge=0.0, description="Standard deviation of the noise, in units of reward_std.")
+        sigma: float = Field(ge=0.0, description="Standard deviation of the noise, in score units.")
 
     config: Gaussian.Config
 
-    def draw(self, rng: random.Random) -> float:
-        return self.config.sigma * rng.gauss(0.0, 1.0)
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """The score plus one normal draw."""
+        return reward + self.config.sigma * rng.gauss(0.0, 1.0)
 
 
-class RewardModelContinuous(_Additive):
-    """A continuous reward model that orders pairs of responses rightly with probability ``pairwise_accuracy``.
+class StudentT(RewardNoise):
+    """r + scale * t with t from Student's law: P(|t| > x) falls as x^-nu, so moments from order nu on do not exist.
 
-    Gaussian noise of sigma = cot(pi * (a - 1/2)) on normally distributed scores of standard deviation ``reward_std``
-    gives pairwise accuracy a (derived: the angle between clean and observed difference). a = .65, .718, .8, .9 give
-    sigma = 1.96, 1.22, .73, .32.
+    t = N(0, 1) / sqrt(chi2(nu) / nu). Studied for nu from 1.5 to 3 and scales from .1 to 1 standard deviations of the
+    clean scores; critics with squared errors suffer most. Source: a standard model, no paper's own.
     """
 
-    class Config(_Additive.Config):
+    class Config(RewardNoise.Config):
         """Options of this noise model."""
 
-        pairwise_accuracy: float = Field(gt=0.5, le=1.0, description="Share of pairs in the right order.")
-
-    config: RewardModelContinuous.Config
-
-    @property
-    def sigma(self) -> float:
-        """Standard deviation of the noise, in units of ``reward_std``."""
-        return math.tan(math.pi * (1.0 - self.config.pairwise_accuracy))
-
-    def draw(self, rng: random.Random) -> float:
-        return self.sigma * rng.gauss(0.0, 1.0)
-
-
-class StudentT(_Additive):
-    """r + scale * reward_std * t, Student-t with ``degrees`` degrees of freedom.
-
-    Ranges: degrees 1.5 to 3, scale .1 to 1. The variance is infinite up to two degrees. Squared-error critics suffer
-    most.
-    """
-
-    class Config(_Additive.Config):
-        """Options of this noise model."""
-
-        degrees: float = Field(1.5, gt=0.0, description="Degrees of freedom; smaller is heavier-tailed.")
-        scale: float = Field(ge=0.0, description="Scale of the noise, in units of reward_std.")
+        nu: float = Field(
+            ge=1.0, le=1000.0, description="Degrees of freedom; 1 is Cauchy, 2 and below have no finite variance."
+        )
+        scale: float = Field(ge=0.0, description="Factor on the t draw, in score units.")
 
     config: StudentT.Config
 
-    def draw(self, rng: random.Random) -> float:
-        degrees = self.config.degrees
-        chi_squared = rng.gammavariate(degrees / 2.0, 2.0)
-        return self.config.scale * rng.gauss(0.0, 1.0) / math.sqrt(chi_squared / degrees)
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """The score plus one scaled t draw."""
+        chi_squared = rng.gammavariate(self.config.nu / 2.0, 2.0)
+        return reward + self.config.scale * rng.gauss(0.0, 1.0) / math.sqrt(chi_squared / self.config.nu)
 
 
-class Spikes(_Additive):
-    """r +- size * reward_std with probability ``prob``, either sign equally likely. Ranges: prob .01 to .05, size 5 to 20."""
+class Spikes(RewardNoise):
+    """With a small probability, r + size or r - size, each sign as often as the other.
 
-    class Config(_Additive.Config):
+    Studied for probabilities from .01 to .05 and sizes from 5 to 20 standard deviations of the clean scores. Source: a
+    standard contamination model, no paper's own.
+    """
+
+    class Config(RewardNoise.Config):
         """Options of this noise model."""
 
-        prob: float = Field(ge=0.0, le=1.0, description="Probability of a spike.")
-        size: float = Field(10.0, ge=0.0, description="Height of a spike, in units of reward_std.")
+        probability: float = Field(ge=0.0, le=1.0, description="Probability of a spike.")
+        size: float = Field(ge=0.0, description="Size of a spike, in score units.")
 
     config: Spikes.Config
 
-    def draw(self, rng: random.Random) -> float:
-        if rng.random() >= self.config.prob:
-            return 0.0
-        return self.config.size if rng.random() < 0.5 else -self.config.size
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """The score, with or without a spike."""
+        if rng.random() >= self.config.probability:
+            return reward
+        return reward + (self.config.size if rng.random() < 0.5 else -self.config.size)

@@ -1,93 +1,116 @@
-"""Verifiers that take right for wrong."""
+"""Flips of a binary score: r -> 1 - r with a probability that may depend on r."""
 
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rollout.noise.structure import StructuredNoise
+from rollout.noise.base import RewardNoise, require_binary
+from rollout.seeding import stream
 from rollout.trajectory import Prompt, Trajectory
 
 
-class _Flip(StructuredNoise):
-    """Mirrors a score between ``low`` and ``high``: r -> low + high - r."""
+class FlipConfig(RewardNoise.Config):
+    """Options that all flips share: who shares a draw, and for how long."""
 
-    class Config(StructuredNoise.Config):
-        """Options every flip has."""
-
-        low: float = Field(0.0, description="Score of a wrong response.")
-        high: float = Field(1.0, description="Score of a right response.")
-
-        @model_validator(mode="after")
-        def _ordered(self) -> _Flip.Config:
-            if self.low >= self.high:
-                raise ValueError(f"low {self.low} must be below high {self.high}")
-            return self
-
-    config: _Flip.Config
-
-    def _mirror(
-        self, reward: float, prob: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random
-    ) -> float:
-        if not self.config.low <= reward <= self.config.high:
-            raise ValueError(f"score {reward} is outside [{self.config.low}, {self.config.high}]: nothing to flip it to")
-        flipped = self.shared(prompt, trajectory, rng).random() < prob
-        return self.config.low + self.config.high - reward if flipped else reward
+    unit: Literal["rollout", "group"] = Field(
+        "rollout",
+        description="Who shares one draw: nobody ('rollout') or all samples of one prompt in one epoch ('group').",
+    )
+    memory: Literal["resampled", "persistent"] = Field(
+        "resampled",
+        description="'resampled': a new draw each time; 'persistent': one draw for each prompt id for ever, which all "
+        "its samples share whatever the unit.",
+    )
+    seed: int = Field(
+        0,
+        description="Seed of persistent draws; the run's seed does not enter, so the same prompts are hit in every "
+        "run. Give persistent models of one type different seeds.",
+    )
 
 
-class SymmetricFlip(_Flip):
-    """r -> low + high - r with probability ``prob``, whatever r is.
+class Flip(RewardNoise):
+    """Base of the flips: one uniform draw u on [0, 1), and r -> 1 - r where u < :meth:`rate` of r."""
 
-    Range .05 to .40; .5 leaves no signal. Up to .15 nearly harmless, .3 graceful, .4 severe (arXiv 2604.07666,
-    2505.22653).
+    config: FlipConfig
+
+    @property
+    def shares_group_stream(self) -> bool:
+        """True for ``unit: group`` where draws are made anew."""
+        return self.config.unit == "group" and self.config.memory == "resampled"
+
+    @abstractmethod
+    def rate(self, reward: float) -> float:
+        """Probability of a flip of the clean score ``reward``, 0 or 1."""
+
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """The score, flipped or not.
+
+        Raises:
+            ValueError: ``reward`` is neither 0 nor 1.
+        """
+        require_binary(reward, self)
+        if self.config.memory == "persistent":
+            rng = stream(self.config.seed, prompt.prompt_id, 0, f"noise.persistent.{type(self).__name__}")
+        return 1.0 - reward if rng.random() < self.rate(reward) else reward
+
+
+class SymmetricFlip(Flip):
+    """r -> 1 - r with probability p, whatever r is.
+
+    Studied for p from .05 to .40: up to .15 nearly harmless, .3 graceful, .4 and more severe; at .5 no signal is left.
+    Source: arXiv 2604.07666, 2505.22653.
     """
 
-    class Config(_Flip.Config):
+    class Config(FlipConfig):
         """Options of this noise model."""
 
-        prob: float = Field(ge=0.0, le=1.0, description="Probability of a flip.")
+        p: float = Field(ge=0.0, le=1.0, description="Probability that a score is flipped.")
 
     config: SymmetricFlip.Config
 
-    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
-        return self._mirror(reward, self.config.prob, prompt, trajectory, rng)
+    def rate(self, reward: float) -> float:
+        """p."""
+        return self.config.p
 
 
-class AsymmetricFlip(_Flip):
-    """A false-positive rate for scores below the middle of [low, high], a false-negative rate for the others.
+class AsymmetricFlip(Flip):
+    """0 -> 1 at the false positive rate, 1 -> 0 at the false negative rate.
 
-    Ranges: false positives .05 to .4, false negatives .05 to .5, their sum below .9; their sum is 1 where no signal is
-    left.
+    Studied for false positives from .05 to .4 and false negatives from .05 to .5, with a sum below .9; the signal that
+    is left is J = 1 - sum. Source: the rates of arXiv 2510.18924 and 2510.00915; J: arXiv 2601.04411.
     """
 
-    class Config(_Flip.Config):
+    class Config(FlipConfig):
         """Options of this noise model."""
 
-        false_positive_rate: float = Field(ge=0.0, le=1.0, description="P(seen as right | wrong).")
-        false_negative_rate: float = Field(ge=0.0, le=1.0, description="P(seen as wrong | right).")
+        false_positive_rate: float = Field(ge=0.0, le=1.0, description="Probability that a clean 0 is observed as 1.")
+        false_negative_rate: float = Field(ge=0.0, le=1.0, description="Probability that a clean 1 is observed as 0.")
 
     config: AsymmetricFlip.Config
 
-    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
-        right = reward >= (self.config.low + self.config.high) / 2
-        prob = self.config.false_negative_rate if right else self.config.false_positive_rate
-        return self._mirror(reward, prob, prompt, trajectory, rng)
+    def rate(self, reward: float) -> float:
+        """The false negative rate for 1, the false positive rate for 0."""
+        return self.config.false_negative_rate if reward == 1.0 else self.config.false_positive_rate
 
 
-class RewardModelBinary(_Flip):
-    """A binary reward model of accuracy a: flips with probability 1 - a on both sides.
+class RewardModelBinary(Flip):
+    """A reward model that judges right with probability ``accuracy``: r -> 1 - r with probability 1 - accuracy.
 
-    Range .60 to .90; DVPO's dialogue experiments report .718 (arXiv 2512.03847), which leaves 2a - 1 = .436 of the
-    signal.
+    Studied for accuracies from .60 to .90; J = 2 * accuracy - 1. The dialogue experiments of DVPO (arXiv 2512.03847)
+    had .718.
     """
 
-    class Config(_Flip.Config):
+    class Config(FlipConfig):
         """Options of this noise model."""
 
-        accuracy: float = Field(0.718, ge=0.0, le=1.0, description="Share of scores that are right.")
+        accuracy: float = Field(ge=0.0, le=1.0, description="Probability that a score is observed as it is.")
 
     config: RewardModelBinary.Config
 
-    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
-        return self._mirror(reward, 1.0 - self.config.accuracy, prompt, trajectory, rng)
+    def rate(self, reward: float) -> float:
+        """1 - accuracy."""
+        return 1.0 - self.config.accuracy

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rollout.noise.structure import StructuredNoise
+from rollout.noise.base import RewardNoise
 from rollout.trajectory import Prompt, Trajectory
 
 
-class Missing(StructuredNoise):
-    """The score goes missing with probability ``prob``: for all, or only at or above, or only below a threshold.
+class Missing(RewardNoise):
+    """No score (None, never 0) with probability p; with a threshold, p depends on the score (missing not at random).
 
-    Range .05 to .5. A missing score is None, never a silent zero: its trajectory is left out of the update.
+    Studied for p from .05 to .5. A trajectory without a score is not trained on. Source: a standard model (MCAR, and
+    MNAR with a threshold), no paper's own.
     """
 
-    class Config(StructuredNoise.Config):
+    class Config(RewardNoise.Config):
         """Options of this noise model."""
 
-        prob: float = Field(ge=0.0, le=1.0, description="Probability that a score goes missing.")
-        applies_to: Literal["all", "high", "low"] = Field(
-            "all", description="'all': missing completely at random; 'high'/'low': only scores at or above/below threshold."
+        p: float = Field(
+            ge=0.0, le=1.0, description="Probability that a score is missing (with a threshold: one up to it)."
         )
-        threshold: float = Field(0.5, description="What separates high from low scores.")
+        threshold: float | None = Field(
+            None, description="Scores above it, in score units, go missing with 'p_above' instead of 'p'."
+        )
+        p_above: float | None = Field(
+            None, ge=0.0, le=1.0, description="Probability that a score above 'threshold' is missing."
+        )
+
+        @model_validator(mode="after")
+        def _both_or_neither(self) -> Missing.Config:
+            if (self.threshold is None) != (self.p_above is None):
+                raise ValueError("'threshold' and 'p_above' belong together: give both, or neither")
+            return self
 
     config: Missing.Config
 
+    def rate(self, reward: float) -> float:
+        """Probability that the score ``reward`` is missing."""
+        config = self.config
+        if config.threshold is not None and config.p_above is not None and reward > config.threshold:
+            return config.p_above
+        return config.p
+
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float | None:
-        side = "high" if reward >= self.config.threshold else "low"
-        if self.config.applies_to not in ("all", side):
-            return reward
-        return None if self.shared(prompt, trajectory, rng).random() < self.config.prob else reward
+        """The score, or None."""
+        return None if rng.random() < self.rate(reward) else reward

@@ -118,7 +118,7 @@ class Chain(Task):
             0.5, ge=0.0, le=1.0, description="Share of warm-start demonstrations in the out-of-domain formats."
         )
         short_demonstrations_frac: float = Field(
-            0.4, ge=0.0, le=1.0, description="Share of warm-start demonstrations with fewer terms; they teach the facts."
+            0.5, ge=0.0, le=1.0, description="Share of warm-start demonstrations with fewer terms: facts first."
         )
 
         @model_validator(mode="after")
@@ -228,4 +228,3 @@ def solve(question: Question) -> list[int]:
     for operator, digit in question.steps:
         values.append(apply(operator, values[-1], digit))
     return values[1:]
-

@@ -43,7 +43,7 @@ def oracle(model: Path, ids: torch.Tensor, temperature: float) -> tuple[torch.Te
 def test_policy_equals_plain_transformers_row_by_row(tiny_model: Path, temperature: float) -> None:
     ids, mask = ragged()
     policy = load_policy(ModelConfig(path=str(tiny_model)), seed=0)
-    found = policy(ids, mask, temperature, with_entropy=True)
+    found = policy(ids, mask, temperature, entropy="grad")
     for row, length in enumerate(LENGTHS):
         logprobs, entropy = oracle(tiny_model, ids[row : row + 1, :length], temperature)
         keep = mask[row, 1:length]
@@ -77,11 +77,22 @@ def test_gradients_equal_those_of_plain_logits(tiny_model: Path) -> None:
     plain.head = None  # through the model's own logits
     weights = torch.randn(ids.shape, generator=torch.Generator().manual_seed(1))
     for model in (policy, plain):
-        found = model(ids, mask, 0.8, with_entropy=True)
+        found = model(ids, mask, 0.8, entropy="grad")
         (found["logprobs"] * weights + 0.1 * found["entropy"]).sum().backward()
     for (name, a), (_, b) in zip(policy.lm.named_parameters(), plain.lm.named_parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_entropy_without_its_gradient(tiny_model: Path) -> None:
+    ids, mask = ragged()
+    policy = load_policy(ModelConfig(path=str(tiny_model)), seed=0)
+    found = {mode: policy(ids, mask, 1.0, entropy=mode) for mode in ("none", "value", "grad")}
+    assert not found["none"]["entropy"].any()
+    assert torch.equal(found["value"]["entropy"], found["grad"]["entropy"])
+    # an output that requires a gradient which nobody uses would upset the order of communication under ZeRO-3
+    assert [found[mode]["entropy"].requires_grad for mode in found] == [False, False, True]
+    assert all(found[mode]["logprobs"].requires_grad for mode in found)
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_model: Path) -> None:
