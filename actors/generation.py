@@ -14,7 +14,6 @@ from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
 from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, SampleRequest
 
-
 MAX_TOLD_ERRORS = 3
 """Failed scores told one by one between two steps; all are counted."""
 

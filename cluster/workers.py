@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.config import RunConfig
-from cluster.placement import plan, reserve
+from cluster.placement import Bundle, Plan, plan, reserve
 
 
 @dataclass(slots=True)
@@ -49,9 +49,7 @@ def uses_nccl(config: RunConfig) -> bool:
     return config.rollout.weight_sync == "nccl" or (config.rollout.weight_sync == "auto" and both_on_gpu)
 
 
-def create_workers(
-    config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True
-) -> Workers:
+def create_workers(config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True) -> Workers:
     """Create all actors; nothing heavy is loaded yet.
 
     Args:
@@ -62,56 +60,70 @@ def create_workers(
         UserError: the cluster is too small.
         TimeoutError: its resources did not become free in time.
     """
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
+    placement = reserve(demand, config.cluster.start_timeout_s)
+    return Workers(
+        _learners(demand, placement),
+        _rollouts(config, demand, placement, policy_path, tokenizer_path),
+        _rewards(config),
+        placement,
+    )
 
+
+def _learners(demand: Plan, placement: Any) -> list[Any]:
     from actors.learner_worker import LearnerWorker
-    from actors.reward_service import RewardService
+
+    return [
+        _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle)).remote()
+        for rank, bundle in enumerate(demand.learner_bundles)
+    ]
+
+
+def _rollouts(config: RunConfig, demand: Plan, placement: Any, policy_path: str, tokenizer_path: str) -> list[Any]:
     from actors.rollout_worker import RolloutWorker
     from rollout.vllm_engine import engine_environment
 
-    demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
-    placement = reserve(demand, config.cluster.start_timeout_s)
-
-    def placed(
-        cls: type, bundle_index: int, bundle: dict[str, float], environment: dict[str, str], **options: Any
-    ) -> Any:
-        return ray.remote(cls).options(
-            num_cpus=bundle["CPU"],
-            num_gpus=bundle.get("GPU", 0.0),
-            scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=bundle_index),
-            runtime_env={"env_vars": environment},
-            **options,
-        )
-
-    learners = [
-        placed(LearnerWorker, rank, bundle, learner_environment("GPU" in bundle)).remote()
-        for rank, bundle in enumerate(demand.learner_bundles)
-    ]
-    rollouts = [
-        placed(
-            RolloutWorker,
-            len(learners) + index,
-            bundle,
-            engine_environment("GPU" in bundle),
-            max_concurrency=2 * config.rollout.max_concurrent_requests,
-        ).remote(
+    first, concurrency = len(demand.learner_bundles), 2 * config.rollout.max_concurrent_requests
+    handles = []
+    for index, bundle in enumerate(demand.rollout_bundles):
+        on_gpu = "GPU" in bundle
+        environment = engine_environment(on_gpu)
+        actor = _placed(RolloutWorker, placement, first + index, bundle, environment, max_concurrency=concurrency)
+        handle = actor.remote(
             name=f"rollout-{index}",
             model_path=policy_path,
             tokenizer_path=tokenizer_path,
             config=config.rollout,
             run_seed=config.seed,
-            on_gpu="GPU" in bundle,
+            on_gpu=on_gpu,
             trust_remote_code=config.model.trust_remote_code,
             transfer_backend="nccl" if uses_nccl(config) else None,
         )
-        for index, bundle in enumerate(demand.rollout_bundles)
-    ]
-    reward_options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
-    rewards = [
-        ray.remote(RewardService).options(**reward_options).remote(
-            config.reward, config.seed, config.training.samples_per_prompt
-        )
-        for _ in range(config.reward.num_workers)
-    ]
-    return Workers(learners, rollouts, rewards, placement)
+        handles.append(handle)
+    return handles
+
+
+def _rewards(config: RunConfig) -> list[Any]:
+    import ray
+
+    from actors.reward_service import RewardService
+
+    actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+    arguments = (config.reward, config.seed, config.training.samples_per_prompt)
+    return [actor.remote(*arguments) for _ in range(config.reward.num_workers)]
+
+
+def _placed(
+    cls: type, placement: Any, bundle_index: int, bundle: Bundle, environment: dict[str, str], **options: Any
+) -> Any:
+    """``cls`` as an actor class that lives in one bundle of the placement group."""
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return ray.remote(cls).options(
+        num_cpus=bundle["CPU"],
+        num_gpus=bundle.get("GPU", 0.0),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=bundle_index),
+        runtime_env={"env_vars": environment},
+        **options,
+    )

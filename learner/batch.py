@@ -101,11 +101,11 @@ def collate(
         The batch, padded to the longest of the chosen rows (at least 2 tokens).
 
     Raises:
-        ValueError: a trajectory cannot be trained on (see :func:`check_trainable`).
+        ValueError: one of ``samples`` cannot be trained on (see :func:`check_trainable`).
     """
-    chosen = [samples[i] for i in (range(len(samples)) if rows is None else rows)]
-    for sample in chosen:
+    for sample in samples:  # all of them, so that every rank comes to the same conclusion
         check_trainable(sample)
+    chosen = [samples[i] for i in (range(len(samples)) if rows is None else rows)]
     numbers: dict[str, int] = {}
     for sample in samples:
         numbers.setdefault(sample.group_id, len(numbers))

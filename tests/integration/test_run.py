@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 

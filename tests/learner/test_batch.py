@@ -79,7 +79,7 @@ def test_no_rows_is_a_batch_of_nothing() -> None:
 )
 def test_untrainable_trajectories_are_refused_by_name(changes: dict, reward: float, message: str) -> None:
     with pytest.raises(ValueError, match=rf"trajectory q#0 cannot be trained on.*{message}"):
-        collate([scored(1, 2, 0.0), scored(1, 2, reward, "q", **changes)])
+        collate([scored(1, 2, 0.0), scored(1, 2, reward, "q", **changes)], [0])  # also on ranks that do not hold it
 
 
 def test_the_batch_has_no_room_for_a_clean_score() -> None:

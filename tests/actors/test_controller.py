@@ -1,0 +1,222 @@
+"""The loop on fakes: order of versions, data that reach the learner, resuming, stopping, failing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.activity import ActivityClock
+from actors.config import TrainingConfig
+from actors.controller import Controller
+from actors.generation import Generation, TooManyRewardErrors
+from actors.group_buffer import Group, GroupBuffer
+from actors.journal import Journal
+from actors.trajectory_log import TrajectoryLog
+from actors.weight_sync import SyncReport
+from rollout.prompt_source import PromptSource
+from rollout.trajectory import (
+    FinishReason,
+    Prompt,
+    RewardOutcome,
+    RewardRecord,
+    SampleRequest,
+    Trajectory,
+    TrajectorySummary,
+)
+
+
+class FakePool:
+    """Engines that answer in an order of their own and know which weights they hold."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.requests: list[str] = []
+
+    async def sample(self, request: SampleRequest) -> tuple[TrajectorySummary, Any]:
+        version = self.version
+        self.requests.append(request.trajectory_id)
+        for _ in range(1 + hash(request.trajectory_id) % 7):
+            await asyncio.sleep(0)
+        trajectory = trajectory_of(request, version)
+        future: asyncio.Future[Trajectory] = asyncio.get_running_loop().create_future()
+        future.set_result(trajectory)
+        return TrajectorySummary.of(trajectory), future
+
+    async def answer(self, request: SampleRequest) -> Trajectory:
+        return trajectory_of(request, self.version)
+
+    async def every(self, method: str, *arguments: Any) -> list[Any]:
+        assert method == "stats"
+        names = ("generated_tokens", "prompt_tokens", "preemptions", "running", "waiting", "kv_cache_usage")
+        return [dict.fromkeys(names, 0.0)]
+
+
+def trajectory_of(request: SampleRequest, version: int) -> Trajectory:
+    ids, mask = (*request.prompt.token_ids, 7, 8), (False, False, True, True)
+    logprobs = (0.0, 0.0, -1.0, -1.0)
+    name = request.prompt.prompt_id
+    return Trajectory(name, request.sample_index, ids, mask, logprobs, "x", FinishReason.STOP, version, version)
+
+
+class FakeRewards:
+    """Scores 1; fails on the prompts it is told to."""
+
+    def __init__(self, failing: Sequence[str] = ()) -> None:
+        self.failing = failing
+
+    async def score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
+        index = (await trajectory).sample_index
+        if prompt.prompt_id in self.failing:
+            return RewardRecord(prompt.prompt_id, index, None, None, False, {}, RewardOutcome.ERROR, "boom")
+        return RewardRecord(prompt.prompt_id, index, 1.0, 1.0, False, {}, RewardOutcome.SCORED)
+
+    async def clean_score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
+        return RewardRecord(prompt.prompt_id, 0, 0.5, 0.5, False, {}, RewardOutcome.SCORED)
+
+
+class FakeLearner:
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Group]] = []
+        self.saved: list[tuple[int, dict[str, Any]]] = []
+
+    async def update(self, groups: Sequence[Group], step: int) -> dict[str, float]:
+        assert step == len(self.batches) + self.first
+        self.batches.append(list(groups))
+        await asyncio.sleep(0)
+        return {"policy/loss": 0.0}
+
+    first = 0
+
+    async def save(self, step: int, controller_state: dict[str, Any]) -> str:
+        self.saved.append((step, controller_state))
+        return f"step-{step}"
+
+
+class FakeSync:
+    """Puts the version into the engines."""
+
+    def __init__(self, pool: FakePool) -> None:
+        self.pool = pool
+
+    async def publish(self, version: int) -> SyncReport:
+        self.pool.version = version
+        return SyncReport(version, 0.0, 0.0)
+
+
+class ListSink:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.closed = False
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.rows.append((step, dict(metrics)))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Run:
+    """A controller with its fakes."""
+
+    def __init__(self, tmp_path: Path, rewards: FakeRewards | None = None, state: Any = None, step: int = 0, **options: Any) -> None:
+        settings = {"num_steps": 4, "prompts_per_step": 3, "samples_per_prompt": 2, "num_eval_prompts": 2, **options}
+        config = TrainingConfig(**settings)
+        prompts = [Prompt(f"p{i}", (), (1, 2), "r", "t") for i in range(5)]
+        self.pool, self.learner, self.sink = FakePool(), FakeLearner(), ListSink()
+        self.learner.first = step
+        rewards = rewards or FakeRewards()
+        buffer = GroupBuffer(config.prompts_per_step, config.max_staleness, config.num_steps, step)
+        clock, journal = ActivityClock(), Journal()
+        parts: Any = (buffer, self.pool, rewards, clock, journal)
+        generation = Generation(PromptSource(prompts, 0), config.samples_per_prompt, 5.0, *parts, state)
+        loop: Any = (self.pool, rewards, self.learner, FakeSync(self.pool))
+        self.controller = Controller(
+            config,
+            10.0,
+            generation,
+            buffer,
+            clock,
+            *loop,
+            {"test": prompts[:2]},
+            [self.sink],
+            TrajectoryLog(tmp_path / "trajectories", 2),
+            journal,
+            state,
+        )
+
+    @property
+    def trained(self) -> list[str]:
+        """Ids of all trajectories trained on, in order."""
+        return [s.summary.trajectory_id for batch in self.learner.batches for g in batch for s in g.samples]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+async def test_every_trajectory_is_trained_on_once_and_within_the_bound(tmp_path: Path, max_staleness: int) -> None:
+    run = Run(tmp_path, max_staleness=max_staleness)
+    assert await run.controller.run() == "step-4"
+    assert len(run.trained) == len(set(run.trained)) == 4 * 3 * 2
+    assert sorted(run.trained) == sorted(run.pool.requests)
+    for version, batch in enumerate(run.learner.batches):
+        ages = [version - s.summary.policy_version_min for g in batch for s in g.samples]
+        assert 0 <= min(ages) <= max(ages) <= max_staleness
+
+
+async def test_one_row_of_metrics_a_step_with_evaluations_in_it(tmp_path: Path) -> None:
+    run = Run(tmp_path, eval_every_steps=2, checkpoint_every_steps=3)
+    await run.controller.run()
+    assert [step for step, _ in run.sink.rows] == [0, 1, 2, 3, 4]
+    evaluated = [step for step, row in run.sink.rows if "eval/test/accuracy" in row]
+    assert evaluated == [0, 2, 4]
+    assert run.controller.initial_accuracy == run.controller.final_accuracy == {"test": 0.5}
+    assert [step for step, _ in run.learner.saved] == [3, 4]
+    assert run.sink.closed
+    assert len((tmp_path / "trajectories" / "step-4.jsonl").read_text().splitlines()) == 2
+    kinds = [(entry.kind, entry.step) for entry in await run.controller.journal.read(0, 0.0)]
+    assert kinds.count(("step", 3)) == 1
+
+
+async def test_resume_trains_on_what_the_first_run_did_not(tmp_path: Path) -> None:
+    first = Run(tmp_path, max_staleness=2, checkpoint_every_steps=2)
+    await first.controller.run()
+    step, state = first.learner.saved[0]
+    before = [s.summary.trajectory_id for b in first.learner.batches[:step] for g in b for s in g.samples]
+    second = Run(tmp_path, max_staleness=2, state=state, step=step)
+    await second.controller.run()
+    assert len(second.learner.batches) == 2
+    assert sorted(before + second.trained) == sorted(first.trained)
+    assert 0 not in [step for step, _ in second.sink.rows], "the starting accuracy is that of the first run"
+
+
+async def test_a_stop_ends_with_a_checkpoint_of_the_last_step(tmp_path: Path) -> None:
+    run = Run(tmp_path, num_steps=1000)
+    running = asyncio.create_task(run.controller.run())
+    while run.controller.step < 3:
+        await asyncio.sleep(0)
+    await run.controller.request_stop("SIGTERM")
+    path = await running
+    assert path == f"step-{run.controller.step}"
+    assert run.learner.saved[-1][0] == run.controller.step == len(run.learner.batches) < 1000
+    assert run.controller.final_accuracy == {}
+
+
+async def test_prompts_without_a_score_are_replaced_and_told(tmp_path: Path) -> None:
+    run = Run(tmp_path, FakeRewards(failing=["p1"]), num_steps=2)
+    await run.controller.run()
+    assert [len(batch) for batch in run.learner.batches] == [3, 3]
+    assert not [name for name in run.trained if name.startswith("p1#")]
+    told = [entry.text for entry in await run.controller.journal.read(0, 0.0) if entry.kind == "event"]
+    assert "reward failed on prompt p1, sample 0: boom" in told
+    assert sum(row.get("reward/num_errors", 0.0) for _, row in run.sink.rows) >= 2
+
+
+async def test_too_many_failures_end_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path, FakeRewards(failing=[f"p{i}" for i in range(5)]))
+    with pytest.raises(TooManyRewardErrors, match=r"failed on 6 trajectories.*allows 5.*boom"):
+        await run.controller.run()
+    assert run.learner.batches == []
