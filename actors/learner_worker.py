@@ -171,14 +171,15 @@ class LearnerWorker:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def shutdown(self) -> None:
-        """Free the engines and leave the group of ranks."""
-        if self._learner is not None:
-            import torch.distributed as dist
+        """Free the engines; :meth:`setup` may be called again.
 
+        The group of ranks stays until the process ends: DeepSpeed keeps its groups in module variables, and a second
+        process group in the same process is unknown to them.
+        """
+        if self._learner is not None:
             for engine in filter(None, (self._learner.policy, self._learner.critic)):
                 engine.close()
             self._learner = None
-            dist.destroy_process_group()
 
     @property
     def _ready(self) -> Learner:

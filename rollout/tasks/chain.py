@@ -41,7 +41,7 @@ class ImperfectionConfig(StrictModel):
     """How wrong the demonstrations are."""
 
     wrong_facts_frac: float = Field(
-        0.16, ge=0.0, le=1.0, description="Share of facts that are shown wrong more often than right."
+        0.2, ge=0.0, le=1.0, description="Share of facts that are shown wrong more often than right."
     )
     wrong_prob_low: float = Field(0.55, ge=0.0, le=1.0, description="Lowest share of wrong showings of such a fact.")
     wrong_prob_high: float = Field(0.7, ge=0.0, le=1.0, description="Highest share of wrong showings of such a fact.")

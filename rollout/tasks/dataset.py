@@ -1,232 +1,234 @@
-"""``dataset``: questions from JSONL or Parquet files.
+"""``dataset``: questions from JSONL or Parquet files; docs/data.md is the user's guide.
 
-A row has a ``prompt`` (text) or ``messages`` (a list of ``{"role": ..., "content": ...}``, the last one the user's),
-usually an ``answer``, and any further columns, which are kept as they are. A row's ``id``, where it has one, must be
-unique in its split; otherwise rows are numbered.
+All splits are read when the first one is asked for, so that everything that is wrong with the data is found at once.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import UserError, nearest
 from rollout.tasks.base import Example, Task
-from rollout.trajectory import Message
+from rollout.tasks.questions import BadRow, QuestionOptions, make_example
+from rollout.tasks.rows import Row, find_files, read_rows
 
-ROLES = ("system", "user", "assistant", "tool")
-FORMATS = (".jsonl", ".parquet")
-Row = tuple[str, Any]
-"""Where a row stands (``path:line`` or ``path, row n``) and what it is."""
+log = logging.getLogger(__name__)
+
+MAX_SHOWN = 5
+"""Problems that are spelled out in one message."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong with the data.
+
+    Attributes:
+        shown: the first problems, each with its place.
+        num_problems: all of them.
+        rejects: rows that are left out, as they are written to the file of rejects.
+        num_rows: rows that were read.
+    """
+
+    shown: list[str] = field(default_factory=list)
+    num_problems: int = 0
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    num_rows: int = 0
+
+    def add(self, problem: str) -> None:
+        """Note something that must be put right."""
+        self.num_problems += 1
+        if len(self.shown) < MAX_SHOWN:
+            self.shown.append(problem)
+
+    def raise_if_any(self) -> None:
+        """Raise one :class:`UserError` with the first problems and the number of all."""
+        if self.num_problems > len(self.shown):
+            self.shown.append(f"{self.num_problems} problems in the data; above are the first {MAX_SHOWN}")
+        if self.shown:
+            raise UserError("\n".join(self.shown))
 
 
 class Dataset(Task):
-    """Questions from files; see the module's text."""
+    """Questions from files; see the module's text. Ids are unique in a split."""
 
     name = "dataset"
 
-    class Config(StrictModel):
+    class Config(QuestionOptions):
         """Options of the task."""
 
-        train: tuple[str, ...] = Field(min_length=1, description="Training files, .jsonl or .parquet; one or a list.")
-        eval: dict[str, tuple[str, ...]] = Field(
-            min_length=1, description="Evaluation splits: name to file or list of files; in-domain first."
+        train: tuple[str, ...] = Field(
+            min_length=1, description="Training files, .jsonl or .parquet: paths or globs from the working folder."
         )
-        prompt_column: str = Field("prompt", min_length=1, description="Column with the question as text.")
-        messages_column: str = Field("messages", min_length=1, description="Column with the question as messages.")
-        answer_column: str = Field("answer", min_length=1, description="Column with the reference answer.")
-        id_column: str = Field("id", min_length=1, description="Column with the row's name, where rows have one.")
-        require_answer: bool = Field(True, description="A row without an answer is an error.")
-        system_prompt: str | None = Field(None, description="A system message to put before every 'prompt' row.")
+        eval: dict[str, tuple[str, ...]] = Field(
+            min_length=1, description="Evaluation splits, in-domain first: name to paths or globs."
+        )
+        on_bad_row: Literal["error", "reject"] = Field(
+            "error", description="'error': nothing starts. 'reject': bad rows are left out and written to 'rejects'."
+        )
+        rejects: str | None = Field(
+            None, min_length=1, description="JSONL file for rejected rows and reasons; replaced whenever data is read."
+        )
 
-        @field_validator("train", mode="before")
+        @field_validator("train", "eval", mode="before")
         @classmethod
         def _one_or_many(cls, value: Any) -> Any:
-            return (value,) if isinstance(value, str) else value
-
-        @field_validator("eval", mode="before")
-        @classmethod
-        def _each_one_or_many(cls, value: Any) -> Any:
-            if not isinstance(value, Mapping):
-                return value
-            return {name: (files,) if isinstance(files, str) else files for name, files in value.items()}
+            if isinstance(value, Mapping):
+                return {name: [files] if isinstance(files, str) else files for name, files in value.items()}
+            return [value] if isinstance(value, str) else value
 
         @field_validator("eval")
         @classmethod
-        def _names(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        def _splits(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
             for name, files in value.items():
-                if name == "train":
-                    raise ValueError("an evaluation split cannot be called 'train'")
+                if name == "train" or not re.fullmatch(r"\w[\w.-]*", name):
+                    raise ValueError(f"no name for a split: {name!r}; letters, digits, '_', '-' and '.', not 'train'")
                 if not files:
                     raise ValueError(f"split {name!r} has no files")
             return value
 
-    config: Dataset.Config
+        @model_validator(mode="after")
+        def _rejects(self) -> Dataset.Config:
+            if (self.on_bad_row == "reject") != (self.rejects is not None):
+                raise ValueError("'on_bad_row: reject' and 'rejects: FILE.jsonl' go together; give both or neither")
+            return self
 
-    def __init__(self, config: Dataset.Config) -> None:
-        super().__init__(config)
-        self._loaded: dict[str, list[Example]] = {}
+    config: Dataset.Config
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.config.eval)
 
     def examples(self, split: str) -> Sequence[Example]:
-        files = {"train": self.config.train, **self.config.eval}
-        if split not in files:
-            raise UserError(f"task 'dataset' has no split {split!r}; {nearest(split, files)}")
-        if split not in self._loaded:
-            self._loaded[split] = self._load(split, files[split])
-        return self._loaded[split]
+        if split not in ("train", *self.splits):
+            raise UserError(f"task 'dataset' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+        return self._by_split[split]
 
-    def _load(self, split: str, files: Sequence[str]) -> list[Example]:
-        found: list[Example] = []
-        places: dict[str, str] = {}
-        for path in map(Path, files):
-            before = len(found)
-            for place, row in read_rows(path):
-                example = self._example(place, row, f"{split}-{len(found):06d}")
-                if example.example_id in places:
-                    first = places[example.example_id]
-                    raise UserError(f"{place}: duplicate id {example.example_id!r}, first used at {first}")
-                places[example.example_id] = place
-                found.append(example)
-            if len(found) == before:
-                raise UserError(f"{path}: no rows")
+    @cached_property
+    def _by_split(self) -> dict[str, list[Example]]:
+        findings, options = Findings(), self.config
+        files = {"train": _files("data.task.train", options.train, options.rejects, findings)}
+        for split, patterns in options.eval.items():
+            files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, findings)
+        found = {split: self._load(split, keys, findings) for split, keys in files.items()}
+        findings.raise_if_any()
+        if options.rejects is not None:
+            write_rejects(Path(options.rejects).expanduser(), findings)
+        for split, examples in found.items():
+            self._warn_unanswered(split, examples)
         return found
 
-    def _example(self, place: str, row: Any, default_id: str) -> Example:
-        options = self.config
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: a row must be an object with named columns, not {_type_name(row)}")
-        messages = self._messages(place, row)
-        reference = _answer(place, row, options.answer_column, options.require_answer)
-        example_id = default_id
-        if row.get(options.id_column) is not None:
-            value = row[options.id_column]
-            if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-                raise UserError(f"{place}: column {options.id_column!r} must be text or an integer, {_shown(value)}")
-            example_id = str(value)
-        used = {options.prompt_column, options.messages_column, options.answer_column, options.id_column}
-        return Example(example_id, messages, reference, {name: row[name] for name in row if name not in used})
+    def _load(self, split: str, files: Mapping[Path, str], findings: Findings) -> list[Example]:
+        """The questions of a split. ``files``: each file with the key of the configuration that names it."""
+        labels = _labels(list(files))
+        examples: list[Example] = []
+        places: dict[str, str] = {}
+        for path, key in files.items():
+            num_rows, num_good, reason = 0, len(examples), ""
+            try:
+                for row in read_rows(path):
+                    num_rows += 1
+                    try:
+                        examples.append(self._example(row, f"{labels[path]}:{row.number}", places))
+                    except BadRow as problem:
+                        reason = f"{row.place}: {problem}"
+                        self._note(split, path, row, str(problem), findings)
+            except UserError as error:
+                findings.add(f"{key}: {error}")
+            else:
+                if num_rows == 0:
+                    findings.add(f"{key}: {path}: the file has no rows")
+                elif len(examples) == num_good and self.config.on_bad_row == "reject":
+                    findings.add(f"{key}: {path}: all {num_rows} rows are bad; the last is {reason}")
+            findings.num_rows += num_rows
+        return examples
 
-    def _messages(self, place: str, row: dict[str, Any]) -> tuple[Message, ...]:
-        prompt_column, messages_column = self.config.prompt_column, self.config.messages_column
-        prompt, messages = row.get(prompt_column), row.get(messages_column)
-        if prompt is None and messages is None:
-            raise UserError(
-                f"{place}: neither column {prompt_column!r} nor {messages_column!r}; {_columns(prompt_column, row)}"
+    def _example(self, row: Row, default_id: str, places: dict[str, str]) -> Example:
+        """The question in a row; ``places``, where each id of the split stands, is added to."""
+        if row.problem is not None:
+            raise BadRow(row.problem)
+        example = make_example(row.value, self.config, default_id)
+        first = places.setdefault(example.example_id, row.place)
+        if first != row.place:
+            raise BadRow(f"id {example.example_id!r} is taken by {first}; ids must be unique in a split")
+        return example
+
+    def _note(self, split: str, path: Path, row: Row, reason: str, findings: Findings) -> None:
+        if self.config.on_bad_row == "error":
+            findings.add(f"{row.place}: {reason}")
+            return
+        record = {"split": split, "file": str(path), "number": row.number, "reason": reason, "row": row.value}
+        findings.rejects.append(record)
+
+    def _warn_unanswered(self, split: str, examples: Sequence[Example]) -> None:
+        lacking = [example.example_id for example in examples if example.reference is None]
+        if lacking and self.config.answer_column is not None:
+            log.warning(
+                "split %r: %d of %d questions have no %r, the first is %s; rewards that compare with it fail on them",
+                *(split, len(lacking), len(examples), self.config.answer_column, lacking[0]),
             )
-        if prompt is not None and messages is not None:
-            raise UserError(f"{place}: both columns {prompt_column!r} and {messages_column!r}; give one of them")
-        if messages is not None:
-            return _checked_messages(f"{place}: column {messages_column!r}", messages)
-        if not isinstance(prompt, str):
-            raise UserError(f"{place}: column {prompt_column!r} must be text, {_shown(prompt)}")
-        if not prompt.strip():
-            raise UserError(f"{place}: column {prompt_column!r} is empty")
-        system = self.config.system_prompt
-        user: Message = {"role": "user", "content": prompt}
-        return (user,) if system is None else ({"role": "system", "content": system}, user)
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSONL or Parquet file, each with its place; blank lines of JSONL are skipped.
+def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: Findings) -> dict[Path, str]:
+    """The files that the patterns name, each with the key of its pattern."""
+    found: dict[Path, str] = {}
+    for index, pattern in enumerate(patterns):
+        known = {path.resolve() for path in found}
+        try:
+            paths = find_files(pattern)
+        except UserError as error:
+            findings.add(f"{key}.{index}: {error}")
+            continue
+        if rejects is not None and _would_read(pattern, paths, Path(rejects).expanduser()):
+            findings.add(f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})")
+        for path in paths:
+            if path.resolve() in known:
+                findings.add(f"{key}.{index}: {path}: the file is named twice in this split")
+            else:
+                found[path] = f"{key}.{index}"
+    return found
+
+
+def _would_read(pattern: str, paths: Sequence[Path], rejects: Path) -> bool:
+    """Whether the file of rejects is, or would be once it is written, one of the data files."""
+    is_read = rejects.resolve() in [path.resolve() for path in paths]
+    return is_read or rejects.absolute().match(str(Path(pattern).expanduser().absolute()))
+
+
+def _labels(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each file the shortest end of its path, from the name on, that no other file of the split shares."""
+    labels = {}
+    for path in paths:
+        others = [other.absolute().parts for other in paths if other != path]
+        parts = path.absolute().parts
+        lengths = range(1, len(parts) + 1)
+        length = next(n for n in lengths if all(other[-n:] != parts[-n:] for other in others))
+        labels[path] = "/".join(parts[-length:])
+    return labels
+
+
+def write_rejects(path: Path, findings: Findings) -> None:
+    """Replace the file of rejects as a whole, because several processes may write the same one.
 
     Raises:
-        UserError: no such file (the nearest name is given), an unknown format, bad UTF-8 or JSON, or a broken Parquet
-            file.
+        UserError: it cannot be written.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}{_near(path)}")
-    if path.suffix not in FORMATS:
-        raise UserError(f"{path}: unknown format {path.suffix!r}; valid: {', '.join(FORMATS)}")
-    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                bad = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
-                raise UserError(f"{place}: not UTF-8: {bad}") from error
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-                raise UserError(f"{place}: not JSON: {what}") from error
-            yield place, row
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
+    lines = [json.dumps(record, default=str) + "\n" for record in findings.rejects]
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        rows = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    return ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _near(path: Path) -> str:
-    """A hint at what else stands in the folder."""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"; the folder {folder} does not exist either"
-    names = [entry.name for entry in folder.iterdir() if entry.suffix in FORMATS]
-    return f" in {folder}; {nearest(path.name, names)}" if names else f"; {folder} has no .jsonl or .parquet files"
-
-
-def _checked_messages(place: str, messages: Any) -> tuple[Message, ...]:
-    if not isinstance(messages, list) or not messages:
-        raise UserError(f"{place} must be a list of messages, {_shown(messages)}")
-    for index, message in enumerate(messages):
-        where = f"{place}, message {index + 1}"
-        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-            raise UserError(f"{where}: must be an object with 'role' and 'content', {_shown(message)}")
-        if message["role"] not in ROLES:
-            raise UserError(f"{where}: unknown role {message['role']!r}; {nearest(str(message['role']), list(ROLES))}")
-        if not isinstance(message["content"], str):
-            raise UserError(f"{where}: 'content' must be text, {_shown(message['content'])}")
-    if messages[-1]["role"] not in ("user", "tool"):
-        raise UserError(f"{place}: the last message must be the user's, not the {messages[-1]['role']}'s")
-    return tuple({"role": message["role"], "content": message["content"]} for message in messages)
-
-
-def _answer(place: str, row: dict[str, Any], column: str, required: bool) -> str | None:
-    value = row.get(column)
-    if value is None:
-        if required:
-            raise UserError(f"{place}: no column {column!r}; {_columns(column, row)} (or set require_answer: false)")
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{place}: column {column!r} must be text or a number, {_shown(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{place}: column {column!r} must be finite, {_shown(value)}")
-    return str(value)
-
-
-def _columns(wanted: str, row: dict[str, Any]) -> str:
-    filled = [name for name in row if row[name] is not None]
-    return nearest(wanted, filled).replace("valid:", "the row has:") if filled else "the row is empty"
-
-
-def _type_name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"not {_type_name(value)}: {text if len(text) <= 60 else text[:57] + '...'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"data.task.rejects: cannot write {path}: {error.strerror or error}") from error
+    if lines:
+        log.warning("%d of %d rows of the data are rejected; see %s", len(lines), findings.num_rows, path)

@@ -102,7 +102,7 @@ WriteConfig = Callable[..., Path]
 
 @pytest.fixture
 def write_config(tmp_path: Path, tiny_model: Path) -> WriteConfig:
-    """Write a configuration that runs in seconds once it has started; keyword arguments replace whole sections."""
+    """Write a configuration that runs in seconds once it has started; keyword arguments change sections."""
 
     def write(name: str = "run", **sections: Any) -> Path:
         config: dict[str, Any] = {
@@ -130,7 +130,7 @@ def write_config(tmp_path: Path, tiny_model: Path) -> WriteConfig:
             "logging": {"progress": "plain"},
         }
         for section, values in sections.items():
-            merged = isinstance(values, dict) and isinstance(config.get(section), dict)
+            merged = section != "algorithm" and isinstance(values, dict) and isinstance(config.get(section), dict)
             config[section] = {**config[section], **values} if merged else values
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))

@@ -65,7 +65,7 @@ class TorchEngine:
         folder.mkdir(parents=True)
         torch.save({"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
 
-    def load_state(self, folder: Path) -> None:
+    def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
         state = torch.load(folder / "state.pt", weights_only=True)
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])

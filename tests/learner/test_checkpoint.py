@@ -189,8 +189,8 @@ def test_what_does_not_fit_is_refused_with_a_way_out(
     with pytest.raises(CheckpointError, match=r"shape .*'num_heads': 2.*the configured one .*'num_heads': 1"):
         load_checkpoint(make_learner("ppo"), folder)
     manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"num_ranks": 4}))
-    with pytest.raises(CheckpointError, match=r"saved by 4 rank\(s\) .* set learner\.num_workers: 4"):
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"zero_stage": 3}))
+    with pytest.raises(CheckpointError, match=r"saved with ZeRO stage 3 .* set learner\.zero_stage: 3 \(now 2\)"):
         load_checkpoint(make_learner("dvpo", DVPO), folder)
     (folder / "policy" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"incomplete, policy/config\.json is missing"):

@@ -1,0 +1,157 @@
+"""Rows of JSONL and Parquet files, each with its place, so that a mistake in one can be shown to the user."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rollout.component import UserError
+
+ENDINGS = (".jsonl", ".parquet")
+BATCH_ROWS = 1024
+"""Rows of a Parquet file that are turned into Python objects at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file.
+
+    Attributes:
+        place: ``path:line`` (JSONL) or ``path, row N`` (Parquet), for messages.
+        number: line or row, from 1.
+        value: what stands there; the bare text (or None) if it cannot be read.
+        problem: why it cannot be read, or None.
+    """
+
+    place: str
+    number: int
+    value: Any
+    problem: str | None = None
+
+
+def find_files(pattern: str) -> list[Path]:
+    """The files that a path or glob (``*``, ``?``, ``[...]``, ``**``) names, sorted.
+
+    Raises:
+        UserError: no such file (similar names are given), a folder, or an unsupported ending.
+    """
+    path = Path(pattern).expanduser()
+    if path.exists() or not glob.has_magic(pattern):
+        if not path.is_file():
+            raise UserError(_missing(path))
+        found = [path]
+    else:
+        found = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file())
+        if not found:
+            raise UserError(f"no file matches {pattern!r} in the folder {str(Path.cwd())!r}")
+    for file in found:
+        if file.suffix.lower() not in ENDINGS:
+            raise UserError(f"{file}: unsupported ending {file.suffix!r}; valid: {', '.join(ENDINGS)}")
+    return found
+
+
+def hint(name: str, found: Iterable[str], label: str) -> str:
+    """The nearest of the names that were found, and the first few of them: ``did you mean 'a'? LABEL: a, b``."""
+    names = sorted(found)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    nearest = f"did you mean {close[0]!r}? " if close else ""
+    return f"{nearest}{label}: {', '.join(names[:8]) or 'none'}{more}"
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{path}: is a folder; give its files, for example {str(path / '*.jsonl')!r}"
+    if not path.parent.is_dir():
+        return f"{path}: no such file (nor is there a folder {str(path.parent)!r} in {str(Path.cwd())!r})"
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in ENDINGS]
+    return f"{path}: no such file; {hint(path.name, names, 'data files there')}"
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file in their order. Blank lines of JSONL are no rows.
+
+    A row that cannot be read has a ``problem``; it does not raise.
+
+    Raises:
+        UserError: the file as a whole cannot be read.
+    """
+    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_jsonl(path)
+    try:
+        yield from rows
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{path}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the line"
+                yield Row(place, number, line.decode("utf-8", "backslashreplace").rstrip("\r\n"), problem)
+                continue
+            if not text.strip():
+                continue
+            try:
+                yield Row(place, number, json.loads(text, object_pairs_hook=_without_repeats))
+            except (ValueError, RecursionError) as error:
+                what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+                problem = f"not valid JSON: {what}; every line must be one JSON object"
+                yield Row(place, number, text.rstrip("\r\n"), problem)
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ``json`` itself would let the last of several equal keys win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")  # untyped, and heavy
+    except ImportError as error:
+        raise UserError(
+            f"{path}: reading Parquet needs the package pyarrow, which cannot be imported: {error}"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise UserError(f"{path}: column {repeated[0]!r} is there twice")
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                yield from _python_rows(batch, path, number + 1)
+                number += batch.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        where = f" after row {number}" if number else ""
+        raise UserError(f"{path}: not a readable Parquet file{where}: {reason}") from error
+
+
+def _python_rows(batch: Any, path: Path, first: int) -> Iterator[Row]:
+    """Rows of a batch; if they cannot be converted all at once, one by one, to find those that cannot."""
+    try:
+        for number, value in enumerate(batch.to_pylist(), start=first):
+            yield Row(f"{path}, row {number}", number, value)
+    except (ValueError, OverflowError):  # bad UTF-8, a date beyond Python's: raised before the first row is out
+        for number, index in enumerate(range(batch.num_rows), start=first):
+            place = f"{path}, row {number}"
+            try:
+                yield Row(place, number, batch.slice(index, 1).to_pylist()[0])
+            except UnicodeDecodeError as error:
+                yield Row(place, number, None, f"text that is not UTF-8: {error.reason}")
+            except (ValueError, OverflowError) as error:
+                yield Row(place, number, None, f"a value that Python cannot hold: {error}")
