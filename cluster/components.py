@@ -87,6 +87,9 @@ def resolve(config: RunConfig) -> RunConfig:
     options = algorithm.config.model_dump(mode="json")
     corrections = map(_spelled_out, algorithm.config.reward_correction, algorithm.corrections)
     options["reward_correction"] = [correction.model_dump(mode="json") for correction in corrections]
+    if algorithm.objective is not None:
+        spec = ComponentSpec.model_validate(options["policy_objective"])
+        options["policy_objective"] = _spelled_out(spec, algorithm.objective).model_dump(mode="json")
     noise = tuple(map(_spelled_out, config.reward.noise, parts.noise))
     rewards = tuple(map(_spelled_out, config.reward.functions, parts.rewards))
     return config.model_copy(

@@ -23,6 +23,7 @@ CUSTOM_TYPE = r"^[\w.]+:\w+$"
 def build_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of :class:`cluster.config.RunConfig`."""
     from learner.algorithms.corrections import CORRECTIONS
+    from learner.algorithms.objectives import OBJECTIVES
     from rollout.noise import NOISES
     from rollout.rewards import REWARDS
     from rollout.tasks import TASKS
@@ -35,6 +36,7 @@ def build_schema() -> dict[str, Any]:
     definitions["Reward"] = _component("reward", REWARDS, definitions)
     definitions["RewardNoise"] = _component("noise model", NOISES, definitions)
     definitions["RewardCorrection"] = _component("reward correction", CORRECTIONS, definitions)
+    definitions["PolicyObjective"] = _component("policy objective", OBJECTIVES, definitions)
     definitions["Algorithm"] = _algorithm(definitions)
     definitions["DataConfig"]["properties"]["task"] = _reference("Task", definitions["DataConfig"], "task")
     reward = definitions["RewardConfig"]["properties"]
@@ -84,11 +86,15 @@ def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _algorithm_options(name: str, path: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Options of an algorithm; its reward corrections, components themselves, may also be given by name alone."""
+    """Options of an algorithm; those that are components themselves may also be given by name alone."""
     options = _hoisted(import_object(path, name).Config, f"{name}.", definitions)
     kept = {k: v for k, v in options["properties"]["reward_correction"].items() if k in ("description", "default")}
     one = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardCorrection"}]}
     options["properties"]["reward_correction"] = {"anyOf": [*one["anyOf"], {"type": "array", "items": one}], **kept}
+    if "policy_objective" in options["properties"]:
+        kept = {k: v for k, v in options["properties"]["policy_objective"].items() if k in ("description", "default")}
+        variants = [{"type": "null"}, {"type": "string"}, {"$ref": "#/$defs/PolicyObjective"}]
+        options["properties"]["policy_objective"] = {"anyOf": variants, **kept}
     return options
 
 

@@ -29,7 +29,9 @@ from transformers import AutoTokenizer
 
 from learner.config import ModelConfig
 from learner.manifest import CheckpointError, Skipped, begin, checkpoint_step, commit, find_newest_complete, verify
+from learner.models.bottleneck import BottleneckHeads
 from learner.models.critic import CriticModel
+from learner.models.flow import FlowHeads
 from learner.models.policy import PolicyModel
 from learner.update import Learner
 
@@ -64,48 +66,58 @@ def save_checkpoint(learner: Learner, final: Path, model: ModelConfig, extra: di
         (state / "learner.json").write_text(json.dumps({"counters": learner.state_dict(), "extra": extra}) + "\n")
     world.barrier()
     if world.rank == 0:
-        commit(partial, final, {"step": checkpoint_step(final), **_layout(learner)})
+        stage = learner.settings.config.zero_stage
+        commit(partial, final, {"step": checkpoint_step(final), "num_ranks": world.size, "zero_stage": stage})
     world.barrier()
 
 
 def load_checkpoint(learner: Learner, folder: Path) -> dict[str, Any]:
     """Restore everything :func:`save_checkpoint` wrote and return its ``extra``. Called by every rank.
 
+    With as many ranks as wrote it, training goes on bit by bit as it would have. With another number weights, optimiser
+    and scales are the same, but sums are rounded differently and random streams start anew.
+
     Raises:
-        CheckpointError: the folder is incomplete or damaged, or was written by another number of ranks, ZeRO stage or
-            with another kind of critic.
+        CheckpointError: the folder is incomplete or damaged, or was written with another ZeRO stage or kind of critic.
     """
     world = learner.world
-    problem = world.gather_objects(_problem(learner, folder) if world.rank == 0 else "")[0]
+    problem, num_ranks = world.gather_objects(_examine(learner, folder) if world.rank == 0 else None)[0]
     if problem:
         raise CheckpointError(problem)
-    state = folder / "state"
-    learner.policy.load_state(state / "policy")
+    state, scratch = folder / "state", folder.parent / f".{folder.name}.resharded"
+    learner.policy.load_state(state / "policy", num_ranks, scratch / "policy")
     if learner.critic is not None:
-        learner.critic.load_state(state / "critic")
-    saved = torch.load(state / f"rank-{world.rank}.pt", weights_only=True)
+        learner.critic.load_state(state / "critic", num_ranks, scratch / "critic")
+    same = num_ranks == world.size
+    saved = torch.load(state / f"rank-{world.rank if same else 0}.pt", weights_only=True)
     learner.algorithm.load_state_dict(saved["algorithm"])
-    set_random_state(saved["random"])
+    if same:
+        set_random_state(saved["random"])
     record: dict[str, Any] = json.loads((state / "learner.json").read_text())
     learner.load_state_dict(record["counters"])
+    world.barrier()
+    if world.rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
     extra: dict[str, Any] = record["extra"]
     return extra
 
 
-def _problem(learner: Learner, folder: Path) -> str:
-    """Why the checkpoint cannot be loaded into this learner; empty if it can."""
+def _examine(learner: Learner, folder: Path) -> tuple[str, int]:
+    """Why the checkpoint cannot be loaded into this learner (empty if it can), and how many ranks wrote it."""
     try:
         manifest = verify(folder)
     except CheckpointError as error:
-        return str(error)
-    ours = _layout(learner)
-    theirs = {key: manifest[key] for key in ours}
-    if theirs != ours:
-        ranks, stage = theirs["num_ranks"], theirs["zero_stage"]
+        return str(error), 0
+    return _misfit(learner, folder, manifest["zero_stage"]), int(manifest["num_ranks"])
+
+
+def _misfit(learner: Learner, folder: Path, stage: int) -> str:
+    """Which option does not fit the checkpoint; empty if all do."""
+    ours = learner.settings.config.zero_stage
+    if stage != ours:
         return (
-            f"{folder}: the optimiser state was saved by {ranks} rank(s) with ZeRO stage {stage} and can only be "
-            f"resumed so; set learner.num_workers: {ranks} and learner.zero_stage: {stage} (now {ours['num_ranks']} "
-            f"and {ours['zero_stage']}), or start a new run with model.path: {folder / 'policy'}"
+            f"{folder}: the optimiser state was saved with ZeRO stage {stage} and can only be resumed so; set "
+            f"learner.zero_stage: {stage} (now {ours}), or start a new run with model.path: {folder / 'policy'}"
         )
     if (learner.critic is not None) != (folder / "critic").is_dir():
         has = "has a" if learner.critic is None else "has no"
@@ -115,11 +127,6 @@ def _problem(learner: Learner, folder: Path) -> str:
         if saved != mine:
             return f"{folder}: its critic has the shape {saved}, the configured one {mine}"
     return ""
-
-
-def _layout(learner: Learner) -> dict[str, int]:
-    """What the DeepSpeed files depend on."""
-    return {"num_ranks": learner.world.size, "zero_stage": learner.settings.config.zero_stage}
 
 
 def policy_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
@@ -164,12 +171,15 @@ def critic_shape(critic: nn.Module) -> dict[str, Any]:
     """What a critic must agree in to take over another's weights."""
     assert isinstance(critic, CriticModel)
     config = critic.heads.config
-    return {
+    shape = {
         "num_heads": config.num_heads,
         "num_quantiles": config.num_quantiles,
         "monotonicity": config.monotonicity,
         "hidden_size": critic.heads.hidden_size,
     }
+    if isinstance(critic.heads, FlowHeads):
+        shape["flow_hidden"] = critic.heads.num_hidden
+    return shape | ({"bottleneck_dim": critic.heads.dim} if isinstance(critic.heads, BottleneckHeads) else {})
 
 
 def random_state() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -127,15 +129,34 @@ class DeepSpeedEngine:
         """See :class:`learner.engine.TrainEngine`."""
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
 
-    def load_state(self, folder: Path) -> None:
-        """See :class:`learner.engine.TrainEngine`. The number of ranks must be the one it was saved with."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+    def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
+        """See :class:`learner.engine.TrainEngine`. Stages 1 to 3 may go through DeepSpeed's universal format."""
+        universal = self._stage > 0 and num_ranks != self._world
+        if universal:
+            if torch.distributed.get_rank() == 0:
+                _to_universal(folder / _TAG, scratch / _TAG)
+            torch.distributed.barrier()
+            folder = scratch
+        self._engine._config.load_universal_checkpoint = universal
+        try:
+            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise FileNotFoundError(f"no DeepSpeed state in {folder}")
 
     def close(self) -> None:
         """See :class:`learner.engine.TrainEngine`."""
         self._engine.destroy()
+
+
+def _to_universal(source: Path, target: Path) -> None:
+    """Put the ranks' parts of a saved state together, so that any number of ranks can load it."""
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise RuntimeError(f"converting {source} for another number of ranks failed: {done.stderr.strip()[-500:]}")
 
 
 def _full_numel(parameter: nn.Parameter) -> int:

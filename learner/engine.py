@@ -56,8 +56,14 @@ class TrainEngine(Protocol):
         """Write weights and optimiser state into ``folder``, which all ranks see."""
         ...
 
-    def load_state(self, folder: Path) -> None:
-        """Restore what :meth:`save_state` wrote."""
+    def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
+        """Restore what :meth:`save_state` wrote.
+
+        Args:
+            num_ranks: number of ranks that wrote it.
+            scratch: where files may be put if they have to be rewritten for another number of ranks; all ranks see it,
+                and the caller removes it.
+        """
         ...
 
     def close(self) -> None:

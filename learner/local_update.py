@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 class LocalUpdate:
     """This rank's part of one call of :meth:`learner.update.Learner.update`."""
 
-    def __init__(self, learner: Learner, batch: TrainBatch, plan: BatchPlan, index: int, critic_only: bool) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        batch: TrainBatch,
+        plan: BatchPlan,
+        index: int,
+        critic_only: bool,
+        critic_frozen: bool,
+    ) -> None:
         self.learner, self.batch, self.plan, self.index = learner, batch, plan, index
         self.algorithm, self.world, self.settings = learner.algorithm, learner.world, learner.settings
-        self.critic_only = critic_only
+        self.critic_only, self.critic_frozen = critic_only, critic_frozen
+        self.mismatched: TrainBatch | None = None
         self.slices = plan.rank_slices(self.world.rank)
         self.placeholder = TrainBatch.placeholder(self.settings.pad_token_id).to(self.world.device)
         self.metrics: list[Metrics] = []
@@ -83,10 +93,12 @@ class LocalUpdate:
                 losses = (self._policy_loss(rows, counts) for rows in micros)
                 self._step("policy", learner.policy, losses, len(micros), policy_lr, where)
             learner.policy_steps += 1
-        if learner.critic is not None:
+        if learner.critic is not None and not self.critic_frozen:
             with self._timed("critic"):
-                losses = (self._critic_loss(rows, counts) for rows in micros)
-                self._step("critic", learner.critic, losses, len(micros), critic_lr, where)
+                others = () if self.mismatched is None else micros
+                own = (self._critic_loss(rows, counts) for rows in micros)
+                both = itertools.chain(own, (self._mismatched_loss(rows, counts) for rows in others))
+                self._step("critic", learner.critic, both, len(micros) + len(others), critic_lr, where)
             learner.critic_steps += 1
 
     def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
@@ -115,13 +127,26 @@ class LocalUpdate:
     def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
         assert self.learner.critic is not None
+        estimates = cut_estimates(self.estimates, place) if real else None
+        inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
+        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask, **inputs)
+        if estimates is None:
+            return nothing(outputs)
+        output = critic_output(outputs)
+        result = self.algorithm.critic_loss(output, micro, estimates, counts)
+        self.metrics.append(result.metrics)
+        unused = {name: value for name, value in output.extra.items() if value.requires_grad}
+        return result.loss + nothing(unused) if unused else result.loss
+
+    def _mismatched_loss(self, rows: slice, counts: Denominators) -> Tensor:
+        assert self.learner.critic is not None and self.mismatched is not None
+        micro, _, real = self._micro(rows, self.mismatched)
         outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
         if not real:
             return nothing(outputs)
-        output = critic_output(outputs)
-        result = self.algorithm.critic_loss(output, micro, cut_estimates(self.estimates, place), counts)
+        result = self.algorithm.mismatched_loss(critic_output(outputs), micro, counts)
         self.metrics.append(result.metrics)
-        return result.loss + nothing(output.extra) if output.extra else result.loss
+        return result.loss
 
     def _step(
         self, name: str, engine: TrainEngine, losses: Iterator[Tensor], num_losses: int, lr: float, where: str
@@ -162,12 +187,16 @@ class LocalUpdate:
         timings = {phase: max(part[1][phase] for part in everyone) for phase in self.timings}
         return UpdateResult(merge_metrics(part[0] for part in everyone), timings)
 
-    def _micro(self, rows: slice) -> tuple[TrainBatch, tuple[slice, slice], int]:
-        """A micro-batch, the place of its values in [batch seq] columns, and its number of real rows."""
+    def _micro(self, rows: slice, batch: TrainBatch | None = None) -> tuple[TrainBatch, tuple[slice, slice], int]:
+        """A micro-batch, the place of its values in [batch seq] columns, and its number of real rows.
+
+        Args:
+            batch: where the rows are from; default this rank's batch.
+        """
         real = rows.stop - rows.start
         if not real:
             return self.placeholder, (rows, slice(self.placeholder.token_ids.shape[1])), 0
-        micro = self.batch.rows(rows)
+        micro = (self.batch if batch is None else batch).rows(rows)
         length = max(MIN_PADDED_TOKENS, int(micro.lengths.max()))
         return micro.cut(length), (rows, slice(length)), real
 

@@ -95,8 +95,8 @@ def train_supervised(
         losses.append(loss.item())
         if on_step is not None:
             on_step(len(losses), losses[-1])
-        may_ask = is_ready is not None and len(losses) < decay_start and len(losses) % config.check_every_steps == 0
-        if may_ask and _ask(model, is_ready):
+        may_ask = len(losses) < decay_start and len(losses) % config.check_every_steps == 0
+        if may_ask and is_ready is not None and _ask(model, is_ready):
             decay_start = len(losses)
     model.eval()
     return losses

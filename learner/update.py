@@ -14,6 +14,7 @@ from learner.collective import TorchCollective
 from learner.config import LearnerConfig
 from learner.engine import TrainEngine
 from learner.local_update import LocalUpdate, denominators
+from learner.mismatch import mismatched
 from learner.models.policy import PolicyModel
 from learner.result import UpdateResult
 from learner.schedule import learning_rate
@@ -75,18 +76,27 @@ class Learner:
         if critic_only and self.critic is None:
             raise ValueError(f"update {update_index}: critic_only, but {type(self.algorithm).__name__} has no critic")
         options, settings = self.algorithm.config, self.settings
+        self.algorithm.begin_update(update_index, settings.num_updates)
+        samples = self.algorithm.select(samples, update_index)
+        critic_only = critic_only or update_index < self.algorithm.critic_only_updates(settings.num_updates)
+        frozen_from = self.algorithm.critic_frozen_from(settings.num_updates)
+        critic_frozen = frozen_from is not None and update_index >= frozen_from
         seed = settings.seed * 1_000_003 + update_index
         lengths = [len(s.trajectory.token_ids) for s in samples]
         plan = plan_batch(lengths, self.world.size, options.num_minibatches, settings.config.micro_batch_tokens, seed)
         rows = plan.rank_rows(self.world.rank)
         batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
-        run = LocalUpdate(self, batch.to(self.world.device), plan, update_index, critic_only)
+        run = LocalUpdate(self, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen)
+        if self.algorithm.needs_mismatched:
+            others = collate(mismatched(samples), rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
+            run.mismatched = others.to(self.world.device)
         run.look_back()
         for epoch in range(options.num_epochs):
             order = list(range(plan.num_minibatches))
             random.Random(seed + epoch).shuffle(order)
             for minibatch in order:
                 run.optimise(epoch, minibatch, denominators([samples[i] for i in plan.minibatch_rows(minibatch)]))
+        self.algorithm.end_update(self.world, options.num_epochs * plan.num_minibatches)
         return run.result()
 
     @torch.no_grad()
@@ -110,7 +120,8 @@ class Learner:
         """Of the next optimiser step of the policy and of the critic."""
         config = self.settings.config
         steps = self.algorithm.config.num_epochs * num_minibatches
-        policy_updates = self.settings.num_updates - (config.critic_warmup_steps if self.critic else 0)
+        first = self.algorithm.critic_only_updates(self.settings.num_updates)
+        policy_updates = self.settings.num_updates - max(first, config.critic_warmup_steps if self.critic else 0)
         schedule = (config.lr_warmup_frac, config.lr_schedule)
         return (
             learning_rate(self.policy_steps, max(1, policy_updates) * steps, config.policy_lr, *schedule),

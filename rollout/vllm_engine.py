@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")  # where it exists, a file here is memory that another process can map
 
+MAX_BATCHED_TOKENS_ON_CPU = 8192
+"""Tokens one engine step computes at most; a longer context raises it."""
+
 
 def engine_environment(on_gpu: bool) -> dict[str, str]:
     """Environment variables that must be set before vLLM is imported in a rollout worker's process.
@@ -152,7 +155,14 @@ class VllmEngine:
         if on_gpu:
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
         else:
-            options |= {"kv_cache_memory_bytes": config.kv_cache_mib << 20, "block_size": 32}
+            # A partly computed prompt samples a token that is thrown away, and vLLM then rewinds the request's random
+            # stream, which generators on a CPU cannot do: the engine would die. So prompts are computed whole.
+            options |= {
+                "kv_cache_memory_bytes": config.kv_cache_mib << 20,
+                "block_size": 32,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(MAX_BATCHED_TOKENS_ON_CPU, options["max_model_len"]),
+            }
         if transfer_backend is not None:
             options["weight_transfer_config"] = {"backend": transfer_backend}
         self._counters = EngineCounters()

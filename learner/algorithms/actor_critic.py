@@ -7,6 +7,8 @@ the advantage), :meth:`ActorCritic.value_targets` (rewards and old values -> wha
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -27,7 +29,7 @@ from learner.losses.value import value_loss
 from learner.masking import WhitenMode
 from learner.metrics import Metrics
 from learner.quantiles import quantile_mean
-from learner.returns import discounted_returns, gae, lambda_returns
+from learner.returns import Lam, discounted_returns, gae, lambda_returns
 
 END_VALUES = "end_values"
 """Key of ``CriticOutput.extra``: [batch head quantile], the value after a row's last token. Asked for by
@@ -39,6 +41,11 @@ class ActorCriticConfig(ClippedPolicyConfig):
 
     gamma: float = Field(1.0, ge=0.0, le=1.0, description="Discount per sampled token.")
     lam_actor: float = Field(0.95, ge=0.0, le=1.0, description="GAE lambda of the advantages.")
+    lam_actor_alpha: float | None = Field(
+        None,
+        gt=0.0,
+        description="Length-adaptive lambda 1 - 1 / (this * sampled tokens), at least 0, for lam_actor; or null.",
+    )
     lam_critic: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of the critic's targets.")
     whiten: WhitenMode = Field(
         "std", description="Normalisation of advantages over all action tokens of the batch: none, std, scale or mad."
@@ -50,6 +57,24 @@ class ActorCriticConfig(ClippedPolicyConfig):
         False, description="Take the critic's value, not 0, as the future of a response cut at the length limit."
     )
     critic: CriticConfig = Field(CriticConfig(), description="Shape of the critic's head.")
+
+
+class Evaluation(NamedTuple):
+    """What rewards and the old critic say of each token.
+
+    Attributes:
+        quantiles: [batch seq M] of the ensemble.
+        values: [batch seq], the scalar V.
+        advantages: [batch seq], before normalisation; 0 outside ``action_mask``.
+        targets: [batch seq K] ascending atoms that the critic regresses to.
+        metrics: diagnostics.
+    """
+
+    quantiles: Tensor
+    values: Tensor
+    advantages: Tensor
+    targets: Tensor
+    metrics: Metrics
 
 
 class ActorCritic(ClippedPolicy):
@@ -116,32 +141,44 @@ class ActorCritic(ClippedPolicy):
         """State and extras that depend on the whole batch: updates running scales; returns ``Estimates.extra``."""
         return {}, {}
 
+    def evaluate(self, rewards: Tensor, critic: CriticOutput, batch: TrainBatch, world: Collective) -> Evaluation:
+        """Advantages by GAE at lambda_actor over the read-out, and the critic's targets at ``lam_critic``."""
+        quantiles = self.ensemble(critic.quantile_values)
+        bootstrap = self.bootstrap(critic, batch)
+        values = self.read_out(quantiles)
+        last = None if bootstrap is None else self.read_out(bootstrap)
+        advantages, _ = gae(rewards, values, batch.action_mask, self.config.gamma, self.lam_actor(batch), last)
+        targets = self.value_targets(rewards, quantiles, batch, bootstrap)
+        return Evaluation(quantiles, values, advantages, targets, {})
+
+    def lam_actor(self, batch: TrainBatch) -> Lam:
+        """Lambda of the advantages: ``lam_actor``, or one per row, [batch], with ``lam_actor_alpha``."""
+        alpha = self.config.lam_actor_alpha
+        return self.config.lam_actor if alpha is None else length_adaptive_lam(batch.action_mask, alpha)
+
     # --- the fixed course ------------------------------------------------------------------------------------------
 
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
-        """Advantages by GAE at ``lam_actor`` over the read-out, and the critic's targets at ``lam_critic``."""
+        """Correct the rewards, evaluate them with the old critic, normalise the advantages."""
         if old.critic is None:
             raise ValueError(f"{type(self).__name__} needs the old critic's output")
         corrected = self.correct_rewards(batch, old, world)
         batch, mask = corrected.batch, corrected.batch.action_mask
         rewards = self.token_rewards(corrected, old)
-        quantiles = self.ensemble(old.critic.quantile_values)
-        bootstrap = self._bootstrap(old.critic, batch)
-        values = self.read_out(quantiles)
-        last = None if bootstrap is None else self.read_out(bootstrap)
-        raw, _ = gae(rewards, values, mask, self.config.gamma, self.config.lam_actor, last)
-        targets = self.value_targets(rewards, quantiles, batch, bootstrap)
+        quantiles, values, raw, targets, found = self.evaluate(rewards, old.critic, batch, world)
         returns = discounted_returns(rewards, mask, self.config.gamma)
         advantages, metrics = self.normalise(raw, mask, world)
         extra, prepared = self.prepare(returns, quantiles, targets, batch, world)
-        metrics |= corrected.metrics | prepared | critic_metrics(old.critic, quantiles, values, returns, mask, world)
-        return Estimates(
+        metrics |= corrected.metrics | found | prepared
+        metrics |= critic_metrics(old.critic, quantiles, values, returns, mask, world)
+        estimates = Estimates(
             advantages=advantages,
             value_targets=targets,
             old_values=old.critic.quantile_values.detach() if self.needs_old_values else None,
             metrics=metrics,
             extra=extra | self.carried_weights(corrected),
         )
+        return self.conclude(estimates, batch, old, world)
 
     def critic_loss(
         self, output: CriticOutput, batch: TrainBatch, estimates: Estimates, counts: Denominators
@@ -157,13 +194,24 @@ class ActorCritic(ClippedPolicy):
             losses = losses * per_token[CRITIC_WEIGHTS]
         return LossOutput(losses.sum() / max(1.0, counts.num_action_tokens), metrics)
 
-    def _bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
+    def bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
         """[batch M] quantiles after the last action: the critic's where the response was cut, 0 where it ended."""
         if not self.config.bootstrap_truncated:
             return None
         if END_VALUES not in critic.extra:
             raise ValueError(f"bootstrap_truncated needs CriticOutput.extra[{END_VALUES!r}]")
         return torch.where(batch.truncated[:, None], self.ensemble(critic.extra[END_VALUES]), 0.0)
+
+
+def length_adaptive_lam(action_mask: Tensor, alpha: float) -> Tensor:
+    """``lambda = 1 - 1 / (alpha * l)`` with l the row's sampled tokens, [batch] (VAPO, 2504.05118, alpha = 0.05).
+
+    The weights lambda^k of the TD errors then sum to alpha * l. From the paper; responses of at most 1 / alpha tokens
+    get 0 where the formula would be negative (our choice), and so does a row without sampled tokens. Nothing carries a
+    gradient.
+    """
+    lengths = action_mask.sum(dim=1).double().clamp(min=1.0)
+    return (1.0 - 1.0 / (alpha * lengths)).clamp(min=0.0)
 
 
 def _of_tokens(value: Tensor, mask: Tensor) -> Tensor:

@@ -11,194 +11,59 @@ One update goes through an algorithm like this (``learner/update.py`` drives it,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor
 
 from learner.algorithms.corrections import CORRECTIONS
+from learner.algorithms.records import (
+    Collective,
+    CorrectedRewards,
+    CriticConfig,
+    CriticOutput,
+    Denominators,
+    Estimates,
+    LossOutput,
+    OldOutputs,
+    PolicyInputs,
+    SingleProcess,
+    VariationalCriticConfig,
+    apply_globally,
+)
 from learner.batch import TrainBatch
-from learner.metrics import Metrics, MetricValue
 from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.trajectory import ScoredTrajectory
+
+__all__ = [
+    "Algorithm",
+    "AlgorithmConfig",
+    "Collective",
+    "CorrectedRewards",
+    "CriticConfig",
+    "CriticOutput",
+    "Denominators",
+    "Estimates",
+    "LossOutput",
+    "OldOutputs",
+    "PolicyInputs",
+    "RewardCorrection",
+    "SingleProcess",
+    "VariationalCriticConfig",
+    "apply_globally",
+    "without_effect",
+]
 
 
-class Collective(Protocol):
-    """The ranks that share one global batch, as far as pure maths needs to know of them."""
+def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
+    """Refuse options that differ from their default although nothing reads them.
 
-    def gather(self, values: Tensor) -> Tensor:
-        """Concatenate the ranks' tensors along the first axis, in rank order; lengths may differ."""
-        ...
-
-    @property
-    def rank(self) -> int:
-        """Index of this process."""
-        ...
-
-
-class SingleProcess:
-    """A collective of one."""
-
-    rank = 0
-
-    def gather(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
-
-
-def apply_globally(function: Callable[..., Tensor], world: Collective, *columns: Tensor) -> Tensor:
-    """Apply ``function`` to columns gathered over all ranks and return this rank's part of the result.
-
-    Args:
-        function: maps tensors of global length n to one tensor of length n.
-        columns: this rank's tensors, all of the same length along the first axis.
+    Raises:
+        ValueError: one does; to be raised from a validator.
     """
-    length = columns[0].shape[0]
-    lengths = world.gather(torch.tensor([length]))
-    start = int(lengths[: world.rank].sum())
-    return function(*(world.gather(column) for column in columns))[start : start + length]
-
-
-class CriticConfig(BaseModel):
-    """Shape of the critic's head. A scalar critic is one head with one quantile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    num_heads: int = Field(3, ge=1, le=64, description="Independent heads of the value ensemble.")
-    num_quantiles: int = Field(200, ge=1, le=4096, description="Quantile levels of each head; 1 is a scalar critic.")
-    monotonicity: Literal["sort", "cumsum", "none"] = Field(
-        "sort", description="How each head's quantiles are kept in order."
-    )
-    prior_mean: float = Field(0.0, description="Mean of the value distribution before training, in reward units.")
-    prior_scale: float = Field(1.0, gt=0.0, description="Scale of returns before training, in reward units.")
-
-
-@dataclass(frozen=True, slots=True)
-class CriticOutput:
-    """What a critic says of each token's state.
-
-    Attributes:
-        quantile_values: [batch seq head quantile], float32, aligned to tokens: entry t is the value just before token t
-            is sampled; 0 where ``action_mask`` is false.
-        raw_crossing_frac: [batch seq], share of neighbouring raw outputs that were out of order before sorting.
-        extra: further outputs of special heads, by name.
-    """
-
-    quantile_values: Tensor
-    raw_crossing_frac: Tensor
-    extra: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class OldOutputs:
-    """Outputs of the models as they were before the update; detached, aligned to tokens.
-
-    Attributes:
-        logprobs: [batch seq] of the policy (the proximal policy of the clip).
-        ref_logprobs: [batch seq] of the frozen reference policy, or None.
-        critic: the old critic's output, or None for critic-free algorithms.
-    """
-
-    logprobs: Tensor
-    ref_logprobs: Tensor | None = None
-    critic: CriticOutput | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Estimates:
-    """What the losses need; everything detached, aligned to tokens, 0 outside ``action_mask``.
-
-    Attributes:
-        advantages: [batch seq], normalised as the algorithm wants it.
-        value_targets: [batch seq atom] atoms of the return distribution (K = 1: a point), or None.
-        old_values: [batch seq head quantile] of the old critic, or None.
-        metrics: diagnostics of the estimation.
-        extra: whatever else an algorithm carries from estimation to its losses, each [batch] or [batch seq ...]
-            (an axis of seq that is 1 serves every token).
-    """
-
-    advantages: Tensor
-    value_targets: Tensor | None = None
-    old_values: Tensor | None = None
-    metrics: Metrics = field(default_factory=dict)
-    extra: dict[str, Tensor] = field(default_factory=dict)
-
-    def rows(self, index: Tensor) -> Estimates:
-        """The estimates of some rows of the batch (metrics stay behind)."""
-        pick = lambda x: None if x is None else x[index]  # noqa: E731
-        return Estimates(
-            self.advantages[index],
-            pick(self.value_targets),
-            pick(self.old_values),
-            {},
-            {name: value[index] for name, value in self.extra.items()},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Denominators:
-    """Global counts that losses divide by; the same on every rank and micro-batch of one optimiser step.
-
-    Attributes:
-        num_action_tokens: sampled tokens of the whole (mini-)batch over all ranks, at least 1.
-        num_trajectories: its trajectories, at least 1.
-    """
-
-    num_action_tokens: float
-    num_trajectories: float
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyInputs:
-    """Arguments of a policy loss, each [batch seq], aligned to tokens.
-
-    ``logprobs`` and ``entropy`` carry gradients; everything else is detached. ``entropy`` is None unless the
-    algorithm asks for it with ``needs_entropy``.
-    """
-
-    logprobs: Tensor
-    old_logprobs: Tensor
-    rollout_logprobs: Tensor
-    ref_logprobs: Tensor | None
-    entropy: Tensor | None
-    action_mask: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class LossOutput:
-    """A scalar loss (this micro-batch's share of the global one) and its metrics."""
-
-    loss: Tensor
-    metrics: Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class CorrectedRewards:
-    """The batch with its observed rewards corrected, and weights that say how far to trust each trajectory.
-
-    Attributes:
-        batch: the batch; :meth:`with_scores` keeps ``scores`` and ``rewards`` in step.
-        policy_weights: [batch] factor of each trajectory's policy loss, or None for 1.
-        critic_weights: [batch] factor of each trajectory's critic loss, or None for 1.
-        metrics: what was done, under ``correction/...``.
-    """
-
-    batch: TrainBatch
-    policy_weights: Tensor | None = None
-    critic_weights: Tensor | None = None
-    metrics: Metrics = field(default_factory=dict)
-
-    def with_scores(self, scores: Tensor, metrics: Mapping[str, MetricValue]) -> CorrectedRewards:
-        """Replace the trajectories' scores [batch]; the reward on each last action token becomes the new score."""
-        mask = self.batch.action_mask
-        position = torch.arange(mask.shape[1], device=mask.device)
-        last = torch.where(mask, position, -1).amax(dim=1, keepdim=True)
-        at_last = mask & (position == last)
-        rewards = torch.where(at_last, scores[:, None].to(self.batch.rewards), self.batch.rewards)
-        batch = replace(self.batch, scores=scores.to(self.batch.scores), rewards=rewards)
-        return replace(self, batch=batch, metrics={**self.metrics, **metrics})
+    for name in names:
+        if getattr(config, name) != type(config).model_fields[name].default:
+            raise ValueError(f"{name} has no effect {why}; leave it out")
 
 
 class RewardCorrection(Component):
@@ -210,6 +75,10 @@ class RewardCorrection(Component):
 
     needs_critic: bool = False
     """Whether it reads ``old.critic``."""
+
+    def misfit(self, critic: CriticConfig) -> str:
+        """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
+        return ""
 
     @abstractmethod
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
@@ -235,9 +104,15 @@ class AlgorithmConfig(BaseModel):
     kl_coef: float = Field(0.0, ge=0.0, description="Weight of the KL penalty towards the frozen starting policy.")
     kl_mode: Literal["reward", "loss"] = Field(
         "loss",
-        description="'reward': k1 estimate subtracted from token rewards; 'loss': k3 estimate added to the loss.",
+        description="'reward': k1 estimate subtracted from token rewards; 'loss': an estimate added to the loss.",
     )
     entropy_coef: float = Field(0.0, description="Weight of the mean token entropy that is added as a bonus.")
+    entropy_coef_late: float | None = Field(
+        None, description="That weight in the last part of training (2511.07738: negative there); null for no change."
+    )
+    entropy_switch_frac: float = Field(
+        0.8, ge=0.0, le=1.0, description="Share of the updates after which entropy_coef_late takes over."
+    )
     reward_correction: tuple[ComponentSpec, ...] = Field(
         (),
         description="Corrections of the observed reward, applied in this order before estimation; each has a 'type'.",
@@ -262,6 +137,10 @@ class Algorithm:
 
     Config: type[AlgorithmConfig] = AlgorithmConfig
     needs_critic: bool = False
+    progress: float = 0.0
+    """Share of the run's updates that is done, in [0, 1]; for schedules."""
+    objective: Component | None = None
+    """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
 
@@ -277,6 +156,53 @@ class Algorithm:
                     f"algorithm.reward_correction: {type(correction).__name__} needs a critic, "
                     f"and {type(self).__name__} has none"
                 )
+            misfit = correction.misfit(config.critic) if correction.needs_critic else ""
+            if misfit:
+                raise UserError(f"algorithm.reward_correction: {type(correction).__name__} {misfit}")
+
+    # --- the run: what the learner tells and asks --------------------------------------------------------------
+
+    def begin_update(self, update_index: int, num_updates: int) -> None:
+        """The learner starts update ``update_index`` (from 0) of ``num_updates``."""
+        self.progress = min(1.0, update_index / max(1, num_updates))
+
+    def end_update(self, world: Collective, num_steps: int) -> None:
+        """The learner has done the ``num_steps`` optimiser steps of an update. Every rank calls it."""
+
+    def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
+        """What to train on: the fresh samples first, in order, and whatever the algorithm replays after them.
+
+        Every rank calls it with the same global batch and must return the same.
+        """
+        return samples
+
+    def critic_only_updates(self, num_updates: int) -> int:
+        """First updates of the run in which the policy stays as it is, beside ``learner.critic_warmup_steps``."""
+        return 0
+
+    def critic_frozen_from(self, num_updates: int) -> int | None:
+        """Update from which on the critic stays as it is, or None for never."""
+        return None
+
+    def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
+        """Further arguments of the critic's forward pass in training (not in the pass before the update).
+
+        Args:
+            batch: the micro-batch.
+            estimates: its estimates; None for a placeholder, which must run the same modules.
+            step: optimiser steps of the critic so far, the same on every rank.
+        """
+        return {}
+
+    # --- what is needed -----------------------------------------------------------------------------------------
+
+    @property
+    def entropy_coef(self) -> float:
+        """Weight of the entropy bonus in this update; two stages where ``entropy_coef_late`` is set (2511.07738)."""
+        late = self.config.entropy_coef_late
+        if late is not None and self.progress >= self.config.entropy_switch_frac:
+            return float(late)
+        return float(self.config.entropy_coef)
 
     @property
     def needs_reference(self) -> bool:
@@ -298,9 +224,14 @@ class Algorithm:
         return False
 
     @property
+    def needs_mismatched(self) -> bool:
+        """Whether the critic also trains on :meth:`mismatched_loss`, of responses put behind other prompts."""
+        return False
+
+    @property
     def needs_entropy(self) -> bool:
         """Whether the policy loss uses the token entropy with its gradient."""
-        return bool(self.config.entropy_coef != 0.0)
+        return bool(self.config.entropy_coef != 0.0 or self.config.entropy_coef_late)
 
     @property
     def critic_config(self) -> CriticConfig | None:
@@ -327,6 +258,10 @@ class Algorithm:
     ) -> LossOutput:
         """Critic loss of one micro-batch."""
         raise NotImplementedError(f"{type(self).__name__} has no critic")
+
+    def mismatched_loss(self, output: CriticOutput, batch: TrainBatch, counts: Denominators) -> LossOutput:
+        """Critic loss of one micro-batch of responses put behind other prompts (:mod:`learner.mismatch`)."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss of mismatched responses")
 
     def state_dict(self) -> dict[str, Any]:
         """Running scales, for the checkpoint."""

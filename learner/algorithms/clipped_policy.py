@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from learner.algorithms.base import (
@@ -18,11 +19,16 @@ from learner.algorithms.base import (
     LossOutput,
     OldOutputs,
     PolicyInputs,
+    without_effect,
 )
+from learner.algorithms.objectives import OBJECTIVES
+from learner.algorithms.objectives.base import PolicyObjective
+from learner.batch import TrainBatch
 from learner.losses.kl import kl_estimate, penalised_rewards
 from learner.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
 from learner.masking import WhitenMode, masked, sequence_mean, token_mean, whiten
 from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
+from rollout.component import ComponentSpec, UserError, build
 
 POLICY_WEIGHTS = "policy_weights"
 CRITIC_WEIGHTS = "critic_weights"
@@ -42,6 +48,9 @@ class ClippedPolicyConfig(AlgorithmConfig):
         gt=0.0,
         description="Cap of the importance weight of learner over sampler; null leaves the weight out.",
     )
+    kl_loss: Literal["k2", "k3"] = Field(
+        "k3", description="Estimator of the KL penalty with kl_mode 'loss'; the gradient of k2 is the reverse KL's."
+    )
     loss_aggregation: Literal["token_mean", "sequence_mean"] = Field(
         "token_mean", description="'token_mean': every token weighs the same; 'sequence_mean': every trajectory does."
     )
@@ -51,12 +60,49 @@ class ClippedPolicyConfig(AlgorithmConfig):
     adv_clip: float | None = Field(
         None, gt=0.0, description="Bound of the absolute normalised advantage; null for none."
     )
+    policy_objective: ComponentSpec | None = Field(
+        None, description="What takes the place of the clipped surrogate, by its 'type'; null for the clip itself."
+    )
+
+    @field_validator("policy_objective", mode="before")
+    @classmethod
+    def _name_is_type(cls, value: Any) -> Any:
+        """A plain name stands for an objective with its default options."""
+        return {"type": value} if isinstance(value, str) else value
 
 
 class ClippedPolicy(Algorithm):
     """PPO-clip over whatever advantages a subclass estimates."""
 
     Config = ClippedPolicyConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        where, spec = "algorithm.policy_objective", config.policy_objective
+        self.objective: PolicyObjective | None = None
+        if spec is not None:
+            self.objective = build(spec, OBJECTIVES, PolicyObjective, where)
+            try:
+                without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
+            except ValueError as error:
+                raise UserError(f"algorithm.{error}") from None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probabilities of the frozen starting policy are needed."""
+        return super().needs_reference or (self.objective is not None and self.objective.needs_reference)
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        """Whether :meth:`estimate` reads ``old.logprobs``."""
+        return super().needs_old_logprobs or (self.objective is not None and self.objective.needs_old_logprobs)
+
+    def conclude(self, estimates: Estimates, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
+        """Let the policy objective look at the whole batch. Every :meth:`estimate` ends with it."""
+        if self.objective is None:
+            return estimates
+        extra, metrics = self.objective.prepare(estimates.advantages, batch, old, world)
+        return replace(estimates, extra=estimates.extra | extra, metrics=estimates.metrics | metrics)
 
     def token_rewards(self, corrected: CorrectedRewards, old: OldOutputs) -> Tensor:
         """[batch seq] rewards, less the KL cost of each action token if ``kl_mode`` is 'reward'."""
@@ -81,7 +127,9 @@ class ClippedPolicy(Algorithm):
         return {name: weight for name, weight in weights.items() if weight is not None}
 
     def clipped_loss(self, inputs: PolicyInputs, estimates: Estimates) -> ClippedLoss:
-        """The per-token surrogate; the piece that methods with other clip bounds replace."""
+        """The per-token surrogate, or what ``policy_objective`` puts in its place."""
+        if self.objective is not None:
+            return self.objective(inputs, estimates)
         return clipped_policy_loss(
             inputs.logprobs,
             inputs.old_logprobs,
@@ -99,20 +147,30 @@ class ClippedPolicy(Algorithm):
         loss = surrogate.loss
         metrics = ratio_metrics(inputs, surrogate)
         metrics |= sampler_metrics(inputs, self.config.importance_cap)
-        if self.config.importance_cap is not None:
+        if self.config.importance_cap is not None and not (self.objective and self.objective.over_sampler):
             loss = loss * truncated_importance_weights(
                 inputs.old_logprobs, inputs.rollout_logprobs, mask, self.config.importance_cap
             )
         if POLICY_WEIGHTS in estimates.extra:
             loss = loss * estimates.extra[POLICY_WEIGHTS][:, None]
+        parts = {"surrogate": loss}
         if inputs.ref_logprobs is not None:
             kl = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, "k3")
             metrics["policy/ref_kl"] = mean_over(kl, mask)
             if self.config.kl_mode == "loss":
-                loss = loss + self.config.kl_coef * kl
+                if self.config.kl_loss != "k3":
+                    kl = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, self.config.kl_loss)
+                parts["kl"] = self.config.kl_coef * kl
         if inputs.entropy is not None:
-            loss = loss - self.config.entropy_coef * masked(inputs.entropy, mask)
-        return LossOutput(self.aggregate(loss, mask, counts), metrics)
+            parts["entropy"] = -self.entropy_coef * masked(inputs.entropy, mask)
+        return LossOutput(self.combine(parts, mask, estimates, counts), metrics)
+
+    def combine(self, parts: dict[str, Tensor], mask: Tensor, estimates: Estimates, counts: Denominators) -> Tensor:
+        """This micro-batch's share of the global loss: the sum of its named parts, each [batch seq]."""
+        first, *others = parts.values()
+        for part in others:
+            first = first + part
+        return self.aggregate(first, mask, counts)
 
     def aggregate(self, loss: Tensor, mask: Tensor, counts: Denominators) -> Tensor:
         """This micro-batch's share of the global loss."""

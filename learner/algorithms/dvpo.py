@@ -191,12 +191,7 @@ class DVPO(ActorCritic):
         self, q: Tensor, y: Tensor, old: Tensor | None, extra: dict[str, Tensor]
     ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term that is switched on: [n head] or, for Eq 10, [n]. q [n head M], y [n 1 K]."""
-        c, taus = self.config, midpoint_taus(q.shape[-1], q.device, q.dtype)
-        per_level = self._regression(q, y, taus, old)
-        terms: dict[str, tuple[float, Tensor]] = {"quantile_huber": (1.0, per_level.mean(dim=-1))}
-        if c.risk_coef:
-            weights = tail.risk_weights(taus, c.risk_eta, c.risk_direction)
-            terms["risk_huber"] = (c.risk_coef, (per_level * weights).mean(dim=-1))
+        c, terms = self.config, self.fit_terms(q, y, old, extra)
         if c.cvar_coef:
             loss = tail.tail_calibration(q, y, self.alpha, "lower", c.calibration, c.tail_sides)
             terms["lower_cvar"] = (c.cvar_coef, loss)
@@ -214,6 +209,18 @@ class DVPO(ActorCritic):
             terms["tail_curvature"] = (c.curvature_coef, loss)
         if c.consistency_coef and q.shape[-2] > 1:
             terms["head_consistency"] = (c.consistency_coef, tail.head_consistency(q))
+        return terms
+
+    def fit_terms(
+        self, q: Tensor, y: Tensor, old: Tensor | None, extra: dict[str, Tensor]
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Eq 3 and Eq 4: what draws the law to its targets; the piece that another head's loss replaces."""
+        c, taus = self.config, midpoint_taus(q.shape[-1], q.device, q.dtype)
+        per_level = self._regression(q, y, taus, old)
+        terms: dict[str, tuple[float, Tensor]] = {"quantile_huber": (1.0, per_level.mean(dim=-1))}
+        if c.risk_coef:
+            weights = tail.risk_weights(taus, c.risk_eta, c.risk_direction)
+            terms["risk_huber"] = (c.risk_coef, (per_level * weights).mean(dim=-1))
         return terms
 
     def _regression(self, q: Tensor, y: Tensor, taus: Tensor, old: Tensor | None) -> Tensor:

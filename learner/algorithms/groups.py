@@ -44,3 +44,19 @@ def z_scored_advantages(scores: Tensor, group_ids: Tensor, eps: float = 1e-6) ->
     """``A_i = (r_i - mean_g) / (std_g + eps)`` (2402.03300), [n]; exactly 0 in a group whose scores are all equal."""
     advantages = (scores - group_mean(scores, group_ids)) / (group_std(scores, group_ids) + eps)
     return torch.where(constant_groups(scores, group_ids), torch.zeros_like(advantages), advantages)
+
+
+def group_quantile(scores: Tensor, group_ids: Tensor, level: float) -> Tensor:
+    """Empirical quantile of each row's group, [n]: its ceil(level * G)-th smallest score, one of the scores itself.
+
+    Not interpolated, so that in a group of 0/1 rewards it is 0 or 1 and one of the two outcomes gets no advantage.
+
+    Args:
+        level: in (0, 1].
+    """
+    index, sizes = group_index(group_ids)
+    order = scores.argsort(stable=True)
+    order = order[index[order].argsort(stable=True)]  # by group, and ascending inside each
+    rank = (level * sizes.double() - 1e-9).ceil().long().clamp(min=1) - 1
+    first = sizes.cumsum(0) - sizes
+    return scores[order][first + rank][index]

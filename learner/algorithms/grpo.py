@@ -47,4 +47,5 @@ class GRPO(ClippedPolicy):
         raw = masked(per_row[:, None].expand(mask.shape), mask)
         advantages, metrics = self.normalise(raw, mask, world)
         metrics["reward/zero_variance_frac"] = Mean(float(constant.sum()), float(constant.numel()))
-        return Estimates(advantages, metrics=metrics | corrected.metrics, extra=self.carried_weights(corrected))
+        estimates = Estimates(advantages, metrics=metrics | corrected.metrics, extra=self.carried_weights(corrected))
+        return self.conclude(estimates, batch, old, world)

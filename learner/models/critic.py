@@ -2,92 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from learner.algorithms.actor_critic import END_VALUES
-from learner.algorithms.base import CriticConfig, CriticOutput
+from learner.algorithms.base import CriticConfig, CriticOutput, VariationalCriticConfig
 from learner.config import ModelConfig
 from learner.logprobs import scatter_to_tokens, states_of_actions
+from learner.models.bottleneck import BottleneckHeads
+from learner.models.flow import FlowHeads
+from learner.models.frozen_head import FrozenHead, load_frozen_head
 from learner.models.policy import load_pretrained
-from learner.quantiles import crossing_fraction, midpoint_taus
+from learner.models.quantile_heads import QuantileHeads
 
-INITIAL_WEIGHT_STD = 1e-3
-INITIAL_SPREAD = 0.1
-"""Half width of the initial value distribution in units of the return scale (method 3.2, our choice)."""
-
-
-class QuantileHeads(nn.Module):
-    """N independent linear maps from a hidden state to M quantiles, in float32 whatever the body computes in.
-
-    Initialisation (our choice): weights normal with standard deviation 1e-3, a different seed for each head, the same
-    for all quantiles of a head; the bias starts the quantiles at v0 + 2 * s0 * (tau_i - 1/2) with v0 = ``prior_mean``
-    and s0 = 0.1 * ``prior_scale``. So they begin sorted and narrow in every state. (Weights drawn for each quantile
-    would not: their noise is larger than the distance of neighbours, half of which would start crossed.)
-
-    Monotonicity (our choice):
-
-    * ``sort`` sorts the raw outputs; gradients follow the permutation.
-    * ``cumsum`` takes one raw output as the middle quantile and moves outward by softplus(raw) / M. It never crosses.
-      The middle one carries the gradient of all M quantiles; that is divided by M, which is a learning rate of 1 / M
-      under plain gradient descent and keeps it from dominating the clipped norm under AdamW.
-    * ``none`` leaves the raw outputs.
-    """
-
-    def __init__(self, hidden_size: int, config: CriticConfig, seed: int) -> None:
-        super().__init__()
-        self.config, self.hidden_size = config, hidden_size
-        directions = [
-            torch.randn(hidden_size, generator=torch.Generator().manual_seed(seed + head))
-            for head in range(config.num_heads)
-        ]
-        weight = torch.stack(directions)[:, None, :].repeat(1, config.num_quantiles, 1)
-        self.weight = nn.Parameter(weight * INITIAL_WEIGHT_STD)
-        self.bias = nn.Parameter(self._initial_bias().repeat(config.num_heads, 1))
-
-    def _initial_bias(self) -> Tensor:
-        """[M] raw outputs that give the initial quantiles."""
-        width = 2.0 * INITIAL_SPREAD * self.config.prior_scale
-        quantiles = self.config.prior_mean + width * (midpoint_taus(self.config.num_quantiles) - 0.5)
-        if self.config.monotonicity != "cumsum":
-            return quantiles
-        raw = torch.full_like(quantiles, math.log(math.expm1(width)))  # softplus(raw) / M is the step width / M
-        raw[self._middle] = quantiles[self._middle]
-        return raw
-
-    @property
-    def _middle(self) -> int:
-        return self.config.num_quantiles // 2
-
-    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
-        """Quantiles of each state.
-
-        Args:
-            hidden: [n dim].
-
-        Returns:
-            ``quantile_values`` [n head quantile] float32, and ``raw_crossing_frac`` [n], the share of neighbouring raw
-            outputs out of order, averaged over heads (0 for ``cumsum``, which cannot cross).
-        """
-        raw = torch.einsum("nd,hqd->nhq", hidden.float(), self.weight.float()) + self.bias.float()
-        if self.config.monotonicity == "cumsum":
-            return {"quantile_values": self._outward(raw), "raw_crossing_frac": raw.new_zeros(raw.shape[0])}
-        crossing = crossing_fraction(raw).mean(dim=-1)
-        values = raw.sort(dim=-1).values if self.config.monotonicity == "sort" else raw
-        return {"quantile_values": values, "raw_crossing_frac": crossing}
-
-    def _outward(self, raw: Tensor) -> Tensor:
-        """Sorted by construction: the middle one, and positive steps to both sides."""
-        num, middle = raw.shape[-1], self._middle
-        base = raw[..., middle : middle + 1]
-        base = base.detach() + (base - base.detach()) / num
-        steps = nn.functional.softplus(raw) / num
-        above = base + steps[..., middle + 1 :].cumsum(dim=-1)
-        below = base - steps[..., :middle].flip(-1).cumsum(dim=-1).flip(-1)
-        return torch.cat([below, base, above], dim=-1)
+__all__ = ["CriticModel", "QuantileHeads", "critic_output", "load_critic"]
 
 
 class CriticModel(nn.Module):
@@ -97,20 +26,43 @@ class CriticModel(nn.Module):
     are further apart than neighbouring quantiles.
     """
 
-    def __init__(self, body: PreTrainedModel, config: CriticConfig, seed: int, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        body: PreTrainedModel,
+        config: CriticConfig,
+        seed: int,
+        autocast: bool = False,
+        frozen_head: FrozenHead | None = None,
+    ) -> None:
         super().__init__()
         self.body = body
-        self.heads = QuantileHeads(body.config.get_text_config().hidden_size, config, seed)
+        self.heads = make_heads(body.config.get_text_config().hidden_size, config, seed)
+        self.frozen_head = frozen_head
         self.autocast = autocast
 
-    def forward(self, token_ids: Tensor, action_mask: Tensor, end_positions: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        token_ids: Tensor,
+        action_mask: Tensor,
+        end_positions: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
+        semantic_mask: Tensor | None = None,
+        flow_targets: Tensor | None = None,
+        flow_times: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Quantiles of the state before each sampled token.
 
         Args:
             token_ids: [batch seq] int64, right-padded.
             action_mask: [batch seq] bool; only these tokens are computed.
             end_positions: [batch] index of each row's last token, to also get ``end_values`` [batch head quantile],
-                the quantiles of the state after it.
+                the quantiles of the state after it. Not together with noise.
+            noise_seeds: [batch] int64, to sample the latent of a bottleneck; without them it is its mean.
+            semantic_mask: [batch seq] bool, the sampled tokens that the frozen LM head's outputs are for; without it
+                they are for all, and are what the selection is made from.
+            flow_targets: [batch seq K] atoms that a flow head also gives velocities towards, see
+                :class:`~learner.models.flow.FlowHeads`.
+            flow_times: [batch seq 2], at which times of the flow.
 
         Returns:
             the fields of :class:`CriticOutput` by name, aligned to tokens, 0 elsewhere; further outputs of the head
@@ -122,12 +74,42 @@ class CriticModel(nn.Module):
         if end_positions is not None:
             states = torch.cat([states, hidden[torch.arange(len(hidden), device=hidden.device), end_positions]])
         with torch.autocast(token_ids.device.type, enabled=False):
-            outputs = self.heads(states)
+            of_flow = self._flow(flow_targets, flow_times, action_mask)
+            outputs = self.heads(states, *self._noise(noise_seeds, action_mask), *of_flow)
         num_actions = len(states) if end_positions is None else len(states) - len(hidden)
         by_token = {name: scatter_to_tokens(value[:num_actions], action_mask) for name, value in outputs.items()}
         if end_positions is not None:
             by_token[END_VALUES] = outputs["quantile_values"][num_actions:]
+        if self.frozen_head is not None:
+            mask, selected = (action_mask, False) if semantic_mask is None else (semantic_mask, True)
+            with torch.autocast(token_ids.device.type, enabled=False):
+                by_token |= self.frozen_head(token_ids, hidden, mask, selected, self.autocast)
         return by_token
+
+    def _noise(self, seeds: Tensor | None, action_mask: Tensor) -> tuple[Tensor, ...]:
+        """Noise for a bottleneck's latent, [n dim], or nothing."""
+        if seeds is None:
+            return ()
+        if not isinstance(self.heads, BottleneckHeads):
+            raise ValueError("noise_seeds are for a critic with a bottleneck, and this one has none")
+        return (self.heads.noise(seeds, action_mask),)
+
+    def _flow(self, targets: Tensor | None, times: Tensor | None, action_mask: Tensor) -> tuple[Tensor, ...]:
+        """Targets and times of a flow, [n K] and [n 2], or nothing."""
+        if targets is None or times is None:
+            return ()
+        if not isinstance(self.heads, FlowHeads):
+            raise ValueError("flow_targets are for a critic with a flow head, and this one has none")
+        return targets[action_mask], times[action_mask]
+
+
+def make_heads(hidden_size: int, config: CriticConfig, seed: int) -> QuantileHeads | BottleneckHeads | FlowHeads:
+    """Heads on the hidden state, or on a bottleneck's latent."""
+    if config.head == "flow":
+        return FlowHeads(hidden_size, config, seed)
+    if isinstance(config, VariationalCriticConfig) and config.bottleneck_dim is not None:
+        return BottleneckHeads(hidden_size, config.bottleneck_dim, config, seed)
+    return QuantileHeads(hidden_size, config, seed)
 
 
 def critic_output(outputs: dict[str, Tensor]) -> CriticOutput:
@@ -143,9 +125,12 @@ def load_critic(config: ModelConfig, critic: CriticConfig, seed: int) -> CriticM
         seed: of the heads, so that every rank starts equal.
 
     Raises:
-        UserError: the body cannot be loaded.
+        UserError: the body cannot be loaded, or a frozen LM head is asked for and there is none.
     """
     torch.manual_seed(seed)
     where = "model.critic_path" if config.critic_path else "model.path"
     body = load_pretrained(AutoModel, config.critic_body_path, config, torch.float32, where)
-    return CriticModel(body, critic, seed, autocast=config.dtype == "bfloat16")
+    frozen = None
+    if isinstance(critic, VariationalCriticConfig) and critic.sem_mode != "none":
+        frozen = load_frozen_head(config, where, with_body=critic.sem_mode == "kl_ref")
+    return CriticModel(body, critic, seed, config.dtype == "bfloat16", frozen)

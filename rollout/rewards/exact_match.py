@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 from rollout.rewards.base import Reward
 from rollout.trajectory import Prompt, Trajectory
 
-FINAL_ANSWER = r"(?:=|[Aa]nswer:)[ \t]*([^=\n]*?)[ \t]*$"
-"""What follows the last ``=`` or ``answer:`` of a line."""
+FINAL_ANSWER = r"(?:=|[Aa]nswer:)([^=\n]*)$"
+"""What follows the last ``=`` or ``answer:`` of a line. Takes linear time: responses may be long and strange."""
 
 
 class FinalAnswerConfig(Reward.Config):
@@ -37,17 +37,17 @@ class FinalAnswerConfig(Reward.Config):
 
 
 def find_answer(text: str, pattern: str) -> str | None:
-    """The group of the last match of ``pattern``, or None."""
-    found = None
-    for found in re.finditer(pattern, text, re.MULTILINE):  # noqa: B007
-        pass
-    return None if found is None else found.group(1)
+    """The group of the last match of ``pattern`` without white space at its ends, or None."""
+    last = None
+    for match in re.finditer(pattern, text, re.MULTILINE):
+        last = match.group(1)
+    return None if last is None else last.strip()
 
 
 def answer_equals(text: str, reference: str, pattern: str = FINAL_ANSWER) -> bool:
     """Whether the final answer of ``text`` is ``reference``, white space at the ends aside."""
     answer = find_answer(text, pattern)
-    return answer is not None and answer.strip() == reference.strip()
+    return answer is not None and answer == reference.strip()
 
 
 def required_reference(prompt: Prompt) -> str:
@@ -76,7 +76,6 @@ class ExactMatch(Reward):
         answer = find_answer(trajectory.response_text, self.config.answer_pattern)
         if answer is None:
             return self.config.no_answer
-        answer = answer.strip()
         if self.config.ignore_case:
             answer, reference = answer.casefold(), reference.casefold()
         return self.config.correct if answer == reference else self.config.incorrect

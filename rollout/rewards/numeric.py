@@ -14,6 +14,8 @@ from rollout.trajectory import Prompt, Trajectory
 
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
 _NUMBER = re.compile(rf"[-+]?{_UNSIGNED}(?:\s*/\s*{_UNSIGNED})?")
+MAX_CHARACTERS = 1000
+"""Longer texts are taken for no number: Python refuses to convert very long ones."""
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -22,10 +24,10 @@ def parse_number(text: str) -> Fraction | None:
     Understands signs, decimals, exponents, thousands commas, fractions such as ``3/4``, a trailing percent sign (which
     divides by 100), a leading currency sign, a final full stop and surrounding white space.
     """
-    bare = text.strip().rstrip(".").strip()
+    bare = text.strip().rstrip(".").strip().replace("\u2212", "-")
     percent = bare.endswith("%")
-    bare = re.sub(r"^([-+]?)\s*[$€£]\s*", r"\1", bare.rstrip("%").rstrip()).replace("\u2212", "-")
-    if not _NUMBER.fullmatch(bare):
+    bare = re.sub(r"^([-+]?)\s*[$€£]\s*", r"\1", bare.removesuffix("%").rstrip())
+    if len(bare) > MAX_CHARACTERS or not _NUMBER.fullmatch(bare):
         return None
     numerator, _, denominator = bare.replace(",", "").partition("/")
     divisor = Fraction(denominator.strip()) if denominator else Fraction(1)

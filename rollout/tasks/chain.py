@@ -154,7 +154,7 @@ class Chain(Task):
 
     def _distinct(self, split: str, count: int, taken: set[str]) -> list[Example]:
         rng = stream(self.config.seed, split, 0, "chain/questions")
-        seen, examples = set(taken), []
+        seen, examples = set(taken), list[Example]()
         while len(examples) < count:
             example = self._example(f"{split}-{len(examples):06d}", self._draw(split, rng))
             if example.messages[0]["content"] not in seen:

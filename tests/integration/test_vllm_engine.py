@@ -91,6 +91,15 @@ async def test_a_seed_fixes_the_response_whatever_else_runs(engine: VllmEngine) 
     assert crowd[0].token_ids != alone.token_ids
 
 
+async def test_more_prompts_than_one_step_can_compute(engine: VllmEngine) -> None:
+    """A prompt computed in two parts would kill the engine: random streams on a CPU cannot be rewound."""
+    sampling = SamplingConfig(max_response_tokens=4)
+    alone = await engine.generate(PROMPT, sampling, seed=399)
+    prompts = [(4 + i % 50, 4 + i // 50, *PROMPT[2:]) for i in range(399)] + [PROMPT]  # 400 x 48 tokens, none cached
+    completions = await asyncio.gather(*(engine.generate(p, sampling, seed) for seed, p in enumerate(prompts)))
+    assert completions[-1].token_ids == alone.token_ids
+
+
 async def test_new_weights_are_served_after_each_sync(engine: VllmEngine, model: Any) -> None:
     sampling = SamplingConfig(max_response_tokens=24)
     for version in (2, 3, 4):

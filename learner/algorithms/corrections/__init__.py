@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 CORRECTIONS: dict[str, str] = {
+    "normalise": "learner.algorithms.corrections.normalise:Normalise",
     "percentile_clip": "learner.algorithms.corrections.clip:PercentileClip",
     "mad_clip": "learner.algorithms.corrections.clip:MadClip",
+    "noise_corrected": "learner.algorithms.corrections.verifier:NoiseCorrected",
+    "forward_corrected": "learner.algorithms.corrections.verifier:ForwardCorrected",
+    "winsorise": "learner.algorithms.corrections.winsorise:Winsorise",
+    "precision": "learner.algorithms.corrections.precision:Precision",
 }
 """Type name -> ``module:Class``."""

@@ -1,0 +1,112 @@
+"""Undo the errors of a binary verifier whose error rates are known: backward (rewards) and forward (weights)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from learner.algorithms.base import Collective, CorrectedRewards, OldOutputs, RewardCorrection
+from learner.metrics import Last
+from rollout.component import StrictModel
+
+
+def youden_j(false_positive_rate: float, false_negative_rate: float, floor: float) -> float:
+    """``J = 1 - rho+ - rho-``, at least ``floor``: the variance of a corrected reward grows as 1 / J^2 (our choice)."""
+    return max(floor, 1.0 - false_positive_rate - false_negative_rate)
+
+
+def backward_corrected(
+    scores: Tensor, false_positive_rate: float, false_negative_rate: float, min_j: float = 0.1
+) -> Tensor:
+    """``r_hat = (r - rho+) / J`` elementwise (2510.18924; 2510.00915 "backward").
+
+    With rho+ = P(observed 1 | true 0), rho- = P(observed 0 | true 1) and J = 1 - rho+ - rho- above ``min_j``,
+    E[r_hat | true r] = r for both classes. From the papers; the floor of J is our choice. Linear in the score, so a
+    z-scored group advantage does not see it; the scale of other advantages grows by 1 / J.
+    """
+    return (scores - false_positive_rate) / youden_j(false_positive_rate, false_negative_rate, min_j)
+
+
+def forward_weights(scores: Tensor, false_negative_rate: float) -> Tensor:
+    """``w(1) = rho-`` and ``w(0) = rho- - 1``, i.e. ``r - (1 - rho-)``, elementwise (2510.00915 "forward").
+
+    The factor of grad log pi. E[w | true 1] = 0 and E[w | true 0] = -J, so the expected step is J times the clean
+    policy gradient with the reward in {0, 1}, and only the false-negative rate has to be known. Scores between 0 and 1
+    are mapped linearly (our reading).
+    """
+    return scores - (1.0 - false_negative_rate)
+
+
+class ErrorRates(StrictModel):
+    """Error rates of a verifier, from a labelled calibration split (order 1500 items for +-0.1 of J)."""
+
+    false_positive_rate: float = Field(ge=0.0, lt=1.0, description="rho+: share of wrong answers that are rewarded.")
+    false_negative_rate: float = Field(ge=0.0, lt=1.0, description="rho-: share of right answers that are not.")
+    min_j: float = Field(0.1, gt=0.0, le=1.0, description="Floor of J = 1 - rho+ - rho-, which is divided by.")
+
+    @model_validator(mode="after")
+    def _informative(self) -> ErrorRates:
+        total = self.false_positive_rate + self.false_negative_rate
+        if total >= 1.0:
+            raise ValueError(
+                f"false_positive_rate + false_negative_rate must be below 1, got {total:g}: "
+                "such a verifier says nothing of the answer, or the opposite"
+            )
+        return self
+
+
+class NoiseCorrected(RewardCorrection):
+    """Backward correction of a noisy binary reward (2510.18924, 2510.00915): :func:`backward_corrected`.
+
+    The rates may be replaced while training by whoever estimates them (:meth:`set_rates`, the same on every rank).
+    """
+
+    class Config(ErrorRates):
+        """Options of the backward correction."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.rates = (float(config.false_positive_rate), float(config.false_negative_rate))
+
+    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
+        """Use these rates from now on.
+
+        Raises:
+            ValueError: a rate is outside [0, 1).
+        """
+        if not (0.0 <= false_positive_rate < 1.0 and 0.0 <= false_negative_rate < 1.0):
+            raise ValueError(f"rates must be in [0, 1), got {false_positive_rate} and {false_negative_rate}")
+        self.rates = (false_positive_rate, false_negative_rate)
+
+    def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
+        """See :class:`RewardCorrection`."""
+        scores = backward_corrected(current.batch.scores, *self.rates, self.config.min_j)
+        j = youden_j(*self.rates, self.config.min_j)
+        return current.with_scores(scores, {"correction/noise_corrected_j": Last(j)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rates in use."""
+        return {"rates": list(self.rates)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the rates in use."""
+        self.rates = (float(state["rates"][0]), float(state["rates"][1]))
+
+
+class ForwardCorrected(RewardCorrection):
+    """Forward correction of a noisy binary reward (2510.00915): the score becomes :func:`forward_weights`.
+
+    For a method whose advantage is the score itself (type ``reinforce``) this is the paper's update. Under any baseline
+    that is subtracted it is a shift and changes nothing.
+    """
+
+    class Config(StrictModel):
+        """Options of the forward correction."""
+
+        false_negative_rate: float = Field(ge=0.0, lt=1.0, description="rho-: share of right answers not rewarded.")
+
+    def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
+        """See :class:`RewardCorrection`."""
+        return current.with_scores(forward_weights(current.batch.scores, self.config.false_negative_rate), {})

@@ -1,0 +1,74 @@
+"""A variational information bottleneck between a critic's hidden state and its quantile heads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from learner.algorithms.base import CriticConfig
+from learner.models.quantile_heads import QuantileHeads
+
+MIN_LOGVAR, MAX_LOGVAR = -8.0, 4.0
+INITIAL_LOGVAR = -4.0
+"""Log-variance of the latent before training (our choice): little noise, so that the value can be learned at all."""
+
+BOTTLENECK_KL = "bottleneck_kl"
+"""Name of the output that holds the KL of each token, [n] or, aligned to tokens, [batch seq]."""
+
+
+def latent_kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    """``1/2 * sum_d (mu^2 + exp(logvar) - 1 - logvar)``, KL(N(mu, exp(logvar)) || N(0, I)), [... dim] -> [...].
+
+    2508.03058 (the bottleneck is from the paper, the form is our reading). At least 0, and 0 only at mu = logvar = 0.
+    """
+    return 0.5 * (mean.square() + logvar.expm1() - logvar).sum(dim=-1)
+
+
+class BottleneckHeads(nn.Module):
+    """``mu, logvar = linear(h)``, logvar clamped to [-8, 4]; ``z = mu + exp(logvar / 2) * eps``; heads on an MLP of z.
+
+    The MLP has two layers, of which the second is :class:`~learner.models.quantile_heads.QuantileHeads`; one head of
+    one quantile is VRPO's value head (2508.03058; sizes, activation and initialisation are our choice). Without noise
+    z = mu: rollouts, advantages and evaluation are deterministic. Everything is computed in float32.
+    """
+
+    def __init__(self, hidden_size: int, dim: int, config: CriticConfig, seed: int) -> None:
+        super().__init__()
+        self.config, self.hidden_size, self.dim = config, hidden_size, dim
+        self.mean, self.logvar = nn.Linear(hidden_size, dim), nn.Linear(hidden_size, dim)
+        self.trunk = nn.Linear(dim, dim)
+        self.quantiles = QuantileHeads(dim, config, seed)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in (self.mean, self.trunk):
+                layer.weight.normal_(std=1.0 / math.sqrt(layer.in_features), generator=generator)
+                layer.bias.zero_()
+            self.logvar.weight.zero_()
+            self.logvar.bias.fill_(INITIAL_LOGVAR)
+
+    def noise(self, seeds: Tensor, action_mask: Tensor) -> Tensor:
+        """eps ~ N(0, I) of each sampled token, [n dim], row-major.
+
+        Each row draws from its own seed, so that its noise depends neither on rank nor on micro-batch nor on padding.
+
+        Args:
+            seeds: [batch] int64.
+        """
+        counts = zip(seeds.tolist(), action_mask.sum(dim=1).tolist(), strict=True)
+        draws = [torch.randn(n, self.dim, generator=torch.Generator().manual_seed(seed)) for seed, n in counts]
+        return torch.cat(draws).to(action_mask.device)
+
+    def forward(self, hidden: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Outputs of the heads, and :data:`BOTTLENECK_KL` [n].
+
+        Args:
+            hidden: [n hidden].
+            noise: [n dim], or None for the mean.
+        """
+        hidden = hidden.float()
+        mean, logvar = self.mean(hidden), self.logvar(hidden).clamp(MIN_LOGVAR, MAX_LOGVAR)
+        latent = mean if noise is None else mean + (logvar / 2).exp() * noise
+        outputs: dict[str, Tensor] = self.quantiles(nn.functional.silu(self.trunk(latent)))
+        return {**outputs, BOTTLENECK_KL: latent_kl(mean, logvar)}

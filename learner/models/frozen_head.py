@@ -1,0 +1,88 @@
+"""The starting LM head, frozen, over a critic's hidden states: how surprising and how open the text is to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from learner.config import ModelConfig
+from learner.head_kl import head_kl
+from learner.logprobs import scatter_to_tokens, states_of_actions, token_logprobs
+from learner.models.policy import has_plain_head, load_pretrained
+from rollout.component import UserError
+
+SEMANTIC_NLL, SEMANTIC_ENTROPY, SEMANTIC_KL = "semantic_nll", "semantic_entropy", "semantic_kl"
+"""Names of the outputs, each [batch seq]."""
+
+
+class FrozenHead(nn.Module):
+    """``p_t = softmax(W h_t)`` with W the LM head of the starting model; gradients go through h_t only (2508.03058).
+
+    W is a buffer that no checkpoint holds: it is read again from the starting model. So is the whole starting body
+    where the KL to it is asked for; it is kept outside the tree of modules, so that no optimiser engine touches it.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, reference: PreTrainedModel | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().float().clone(), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone(), persistent=False)
+        self._reference = () if reference is None else (reference.requires_grad_(False).eval(),)
+
+    def forward(
+        self, token_ids: Tensor, hidden: Tensor, mask: Tensor, selected: bool, autocast: bool
+    ) -> dict[str, Tensor]:
+        """Outputs at the true positions of ``mask``, 0 elsewhere.
+
+        Args:
+            token_ids: [batch seq].
+            hidden: [batch seq dim] of the critic's body, unshifted.
+            mask: [batch seq] bool.
+            selected: whether ``mask`` is the final selection, for the loss; with a starting body that gives
+                :data:`SEMANTIC_KL` and nothing else. Otherwise surprise and entropy in nats.
+            autocast: whether bodies compute in bfloat16.
+        """
+        if not (selected and self._reference):
+            tokens = token_logprobs(hidden.float(), self.weight, token_ids, mask, bias=self.bias)
+            return {SEMANTIC_NLL: -tokens.logprobs, SEMANTIC_ENTROPY: tokens.entropy}
+        (body,) = self._reference
+        device = token_ids.device
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            start = body.to(device)(input_ids=token_ids, use_cache=False).last_hidden_state
+        states, frozen = (states_of_actions(x.float(), mask) for x in (hidden, start))
+        return {SEMANTIC_KL: scatter_to_tokens(head_kl(states, frozen, self.weight, self.bias), mask)}
+
+
+class _CausalLoader:
+    """``AutoModelForCausalLM`` that remembers which weights the files did not hold."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def from_pretrained(self, path: str, **options: Any) -> PreTrainedModel:
+        """See transformers."""
+        model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+        self.missing = sorted(info["missing_keys"])
+        return model
+
+
+def load_frozen_head(config: ModelConfig, where: str, with_body: bool) -> FrozenHead:
+    """Read the LM head, and with ``with_body`` the body, of the model that the critic starts from.
+
+    Raises:
+        UserError: it cannot be loaded, has no LM head (a reward model), or does more than a linear map with it.
+    """
+    loader = _CausalLoader()
+    lm = load_pretrained(loader, config.critic_body_path, config, torch.float32, where)
+    head = lm.get_output_embeddings()
+    names = {name for name, parameter in lm.named_parameters() if head is not None and parameter is head.weight}
+    if head is None or names & set(loader.missing):
+        raise UserError(f"{where}: {config.critic_body_path!r} has no LM head, which sem_mode needs; set it to 'none'")
+    if not has_plain_head(lm):
+        raise UserError(f"{where}: sem_mode needs logits that are linear in the last hidden state; set it to 'none'")
+    return FrozenHead(head.weight, head.bias, lm.base_model if with_body else None)
