@@ -20,8 +20,8 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -47,6 +47,10 @@ RAW_SPREAD = 0.5
 """Standard deviation that is added to the heads' biases: neighbours are then out of order half of the time."""
 
 
+DEMO_OPTIONS = {"critic": {"num_heads": 2, "num_quantiles": 32}, "alpha": 0.2, "beta": 0.2}
+"""Those of configs/demo.yaml."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """A body and the batch for it."""
@@ -54,13 +58,17 @@ class Setting:
     name: str
     config: Qwen2Config
     samples: Sequence[ScoredTrajectory]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One cell of the table."""
         tokens = [len(s.trajectory.token_ids) for s in self.samples]
         actions = sum(s.trajectory.num_response_tokens for s in self.samples)
         shape = f"{self.config.hidden_size} x {self.config.num_hidden_layers}"
-        return f"{self.name} ({shape}) | {len(tokens)} x {sum(tokens) / len(tokens):.0f} | {actions}"
+        head = build_algorithm("dvpo", self.options).critic_config
+        assert head is not None
+        critic = f"{head.num_heads} x {head.num_quantiles}"
+        return f"{self.name} ({shape}) | {critic} | {len(tokens)} x {sum(tokens) / len(tokens):.0f} | {actions}"
 
 
 def scored(prompt: Sequence[int], response: Sequence[int], index: int, reward: float) -> ScoredTrajectory:
@@ -109,7 +117,7 @@ def larger(hidden_size: int, num_layers: int, length: int, number: int) -> Setti
 def make_learner(preset: str, setting: Setting) -> Learner:
     """One rank with a critic and no policy: only the critic is updated."""
     torch.manual_seed(0)
-    algorithm = build_algorithm(preset)
+    algorithm = build_algorithm(preset, setting.options if preset == "dvpo" else {})
     assert algorithm.critic_config is not None
     critic = CriticModel(Qwen2Model(setting.config).float(), algorithm.critic_config, seed=0)
     with torch.no_grad():
@@ -165,11 +173,12 @@ def main() -> None:
         port = probe.getsockname()[1]
     start_process_group(0, 1, "127.0.0.1", port, CPU, 60)
     print(f"torch {torch.__version__}, one thread; times are CPU ms\n")
-    print("| body (width x layers) | batch, rows x tokens | sampled | ppo, ms | dvpo, ms | ratio of CPU time"
-          " | ratio of wall time | raw crossing |")  # fmt: skip
-    print("|---" * 8 + "|")
+    print("| body (width x layers) | dvpo, heads x quantiles | batch, rows x tokens | sampled | ppo, ms | dvpo, ms"
+          " | ratio of CPU time | ratio of wall time | raw crossing |")  # fmt: skip
+    print("|---" * 9 + "|")
     settings = [(demo(), args.repeats)]
     if not args.only_demo:
+        settings += [(replace(demo(), options=DEMO_OPTIONS), args.repeats)]
         settings += [(larger(256, 4, 512, 8), max(3, args.repeats // 3)), (larger(512, 8, 512, 4), 3)]
     for setting, repeats in settings:
         print(compare(setting, repeats), flush=True)

@@ -1,4 +1,4 @@
-"""Quantile functions as vectors: levels, read-outs, and the exact quantile Huber loss in O((M + K) log K).
+"""Quantile functions as vectors: levels, read-outs, and the exact quantile Huber loss in O((M + K) log(M + K)).
 
 A quantile function is a vector of M values in the last axis, ascending, at the midpoint levels
 tau_i = (2i - 1) / (2M) (our choice; i / M would make tau_M the essential supremum). Leading axes are free.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -17,6 +18,8 @@ from torch.autograd.function import once_differentiable
 _CPU_CHUNK = 1 << 15
 _GPU_CHUNK = 1 << 25
 """Query points that are worked on at a time; on a CPU a chunk's dozen temporaries should stay in a core's cache."""
+_FIELD_BITS = 21
+"""Room for one of the three counts of atoms that share an int64."""
 
 
 def midpoint_taus(
@@ -98,6 +101,24 @@ def share_weights(num_quantiles: int, low: float, high: float) -> list[float]:
     return [mass / total for mass in masses]
 
 
+def ascending_order(values: Tensor) -> Tensor:
+    """Indices that make the last axis ascending, equal values in any order, NaN at an end.
+
+    On a CPU, float32 takes less than a tenth of the time of ``argsort``: numpy sorts 64-bit integers by vector
+    instructions where the processor has them, and a float with its index behind it is one.
+    """
+    values = values.detach()
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.argsort(dim=-1)
+    if values.dtype == torch.float64:
+        return torch.from_numpy(np.argsort(values.numpy(), axis=-1))
+    bits = values.contiguous().view(torch.int32)
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32  # in the order of the floats, negative ones included
+    keys |= torch.arange(values.shape[-1])
+    keys.numpy().sort(axis=-1)
+    return keys & 0xFFFFFFFF
+
+
 # --- the loss ----------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +157,8 @@ def quantile_huber_per_level(
 ) -> Tensor:
     """:func:`quantile_huber_loss` before the mean over levels: [... M], each the mean over the K atoms.
 
-    Exact in O((M + K) log K) time and O(M + K) memory per row, with an analytic gradient (method 3.7, our derivation).
+    Exact in O((M + K) log(M + K)) time and O(M + K) memory per row, with an analytic gradient (method 3.7, our
+    derivation).
     """
     if kappa < 0.0:
         raise ValueError(f"kappa must be >= 0, got {kappa}")
@@ -172,18 +194,19 @@ class _QuantileHuber(Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, atoms: Tensor, taus: Tensor, kappa: float, targets_sorted: bool) -> Tensor:
         rows, share, num = queries.shape
-        loss = torch.empty_like(queries)
-        grad = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
-        step = max(1, (_GPU_CHUNK if queries.is_cuda else _CPU_CHUNK) // max(1, share * num + atoms.shape[-1]))
+        count = share * num
+        loss = queries.new_empty(queries.shape)
+        grad = queries.new_empty(queries.shape) if ctx.needs_input_grad[0] else None
+        step = max(1, (_GPU_CHUNK if queries.is_cuda else _CPU_CHUNK) // max(1, count + atoms.shape[-1]))
         levels = taus.double().repeat(share)
         for start in range(0, rows, step):
             part = slice(start, start + step)
             table = _prefix_sums(atoms[part], targets_sorted)
-            q = queries[part].reshape(-1, share * num).double() - table.center
-            chunk_loss, chunk_grad = (_huber if kappa > 0.0 else _pinball)(q, table, levels, kappa)
-            loss[part] = chunk_loss.reshape(-1, share, num)
-            if grad is not None:
-                grad[part] = chunk_grad.reshape(-1, share, num)
+            q = queries[part].reshape(-1, count).double() - table.center
+            found = (_huber if kappa > 0.0 else _pinball)(q, table, levels, kappa)
+            for result, values in zip((loss, grad), found, strict=True):
+                if result is not None:
+                    result[part] = values.view(-1, share, num)
         if grad is not None:
             ctx.save_for_backward(grad)
         return loss
@@ -202,10 +225,10 @@ class _PrefixSums:
     still by 1e-5 under heavy tails with it. So a chunk is centred *and* worked in float64, at 1.15 times the time.
     """
 
-    __slots__ = ("atoms", "center", "first", "second")
+    __slots__ = ("atoms", "center", "dtype", "first", "second")
 
-    def __init__(self, atoms: Tensor, center: Tensor) -> None:
-        self.atoms, self.center = atoms, center
+    def __init__(self, atoms: Tensor, center: Tensor, dtype: torch.dtype) -> None:
+        self.atoms, self.center, self.dtype = atoms, center, dtype
         self.first = torch.nn.functional.pad(atoms.cumsum(-1), (1, 0))
         self.second = torch.nn.functional.pad(atoms.square().cumsum(-1), (1, 0))
 
@@ -213,32 +236,52 @@ class _PrefixSums:
 def _prefix_sums(atoms: Tensor, targets_sorted: bool) -> _PrefixSums:
     if not targets_sorted:
         atoms = atoms.sort(dim=-1).values
-    atoms = atoms.double()
-    center = atoms.mean(dim=-1, keepdim=True)
-    return _PrefixSums((atoms - center).contiguous(), center)
+    wide = atoms.double()
+    center = wide.mean(dim=-1, keepdim=True)
+    return _PrefixSums((wide - center).contiguous(), center, torch.promote_types(atoms.dtype, torch.float32))
+
+
+def _places(q: Tensor, atoms: Tensor, k: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Atoms below q - k, below q and below q + k for each query [row n], by one sort of all breakpoints and queries.
+
+    A binary search for each of the three goes through branches that no processor predicts, and takes three times as
+    long. Ties do not matter for kappa > 0, where the loss is C1: an atom on the wrong side of a breakpoint by d changes
+    the gradient by d / kappa of its share 1 / K. So on a CPU the sort is of float32 if that is below 1e-5.
+    """
+    count, num = atoms.shape[-1], q.shape[-1]
+    keys = torch.cat([atoms + k, atoms, atoms - k, q], dim=-1)
+    if dtype == torch.float32 and keys.device.type == "cpu" and keys.numel():
+        low, high = (float(end) for end in keys.aminmax())
+        if max(-low, high) * 2.0**-24 <= 1e-5 * k * count:
+            keys = keys.float()
+    order = ascending_order(keys)
+    ones = torch.ones(count, dtype=torch.long, device=q.device)
+    steps = torch.cat([ones, ones << _FIELD_BITS, ones << 2 * _FIELD_BITS, ones.new_zeros(num)])
+    passed = steps.expand_as(order).gather(-1, order).cumsum(dim=-1)
+    passed = torch.empty_like(order).scatter_(-1, order, passed)[:, 3 * count :]
+    field = (1 << _FIELD_BITS) - 1
+    return passed & field, (passed >> _FIELD_BITS) & field, passed >> 2 * _FIELD_BITS
 
 
 def _huber(q: Tensor, table: _PrefixSums, tau: Tensor, k: float) -> tuple[Tensor, Tensor]:
     """Loss and gradient of each query [row n] for kappa > 0; letters as in method 3.7."""
     count = table.atoms.shape[-1]
-    ia = torch.searchsorted(table.atoms, q - k)
-    ib = torch.searchsorted(table.atoms, q)
-    ic = torch.searchsorted(table.atoms, q + k, right=True)
+    ia, ib, ic = _places(q, table.atoms, k, table.dtype)
     a1, b1, c1 = (table.first.gather(-1, i) for i in (ia, ib, ic))
     a2, b2, c2 = (table.second.gather(-1, i) for i in (ia, ib, ic))
     a, b, c = ia.to(q.dtype), ib.to(q.dtype), ic.to(q.dtype)
     n_left, s_left = b - a, b1 - a1
     n_right, s_right = c - b, c1 - b1
     total = table.first[:, -1:]
+    slope_left, slope_right = n_left * q - s_left, n_right * q - s_right  # of the near atoms, times kappa
+    rest = count - c
     far_left = k * (a * (q - k / 2) - a1)
-    near_left = 0.5 * (b2 - a2 + q * (n_left * q - 2 * s_left))
-    near_right = 0.5 * (c2 - b2 + q * (n_right * q - 2 * s_right))
-    far_right = k * (total - c1 - (count - c) * (q + k / 2))
-    scale = 1.0 / (k * count)
-    loss = ((1 - tau) * (far_left + near_left) + tau * (near_right + far_right)) * scale
-    slope_left = k * a + n_left * q - s_left
-    slope_right = n_right * q - s_right - k * (count - c)
-    return loss.clamp_(min=0), ((1 - tau) * slope_left + tau * slope_right) * scale
+    near_left = 0.5 * (b2 - a2 + q * (slope_left - s_left))
+    near_right = 0.5 * (c2 - b2 + q * (slope_right - s_right))
+    far_right = k * (total - c1 - rest * (q + k / 2))
+    above, below = tau / (k * count), (1 - tau) / (k * count)
+    loss = below * (far_left + near_left) + above * (near_right + far_right)
+    return loss.clamp_(min=0), below * (slope_left + k * a) + above * (slope_right - k * rest)
 
 
 def _pinball(q: Tensor, table: _PrefixSums, tau: Tensor, _: float) -> tuple[Tensor, Tensor]:

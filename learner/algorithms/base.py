@@ -189,7 +189,8 @@ class Algorithm:
 
         Args:
             batch: the micro-batch.
-            estimates: its estimates; None for a placeholder, which must run the same modules.
+            estimates: its estimates; None for a placeholder, a row without sampled tokens. It must run the same modules
+                and give outputs of the same names, or ranks wait for each other for ever under ZeRO-3.
             step: optimiser steps of the critic so far, the same on every rank.
         """
         return {}

@@ -62,11 +62,12 @@ class DFPO(DVPO):
     Config = DFPOConfig
 
     def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
-        """Targets and times for the flow's velocities; a placeholder has no state to compute any at."""
+        """Targets and times for the flow's velocities; a placeholder has no state, but the same outputs."""
+        targets = None if estimates is None else estimates.value_targets
+        if targets is None:
+            targets = batch.rewards.unsqueeze(-1)
         inputs = super().critic_inputs(batch, estimates, step)
-        if estimates is not None and estimates.value_targets is not None:
-            inputs |= {"flow_targets": estimates.value_targets, "flow_times": flow_times(batch, step)}
-        return inputs
+        return {**inputs, "flow_targets": targets, "flow_times": flow_times(batch, step)}
 
     def critic_loss(
         self, output: CriticOutput, batch: TrainBatch, estimates: Estimates, counts: Denominators

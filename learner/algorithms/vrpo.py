@@ -26,6 +26,7 @@ from learner.batch import TrainBatch
 from learner.masking import token_mean
 from learner.metrics import Mean, Metrics
 from learner.quantiles import quantile_at
+from rollout.component import UserError
 
 SEMANTIC_WEIGHTS = "semantic_weights"
 """Key of ``Estimates.extra``: [batch seq], 1 / (share of tokens selected) on the selected tokens, 0 elsewhere."""
@@ -67,6 +68,11 @@ class FilteredCritic(ActorCritic):
     of the whole batch that S is. The regularisers are not multiplied with sample weights. Without bottleneck and with
     ``sem_mode`` none nothing is left of them.
     """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if config.ib and config.critic.head == "flow":
+            raise UserError("algorithm.critic.head: a flow head does not go on a bottleneck; set algorithm.ib to false")
 
     @property
     def critic_config(self) -> CriticConfig:

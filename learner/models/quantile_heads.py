@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from learner.algorithms.base import CriticConfig
-from learner.quantiles import crossing_fraction, midpoint_taus
+from learner.quantiles import ascending_order, crossing_fraction, midpoint_taus
 
 INITIAL_WEIGHT_STD = 1e-3
 INITIAL_SPREAD = 0.1
@@ -71,7 +71,7 @@ class QuantileHeads(nn.Module):
         if self.config.monotonicity == "cumsum":
             return {"quantile_values": self._outward(raw), "raw_crossing_frac": raw.new_zeros(raw.shape[0])}
         crossing = crossing_fraction(raw).mean(dim=-1)
-        values = raw.sort(dim=-1).values if self.config.monotonicity == "sort" else raw
+        values = raw.gather(-1, ascending_order(raw)) if self.config.monotonicity == "sort" else raw
         return {"quantile_values": values, "raw_crossing_frac": crossing}
 
     def _outward(self, raw: Tensor) -> Tensor:

@@ -124,7 +124,9 @@ class ListSink:
 class Run:
     """A controller with its fakes."""
 
-    def __init__(self, tmp_path: Path, rewards: FakeRewards | None = None, state: Any = None, step: int = 0, **options: Any) -> None:
+    def __init__(
+        self, tmp_path: Path, rewards: FakeRewards | None = None, state: Any = None, step: int = 0, **options: Any
+    ) -> None:
         settings = {"num_steps": 4, "prompts_per_step": 3, "samples_per_prompt": 2, "num_eval_prompts": 2, **options}
         config = TrainingConfig(**settings)
         prompts = [Prompt(f"p{i}", (), (1, 2), "r", "t") for i in range(5)]

@@ -105,12 +105,13 @@ def write_config(tmp_path: Path, tiny_model: Path) -> WriteConfig:
     """Write a configuration that runs in seconds once it has started; keyword arguments change sections."""
 
     def write(name: str = "run", **sections: Any) -> Path:
+        critic = {"num_heads": 2, "num_quantiles": 16}
         config: dict[str, Any] = {
             "name": name,
             "output_dir": str(tmp_path / "runs"),
             "model": {"path": str(tiny_model)},
             "data": {"task": {"type": "chain"}},
-            "algorithm": {"preset": "dvpo", "critic": {"num_heads": 2, "num_quantiles": 16}, "alpha": 0.25, "beta": 0.25},
+            "algorithm": {"preset": "dvpo", "critic": critic, "alpha": 0.25, "beta": 0.25},
             "rollout": {
                 "num_workers": 1,
                 "max_prompt_tokens": 48,

@@ -30,7 +30,7 @@ def built(correction: dict[str, Any], name: str = "dvpo") -> Algorithm:
 
 
 def uniform_critic(batch: Any, low: Tensor, high: Tensor) -> OldOutputs:
-    """A critic that predicts a uniform law on [low, high] ([batch] each) before each row's last action, rubbish before."""
+    """A critic whose law before each row's last action is uniform on [low, high] ([batch] each), rubbish elsewhere."""
     mask = batch.action_mask
     taus = midpoint_taus(40, dtype=F64)
     law = low[:, None] + (high - low)[:, None] * taus
@@ -145,9 +145,11 @@ def test_precision_trusts_the_sure_and_reaches_both_losses() -> None:
     assert torch.equal(found.batch.scores, batch.scores)
     parts = on_ranks(
         2,
-        lambda world: built(options)
-        .correct_rewards(batch.rows(ROWS[world.rank]), take(old, ROWS[world.rank]), world)
-        .policy_weights,
+        lambda world: (
+            built(options)
+            .correct_rewards(batch.rows(ROWS[world.rank]), take(old, ROWS[world.rank]), world)
+            .policy_weights
+        ),
     )
     for part, mine in zip(parts, ROWS, strict=True):
         torch.testing.assert_close(part, expected[mine], rtol=1e-9, atol=0)

@@ -74,7 +74,7 @@ def test_bapo_clips_the_ratio_over_the_sampler_with_global_bounds(name: str) -> 
     algorithm = build_algorithm(name, {**options, "policy_objective": {"type": "bapo", "positive_share": 0.9}})
     batch = make_batch(1)
     old = make_old(algorithm, batch, 2)
-    assert algorithm.needs_old_logprobs and not algorithm.needs_reference
+    assert algorithm.needs_old_logprobs
     estimates = algorithm.estimate(batch, old, SingleProcess())
     values = to_floats(estimates.metrics)
     low, high = values["policy/bapo_clip_low"], values["policy/bapo_clip_high"]
@@ -86,18 +86,18 @@ def test_bapo_clips_the_ratio_over_the_sampler_with_global_bounds(name: str) -> 
     assert (low, high) == found[:2]
     logprobs = old.logprobs + 0.3 * torch.randn(old.logprobs.shape, generator=torch.Generator().manual_seed(0))
     inputs = policy_inputs(algorithm, batch, old, logprobs)
-    expected = clipped_policy_loss(
-        logprobs, batch.rollout_logprobs, estimates.advantages, mask, 1 - low, high - 1
-    ).loss
+    expected = clipped_policy_loss(logprobs, batch.rollout_logprobs, estimates.advantages, mask, 1 - low, high - 1).loss
     assert isinstance(algorithm, ClippedPolicy)
     whole = algorithm.policy_loss(inputs, estimates, counts(batch)).loss.item()
     assert whole == pytest.approx(algorithm.aggregate(expected, mask, counts(batch)).item(), rel=1e-9)
     rows = [torch.tensor([0, 5, 2]), torch.tensor([1, 3, 4, 6, 7])]
     parts = on_ranks(
         2,
-        lambda world: build_algorithm(name, {**options, "policy_objective": {"type": "bapo", "positive_share": 0.9}})
-        .estimate(batch.rows(rows[world.rank]), take(old, rows[world.rank]), world)
-        .metrics,
+        lambda world: (
+            build_algorithm(name, {**options, "policy_objective": {"type": "bapo", "positive_share": 0.9}})
+            .estimate(batch.rows(rows[world.rank]), take(old, rows[world.rank]), world)
+            .metrics
+        ),
     )
     for part in parts:
         assert to_floats(part)["policy/bapo_clip_low"] == pytest.approx(low)

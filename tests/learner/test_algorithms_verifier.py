@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from learner.algorithms import build_algorithm
-from learner.algorithms.base import SingleProcess
+from learner.algorithms.base import CorrectedRewards, SingleProcess
 from learner.algorithms.corrections.verifier import NoiseCorrected, backward_corrected, forward_weights
 from learner.algorithms.dr_grpo import centred_scores
 from learner.algorithms.groups import z_scored_advantages
@@ -21,6 +21,7 @@ from tests.learner.random_batches import make_batch, make_old, take
 F64 = torch.float64
 CALM = settings(max_examples=50, deadline=None)
 RATE = st.floats(0.0, 0.6)
+ROWS = [torch.tensor([0, 5, 2]), torch.tensor([1, 3, 4, 6, 7])]
 
 
 def binary(seed: int, num: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,7 +120,7 @@ def test_noise_corrected_grpo_equals_the_loop(seed: int, fpr: float, fnr: float)
 
 def test_the_presets_on_a_batch_spread_over_ranks() -> None:
     batch = make_batch(2)
-    batch = type(batch)(**{**{f: getattr(batch, f) for f in batch.__slots__}, "scores": (batch.scores > 0.5).to(F64)})
+    batch = CorrectedRewards(batch).with_scores((batch.scores > 0.5).to(F64), {}).batch
     for name in ("nc-grpo", "nc-dr-grpo", "forward-corrected"):
         algorithm = build_algorithm(name)
         old = make_old(algorithm, batch, 1)
@@ -129,14 +130,13 @@ def test_the_presets_on_a_batch_spread_over_ranks() -> None:
             torch.testing.assert_close(per_row, batch.scores - 0.9)
         if name == "nc-dr-grpo":
             torch.testing.assert_close(per_row, centred_scores(batch.scores, batch.group_ids) / 0.8)
-        rows = [torch.tensor([0, 5, 2]), torch.tensor([1, 3, 4, 6, 7])]
         parts = on_ranks(
             2,
-            lambda world, a=algorithm, o=old: a.estimate(
-                batch.rows(rows[world.rank]), take(o, rows[world.rank]), world
-            ).advantages,
+            lambda world, a=algorithm, o=old: (
+                a.estimate(batch.rows(ROWS[world.rank]), take(o, ROWS[world.rank]), world).advantages
+            ),
         )
-        for part, mine in zip(parts, rows, strict=True):
+        for part, mine in zip(parts, ROWS, strict=True):
             torch.testing.assert_close(part, whole[mine], rtol=1e-12, atol=0)
 
 

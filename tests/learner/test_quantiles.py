@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.quantiles import (
+    ascending_order,
     crossing_fraction,
     lower_cvar,
     midpoint_taus,
@@ -106,6 +107,26 @@ def test_lower_cvar_mean_upper_cvar_are_ordered(num: int, alpha: float, seed: in
     assert (quantile_mean(q) <= upper_cvar(q, alpha) + 1e-9).all()
 
 
+@given(rows=st.integers(0, 4), num=st.integers(1, 300), kind=st.sampled_from(["normal", "ties", "heavy"]))
+@CALM
+def test_ascending_order_sorts(rows: int, num: int, kind: str) -> None:
+    """In both precisions, which go different ways."""
+    values = draw(kind, (rows, num), num)
+    for x in (values, values.float(), values.float().reshape(num, rows).T):
+        order = ascending_order(x)
+        assert torch.equal(x.gather(-1, order), x.sort(dim=-1).values)
+        assert torch.equal(order.sort(dim=-1).values, torch.arange(num).expand(rows, num))
+
+
+def test_ascending_order_of_special_values() -> None:
+    inf = math.inf
+    x = torch.tensor([[math.nan, inf, 0.0, -inf, 1e-45, -1e-45, -3.0, -0.0, 3.4e38]], requires_grad=True)
+    order = ascending_order(x)
+    assert sorted(order[0].tolist()) == list(range(9))
+    assert torch.equal(x.gather(-1, order)[0, :8], torch.tensor([-inf, -3.0, -1e-45, 0.0, 0.0, 1e-45, 3.4e38, inf]))
+    assert not order.requires_grad
+
+
 # --- the loss against its oracle ---
 
 
@@ -150,6 +171,19 @@ def test_float32_is_exact_at_offsets(kappa: float, kind: str, offset: float) -> 
     exact_grad = grad_of(lambda x: pairwise_huber(x, y.double(), taus64(200), kappa), q.double())
     fast_grad = grad_of(lambda x: quantile_huber_per_level(x, y, taus, kappa), q).double()
     assert torch.allclose(fast_grad, exact_grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kappa", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("atoms", [1, 200])
+def test_float32_with_a_kappa_near_the_resolution(kappa: float, atoms: int) -> None:
+    """Rounding must not put atoms on the wrong side of a breakpoint: they lie at, and one step beside, the queries."""
+    q = draw("normal", (64, 200), 5).float() * 100.0
+    y = q[:, :atoms].contiguous()
+    y[1::2] = torch.nextafter(y[1::2], torch.tensor(math.inf))
+    y[2::4] = torch.nextafter(y[2::4], torch.tensor(-math.inf))
+    exact = grad_of(lambda x: pairwise_huber(x, y.double(), taus64(200), kappa), q.double())
+    fast = grad_of(lambda x: quantile_huber_per_level(x, y, midpoint_taus(200), kappa), q).double()
+    assert torch.allclose(fast, exact, rtol=1e-5, atol=1e-6)
 
 
 @given(kappa=st.sampled_from([0.05, 0.4, 1.0]), seed=st.integers(0, 1000))
