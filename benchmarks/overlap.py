@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,7 +50,7 @@ def write_config(folder: Path, num_steps: int) -> Path:
     model = folder / "model"
     build_model(tokenizer, MODEL).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    config = {
+    config: dict[str, Any] = {
         "output_dir": str(folder / "runs"),
         "model": {"path": str(model)},
         "algorithm": {"preset": "dvpo", "critic": {"num_heads": 2, "num_quantiles": 32}, "alpha": 0.2, "beta": 0.2},
@@ -63,7 +64,7 @@ def write_config(folder: Path, num_steps: int) -> Path:
         "cluster": {"cpus_per_rollout_worker": 0.5, "object_store_mib": 128},
         "logging": {"progress": "none"},
     }
-    config["training"] |= {"eval_every_steps": 0, "checkpoint_every_steps": 0}  # type: ignore[index]
+    config["training"] |= {"eval_every_steps": 0, "checkpoint_every_steps": 0}
     path = folder / "overlap.yaml"
     path.write_text(yaml.safe_dump(config))
     return path

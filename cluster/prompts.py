@@ -13,7 +13,7 @@ def training_prompts(config: RunConfig, tokenizer_path: str) -> PromptSource:
     """The task's training prompts in the order that the run's seed gives them."""
     task = build_task(config)
     tokenizer = load_tokenizer(tokenizer_path, config.model.trust_remote_code)
-    prompts = render(tokenizer, task.examples("train"), config.data.task.type)
+    prompts = render(tokenizer, task.examples("train"), config.data.task.type, config.rollout.max_prompt_tokens)
     return PromptSource(prompts, config.seed, config.data.shuffle)
 
 
@@ -21,7 +21,7 @@ def eval_prompts(config: RunConfig, tokenizer_path: str) -> dict[str, list[Promp
     """The first ``num_eval_prompts`` prompts of each held-out split, in-domain first."""
     task = build_task(config)
     tokenizer = load_tokenizer(tokenizer_path, config.model.trust_remote_code)
-    limit = config.training.num_eval_prompts
+    limit, longest = config.training.num_eval_prompts, config.rollout.max_prompt_tokens
     return {
-        split: render(tokenizer, task.examples(split)[:limit], config.data.task.type) for split in task.splits
+        split: render(tokenizer, task.examples(split)[:limit], config.data.task.type, longest) for split in task.splits
     }
