@@ -23,7 +23,8 @@ from vllm import LLM, SamplingParams
 if __name__ == "__main__":
     folder, answers = sys.argv[1:]
     records = [json.loads(line) for line in open(answers)]
-    llm = LLM(folder, dtype="float32", max_model_len=60, enforce_eager=True, kv_cache_memory_bytes=64 << 20, block_size=32)
+    cache = {"kv_cache_memory_bytes": 64 << 20, "block_size": 32}
+    llm = LLM(folder, dtype="float32", max_model_len=60, enforce_eager=True, **cache)
     chats = [record["messages"] for record in records]
     outputs = llm.chat(chats, SamplingParams(temperature=0.0, max_tokens=12), use_tqdm=False)
     assert [list(output.outputs[0].token_ids) for output in outputs] == [record["token_ids"] for record in records]
