@@ -16,7 +16,7 @@ from learner.logprobs import CHUNK_ELEMENTS
 def head_kl(
     hidden: Tensor, reference: Tensor, weight: Tensor, bias: Tensor | None = None, chunk_tokens: int | None = None
 ) -> Tensor:
-    """``KL(softmax(W h_ref + b) || softmax(W h + b))`` of each state, in nats (method 4, ``kl_ref``; our reading).
+    """``KL(softmax(W h_ref + b) || softmax(W h + b))`` of each state, in nats (``kl_ref``; our reading).
 
     Works through chunks of tokens and recomputes their logits in the backward pass, as :mod:`learner.logprobs` does.
 

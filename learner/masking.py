@@ -35,7 +35,7 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_mean(values: Tensor, mask: Tensor, num_tokens: float) -> Tensor:
-    """``sum(m * x) / max(1, num_tokens)`` with the *global* number of tokens (our choice, method 1).
+    """``sum(m * x) / max(1, num_tokens)`` with the *global* number of tokens (our choice).
 
     Args:
         values: [batch seq] of this micro-batch.

@@ -41,7 +41,7 @@ def quantile_mean(quantile_values: Tensor) -> Tensor:
 
 
 def tail_count(num_quantiles: int, share: float) -> int:
-    """Number of levels tau_i <= share, the size of I_lo (and by symmetry of I_up = {tau_i >= 1 - share}), method 3.2.
+    """Number of levels tau_i <= share, the size of I_lo (and by symmetry of I_up = {tau_i >= 1 - share}).
 
     Raises:
         ValueError: the share is not in (0, 1] or so small that no level lies below it.
@@ -157,7 +157,7 @@ def quantile_huber_per_level(
 ) -> Tensor:
     """:func:`quantile_huber_loss` before the mean over levels: [... M], each the mean over the K atoms.
 
-    Exact in O((M + K) log(M + K)) time and O(M + K) memory per row, with an analytic gradient (method 3.7, our
+    Exact in O((M + K) log(M + K)) time and O(M + K) memory per row, with an analytic gradient (our
     derivation).
     """
     if kappa < 0.0:
@@ -264,7 +264,7 @@ def _places(q: Tensor, atoms: Tensor, k: float, dtype: torch.dtype) -> tuple[Ten
 
 
 def _huber(q: Tensor, table: _PrefixSums, tau: Tensor, k: float) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of each query [row n] for kappa > 0; letters as in method 3.7."""
+    """Loss and gradient of each query [row n] for kappa > 0."""
     count = table.atoms.shape[-1]
     ia, ib, ic = _places(q, table.atoms, k, table.dtype)
     a1, b1, c1 = (table.first.gather(-1, i) for i in (ia, ib, ic))

@@ -1,6 +1,6 @@
 """Discounted returns, lambda-returns, GAE and distributional targets, with the masking rules of one place.
 
-Rules (method 2.1, our derivation), the same for every function here:
+Rules (our derivation), the same for every function here:
 
 * only action tokens (``action_mask`` true) are steps: gamma and lam act once per action token;
 * a reward on a token that is not an action belongs to the action *before* it; before the first action it is nobody's;

@@ -1,7 +1,7 @@
 """The least expectation of a value over laws near the predicted one: what robust Bellman targets bootstrap from.
 
 Every function takes the M equally likely atoms of a law, ascending in the last axis, and gives one value per leading
-index, at most their mean. Detached: targets carry no gradient. All forms are our choice (method 5): of the robust PPO
+index, at most their mean. Detached: targets carry no gradient. All forms are our choice: of the robust PPO
 in 2512.03847 only "worst case" is public.
 """
 

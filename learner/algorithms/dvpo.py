@@ -126,7 +126,7 @@ class DVPO(ActorCritic):
         return self.config.value_clip is not None or (self.config.shape_coef > 0.0 and self.config.shape_ref == "old")
 
     def read_out(self, quantile_values: Tensor) -> Tensor:
-        """The configured read-out (method 3.5)."""
+        """The configured read-out."""
         config, m = self.config, quantile_values.shape[-1]
         if config.adv_aggregate == "mean":
             return quantile_mean(quantile_values)
@@ -141,7 +141,7 @@ class DVPO(ActorCritic):
     def value_targets(
         self, rewards: Tensor, quantile_values: Tensor, batch: TrainBatch, bootstrap: Tensor | None
     ) -> Tensor:
-        """Target atoms, Eq 2, in the configured mode (method 3.3); ascending."""
+        """Target atoms, Eq 2, in the configured mode; ascending."""
         config, mask = self.config, batch.action_mask
         if config.target_mode == "mc":
             last = None if bootstrap is None else quantile_mean(bootstrap)

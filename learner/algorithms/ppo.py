@@ -25,7 +25,7 @@ class ScalarCriticConfig(CriticConfig):
 class PPO(ActorCritic):
     """Proximal policy optimisation (1707.06347): GAE over a scalar critic, clipped ratio, clipped value step.
 
-    ``L_pi = token_mean max(-rho * A, -clip(rho) * A)``, ``L_V = 1/2 token_mean (V - sg R)^2`` (method 2.2). Separate
+    ``L_pi = token_mean max(-rho * A, -clip(rho) * A)``, ``L_V = 1/2 token_mean (V - sg R)^2``. Separate
     ``lam_actor`` and ``lam_critic`` are those of VC-PPO (2503.01491). With more than one head the value is their mean
     and each head regresses to the same target (our choice).
     """

@@ -64,7 +64,7 @@ class RobustBellmanConfig(ActorCriticConfig):
 class RobustBellman(ActorCritic):
     """Worst-case PPO, the "Robust Bellman" baseline of 2512.03847, of which only minimum aggregation is public.
 
-    Our form (method 5): ``Y_t = r_t + gamma * ((1 - lam) * Vrob_{t+1} + lam * Y_{t+1})`` and ``A_t = Y_t - V_t`` with V
+    Our form: ``Y_t = r_t + gamma * ((1 - lam) * Vrob_{t+1} + lam * Y_{t+1})`` and ``A_t = Y_t - V_t`` with V
     the mean of the ensemble, at ``lam_actor`` for A and ``lam_critic`` for the targets; every head regresses to Y_t.
     Vrob is the least head (``min_heads``) or the least expectation over a set around the predicted law
     (:mod:`learner.worst_case`). Everything but the critic's output in its loss is detached. Scalar heads have PPO's

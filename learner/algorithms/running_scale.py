@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class RunningScale:
-    """Exponential moving average of the standard deviation of returns (method 3.4, our choice).
+    """Exponential moving average of the standard deviation of returns (our choice).
 
     The average is corrected for its start, so the first batch counts in full. A batch whose returns do not vary (below
     ``floor``) says nothing about the scale and is skipped; until the first that does, s is ``initial``.

@@ -2,7 +2,7 @@
 
 All functions take ascending quantile functions ``q`` [... M] of one head (leading axes are free: tokens, heads) and,
 where they compare, detached atoms ``targets`` [... K] that are *ascending* too and broadcast against the leading axes.
-They return one value per leading index. Both are meant to be in units of the running scale s (method 3.4), so that the
+They return one value per leading index. Both are meant to be in units of the running scale s, so that the
 terms' weights do not depend on the scale of rewards. Only ``q`` carries a gradient; targets, VaR anchors, interquartile
 ranges and references are detached.
 

@@ -12,7 +12,7 @@ from learner.quantiles import ascending_order, crossing_fraction, midpoint_taus
 
 INITIAL_WEIGHT_STD = 1e-3
 INITIAL_SPREAD = 0.1
-"""Half width of the initial value distribution in units of the return scale (method 3.2, our choice)."""
+"""Half width of the initial value distribution in units of the return scale (our choice)."""
 
 
 class QuantileHeads(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 def gae_loop(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The pseudo-code of method 2.1, token by token."""
+    """The pseudo-code, token by token."""
     advantages, returns = torch.zeros_like(values), torch.zeros_like(values)
     for b in range(rewards.shape[0]):
         next_advantage = carry = 0.0

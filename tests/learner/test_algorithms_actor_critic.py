@@ -1,4 +1,4 @@
-"""PPO and DVPO as algorithms: what reduces to what, splits, ranks, state. Numbers: invariants of method 9."""
+"""PPO and DVPO as algorithms: what reduces to what, splits, ranks, state. Numbers name the invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Critic-free baselines and PPO's options: Dr.GRPO, RLOO, QAE, REINFORCE++, PPO-max, VAPO. Numbers: method 9."""
+"""Critic-free baselines and PPO's options: Dr.GRPO, RLOO, QAE, REINFORCE++, PPO-max, VAPO. Numbers name the invariants."""
 
 from __future__ import annotations
 

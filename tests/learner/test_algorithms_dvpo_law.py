@@ -1,4 +1,4 @@
-"""What the critic losses converge to on a known law: the table of method 3.4 (N(0, 1), point masses, M = 40)."""
+"""What the critic losses converge to on a known law: the table (N(0, 1), point masses, M = 40)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO: groups, their spread over ranks, aggregation. Numbers in comments are invariants of method 9."""
+"""GRPO: groups, their spread over ranks, aggregation. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 

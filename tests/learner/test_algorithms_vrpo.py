@@ -1,4 +1,4 @@
-"""VRPO: bottleneck, frozen LM head, token selection, schedule, and the reductions of method 9."""
+"""VRPO: bottleneck, frozen LM head, token selection, schedule, and the reductions."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_selected_tokens(seed: int, share: float) -> None:
 
 @pytest.mark.parametrize("mode", ["ppl_ent", "kl_ref", "none"])
 def test_the_loss_is_the_sum_of_its_terms(mode: str) -> None:
-    """L_value + beta_ib * L_ib + L_sem with means over the selected tokens, cap on surprise; all from method 4."""
+    """L_value + beta_ib * L_ib + L_sem with means over the selected tokens, cap on surprise."""
     algorithm = build(sem_mode=mode, ib_coef=0.3, ppl_coef=0.7, ent_coef=0.2, ib_anneal_frac=0.5)
     plain, batch = build_algorithm("ppo"), make_batch(1)
     old = make_old(plain, batch, 2)

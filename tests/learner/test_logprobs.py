@@ -1,4 +1,4 @@
-"""Chunked log-probabilities and entropies against log_softmax. Numbers in comments are invariants of method 9."""
+"""Chunked log-probabilities and entropies against log_softmax. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 

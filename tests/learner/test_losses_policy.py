@@ -1,4 +1,4 @@
-"""Clipped policy loss, importance weights, KL estimators. Numbers in comments are invariants of method 9."""
+"""Clipped policy loss, importance weights, KL estimators. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 

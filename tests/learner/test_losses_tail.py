@@ -1,4 +1,4 @@
-"""Tail terms of the quantile critic, at the level of sorted outputs. Numbers in comments are invariants of method 9."""
+"""Tail terms of the quantile critic, at the level of sorted outputs. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_ru_calibration_finds_the_cvar_and_the_literal_form_the_mean() -> None:
 
 
 def test_ru_goal_is_insensitive_to_the_anchor() -> None:
-    """The table of method 3.4: an anchor off by .3 moves the goal from -1.755 to about -1.85 only."""
+    """The table: an anchor off by .3 moves the goal from -1.755 to about -1.85 only."""
     y = gaussian(20_001)
     for error in (-0.3, 0.3):
         q = gaussian(200) + error
@@ -178,7 +178,7 @@ def shape_of(q: Tensor, contract: float = 0.8, expand: float = 1.2) -> Tensor:
 
 
 def test_gaussian_ratio() -> None:
-    """The constant of method 3.4: g = .085 at M = 200 and share .1; Eq 8 is 0 on Gaussian quantiles with c = 1."""
+    """The constant: g = .085 at M = 200 and share .1; Eq 8 is 0 on Gaussian quantiles with c = 1."""
     q = gaussian(200)
     reference = tail.iqr_reference(q, 0.1, "lower")
     assert float(reference / tail.interquartile_range(q).square()) == pytest.approx(0.085, abs=5e-4)

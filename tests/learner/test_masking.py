@@ -1,4 +1,4 @@
-"""Masked sums, means and whitening. Numbers in comments are invariants of method 9."""
+"""Masked sums, means and whitening. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 

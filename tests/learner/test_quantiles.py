@@ -1,4 +1,4 @@
-"""Quantile levels, read-outs and the exact quantile Huber loss. Numbers in comments are invariants of method 9."""
+"""Quantile levels, read-outs and the exact quantile Huber loss. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def test_minimiser_is_the_quantile_function() -> None:
     ],
 )
 def test_expectile_bias_of_a_large_kappa(p: float, kappa: float, mean: float) -> None:
-    """Invariant 15 and the table of method 3.4: Bernoulli(p), M = 200; kappa = 1 learns expectiles."""
+    """Invariant 15 and the table: Bernoulli(p), M = 200; kappa = 1 learns expectiles."""
     atoms = (torch.arange(1000) < 1000 * p).to(F64)
     assert float(minimiser(atoms, 200, kappa).mean()) == pytest.approx(mean, abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""GAE, lambda-returns and distributional targets against the token-by-token loop. Numbers: invariants of method 9."""
+"""GAE, lambda-returns and distributional targets against the token-by-token loop. Numbers name the invariants."""
 
 from __future__ import annotations
 

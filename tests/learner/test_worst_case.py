@@ -1,4 +1,4 @@
-"""Worst cases over sets of laws, against their definitions. Numbers in comments are invariants of method 9."""
+"""Worst cases over sets of laws, against their definitions. Numbers in comments name the invariants."""
 
 from __future__ import annotations
 
