@@ -1,4 +1,4 @@
-"""Critic-free baselines and PPO's options: Dr.GRPO, RLOO, QAE, REINFORCE++, PPO-max, VAPO. Numbers name the invariants."""
+"""Critic-free baselines and options of PPO: Dr.GRPO, RLOO, QAE, REINFORCE++, PPO-max, VAPO. Numbers name invariants."""
 
 from __future__ import annotations
 
