@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import random
+from dataclasses import replace
 
 from rollout.component import build
 from rollout.config import RewardConfig
@@ -52,28 +53,25 @@ class RewardService:
         A failure of the reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
         ``observed`` set to ``error_reward``, or None where the configuration says ``drop``.
         """
+        record = await self.clean_score(prompt, trajectory)
+        if record.clean is None:
+            drops = self._config.error_reward == "drop"
+            return replace(record, observed=None if drops else float(self._config.error_reward))
+        observed = self._with_noise(record.clean, prompt, trajectory)
+        outcome = RewardOutcome.MISSING if observed is None else RewardOutcome.SCORED
+        return replace(record, observed=observed, corrupted=observed != record.clean, outcome=outcome)
+
+    async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """Score without noise, for evaluation. A failure has no score at all."""
+        ids = (trajectory.prompt_id, trajectory.sample_index)
         try:
             parts = await asyncio.wait_for(self._clean_parts(prompt, trajectory), self._config.timeout_s)
         except Exception as error:  # the reward is the user's code and sees untrusted model text
             message = _one_line(error, self._config.timeout_s)
             log.warning("reward failed for prompt %s: %s", prompt.prompt_id, message)
-            fallback = None if self._config.error_reward == "drop" else float(self._config.error_reward)
-            return _record(trajectory, fallback, None, False, {}, RewardOutcome.ERROR, message)
+            return RewardRecord(*ids, None, None, False, {}, RewardOutcome.ERROR, message)
         clean = sum(reward.config.weight * parts[name] for name, reward in self._rewards)
-        observed = self._with_noise(clean, prompt, trajectory)
-        outcome = RewardOutcome.MISSING if observed is None else RewardOutcome.SCORED
-        return _record(trajectory, observed, clean, observed != clean, parts, outcome)
-
-    async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
-        """Score without noise, for evaluation."""
-        try:
-            parts = await asyncio.wait_for(self._clean_parts(prompt, trajectory), self._config.timeout_s)
-        except Exception as error:  # as in score()
-            message = _one_line(error, self._config.timeout_s)
-            log.warning("reward failed in evaluation for prompt %s: %s", prompt.prompt_id, message)
-            return _record(trajectory, None, None, False, {}, RewardOutcome.ERROR, message)
-        clean = sum(reward.config.weight * parts[name] for name, reward in self._rewards)
-        return _record(trajectory, clean, clean, False, parts, RewardOutcome.SCORED)
+        return RewardRecord(*ids, clean, clean, False, parts, RewardOutcome.SCORED)
 
     async def _clean_parts(self, prompt: Prompt, trajectory: Trajectory) -> dict[str, float]:
         parts = {}
@@ -104,17 +102,3 @@ def _one_line(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no score within {timeout_s:g} s"
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _record(
-    trajectory: Trajectory,
-    observed: float | None,
-    clean: float | None,
-    corrupted: bool,
-    parts: dict[str, float],
-    outcome: RewardOutcome,
-    error: str = "",
-) -> RewardRecord:
-    return RewardRecord(
-        trajectory.prompt_id, trajectory.sample_index, observed, clean, corrupted, parts, outcome, error
-    )

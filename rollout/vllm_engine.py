@@ -169,11 +169,6 @@ class VllmEngine:
         self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[self._counters])
         self._request_ids = itertools.count()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the engine's child process still answers."""
-        return not self._engine.errored
-
     async def generate(self, token_ids: tuple[int, ...], sampling: SamplingConfig, seed: int | None) -> Completion:
         """See :meth:`rollout.engine.Engine.generate`. The log-probabilities are those after temperature."""
         from vllm import SamplingParams
