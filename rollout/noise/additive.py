@@ -33,10 +33,9 @@ def sigma_for_pairwise_accuracy(accuracy: float) -> float:
 
 
 class Gaussian(RewardNoise):
-    """r + sigma * N(0, 1): unbiased, light-tailed; also a continuous reward model of a given pairwise accuracy.
+    """r + sigma * N(0, 1): unbiased, light-tailed.
 
-    Studied for sigma from .1 to 2 standard deviations of the clean scores; see :func:`sigma_for_pairwise_accuracy`
-    for a reward model's. Source: a standard model, no paper's own.
+    Studied for sigma from .1 to 2 standard deviations of the clean scores. Source: a standard model, no paper's own.
     """
 
     class Config(RewardNoise.Config):
@@ -49,6 +48,33 @@ class Gaussian(RewardNoise):
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
         """The score plus one normal draw."""
         return reward + self.config.sigma * rng.gauss(0.0, 1.0)
+
+
+class RewardModelContinuous(RewardNoise):
+    """r + sigma * clean_std * N(0, 1) + drift * version: a reward model of a given pairwise accuracy, that may drift.
+
+    sigma is :func:`sigma_for_pairwise_accuracy`. The drift is an offset that grows with the newest weight version that
+    sampled the response, the same for all responses of one version: it moves scores between updates, not within a
+    batch. Studied for accuracies from .65 to .9. Source: a standard model (probit, equal variances), no paper's own.
+    """
+
+    class Config(RewardNoise.Config):
+        """Options of this noise model."""
+
+        accuracy: float = Field(
+            gt=0.5, le=1.0, description="Probability that two responses are ordered right, for normal clean scores."
+        )
+        clean_std: float = Field(
+            1.0, gt=0.0, description="Standard deviation of the clean scores, in score units; 0.5 for 0/1 evenly."
+        )
+        drift: float = Field(0.0, description="Offset added for each weight version, in score units.")
+
+    config: RewardModelContinuous.Config
+
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """The score plus one normal draw and the offset of the response's version."""
+        sigma = sigma_for_pairwise_accuracy(self.config.accuracy) * self.config.clean_std
+        return reward + sigma * rng.gauss(0.0, 1.0) + self.config.drift * trajectory.policy_version_max
 
 
 class StudentT(RewardNoise):

@@ -25,6 +25,25 @@ class RewardNoise(Component):
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float | None:
         """The observed score, or None if the score goes missing."""
 
+    def delay_updates(self, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> int:
+        """Weight updates by which the score arrives late; none unless a model says so. Asked after the score."""
+        return 0
+
+
+class CriterionNoise(RewardNoise):
+    """Noise that may also be put on each criterion (each reward function's score) by itself, before they are added."""
+
+    @property
+    @abstractmethod
+    def is_per_criterion(self) -> bool:
+        """Whether it is."""
+
+    @abstractmethod
+    def observe_criterion(
+        self, name: str, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random
+    ) -> float:
+        """The observed score of criterion ``name``, whose clean score is ``reward``. ``rng`` is the criterion's own."""
+
 
 def require_binary(reward: float, noise: RewardNoise) -> None:
     """Refuse a score that has no opposite.

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout.noise.base import RewardNoise, require_binary
+from rollout.noise.base import CriterionNoise, RewardNoise, require_binary
+from rollout.noise.votes import final_answer
 from rollout.seeding import stream
 from rollout.trajectory import Prompt, Trajectory
 
@@ -16,14 +17,16 @@ from rollout.trajectory import Prompt, Trajectory
 class FlipConfig(RewardNoise.Config):
     """Options that all flips share: who shares a draw, and for how long."""
 
-    unit: Literal["rollout", "group"] = Field(
+    unit: Literal["rollout", "group", "criterion"] = Field(
         "rollout",
-        description="Who shares one draw: nobody ('rollout') or all samples of one prompt in one epoch ('group').",
+        description="Who shares one draw: nobody ('rollout') or all samples of one prompt in one epoch ('group'). "
+        "'criterion': each reward function's score is flipped by itself, before they are added.",
     )
-    memory: Literal["resampled", "persistent"] = Field(
+    memory: Literal["resampled", "persistent", "answer"] = Field(
         "resampled",
         description="'resampled': a new draw each time; 'persistent': one draw for each prompt id for ever, which all "
-        "its samples share whatever the unit.",
+        "its samples share whatever the unit; 'answer': one draw for each prompt id and final answer for ever, so "
+        "that the policy can find the wrong answers that pass.",
     )
     seed: int = Field(
         0,
@@ -32,7 +35,7 @@ class FlipConfig(RewardNoise.Config):
     )
 
 
-class Flip(RewardNoise):
+class Flip(CriterionNoise):
     """Base of the flips: one uniform draw u on [0, 1), and r -> 1 - r where u < :meth:`rate` of r."""
 
     config: FlipConfig
@@ -41,6 +44,11 @@ class Flip(RewardNoise):
     def shares_group_stream(self) -> bool:
         """True for ``unit: group`` where draws are made anew."""
         return self.config.unit == "group" and self.config.memory == "resampled"
+
+    @property
+    def is_per_criterion(self) -> bool:
+        """True for ``unit: criterion``."""
+        return self.config.unit == "criterion"
 
     @abstractmethod
     def rate(self, reward: float) -> float:
@@ -52,9 +60,23 @@ class Flip(RewardNoise):
         Raises:
             ValueError: ``reward`` is neither 0 nor 1.
         """
+        return self.observe_criterion("", reward, prompt, trajectory, rng)
+
+    def observe_criterion(
+        self, name: str, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random
+    ) -> float:
+        """The score of one criterion, flipped or not; the name "" stands for the whole score.
+
+        Raises:
+            ValueError: ``reward`` is neither 0 nor 1.
+        """
         require_binary(reward, self)
+        purpose = f"noise.{self.config.memory}.{type(self).__name__}" + (f".{name}" if name else "")
         if self.config.memory == "persistent":
-            rng = stream(self.config.seed, prompt.prompt_id, 0, f"noise.persistent.{type(self).__name__}")
+            rng = stream(self.config.seed, prompt.prompt_id, 0, purpose)
+        elif self.config.memory == "answer":
+            answer = final_answer(trajectory.response_text)
+            rng = stream(self.config.seed, prompt.prompt_id, 0, f"{purpose}\x1f{answer}")
         return 1.0 - reward if rng.random() < self.rate(reward) else reward
 
 
