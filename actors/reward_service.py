@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rollout.component import build
 from rollout.config import RewardConfig
 from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
-from rollout.rewards import REWARDS
-from rollout.rewards.base import Reward
-from rollout.seeding import stream
+from rollout.noise.chain import NoiseChain
+from rollout.reward_caller import Part, RewardCaller
+from rollout.reward_threads import RewardThreads
+from rollout.rewards.function import build_reward
 from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, Trajectory
 
 log = logging.getLogger(__name__)
+
+MAX_THREADS_GIVEN_UP = 4
+"""Hung threads in one process above which it should be replaced: each may hold the interpreter for most of the time."""
 
 
 class RewardService:
@@ -34,71 +37,80 @@ class RewardService:
 
     def __init__(self, config: RewardConfig, run_seed: int, samples_per_prompt: int | None = None) -> None:
         self._config = config
-        self._run_seed = run_seed
-        self._samples_per_prompt = samples_per_prompt
-        self._rewards: list[tuple[str, Reward]] = []
+        self._threads = RewardThreads()
+        self._places = asyncio.Semaphore(config.max_concurrent_requests)
+        self._callers: list[RewardCaller] = []
         for index, spec in enumerate(config.functions):
-            reward = build(spec, REWARDS, Reward, f"reward.functions.{index}")
-            taken = {name for name, _ in self._rewards}
-            self._rewards.append((spec.type if spec.type not in taken else f"{spec.type}.{index}", reward))
-        self._noise: list[RewardNoise] = [
-            build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)
-        ]
-        if samples_per_prompt is None and any(noise.shares_group_stream for noise in self._noise):
-            raise ValueError("noise with 'unit: group' needs samples_per_prompt, to know which samples are one group")
+            reward = build_reward(spec, f"reward.functions.{index}")
+            taken = {caller.name for caller in self._callers}
+            name = spec.type if spec.type not in taken else f"{spec.type}.{index}"
+            self._callers.append(RewardCaller(name, reward, config, run_seed, self._threads))
+        models = [build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)]
+        self._noise = NoiseChain(models, run_seed, samples_per_prompt)
+
+    async def ready(self) -> None:
+        """Answers once the rewards are built."""
+
+    async def is_worn_out(self) -> bool:
+        """Whether so many calls hang in threads, which cannot be ended, that this process should be replaced."""
+        return self._threads.num_given_up > MAX_THREADS_GIVEN_UP
+
+    async def close(self) -> None:
+        """Let the rewards give up their connections and processes."""
+        for caller in self._callers:
+            await caller.reward.close()
 
     async def score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Clean and observed score of one trajectory.
 
-        A failure of the reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
-        ``observed`` set to ``error_reward``, or None where the configuration says ``drop``.
+        A failure of a reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
+        ``observed`` set to ``error_reward``, or None where the configuration says ``drop``. An abstention has no
+        observed score.
         """
         record = await self.clean_score(prompt, trajectory)
+        if record.outcome is RewardOutcome.ERROR and self._config.error_reward != "drop":
+            return replace(record, observed=float(self._config.error_reward))
         if record.clean is None:
-            drops = self._config.error_reward == "drop"
-            return replace(record, observed=None if drops else float(self._config.error_reward))
-        observed = self._with_noise(record.clean, prompt, trajectory)
-        outcome = RewardOutcome.MISSING if observed is None else RewardOutcome.SCORED
-        return replace(record, observed=observed, corrupted=observed != record.clean, outcome=outcome)
+            return record
+        weights = {caller.name: caller.reward.config.weight for caller in self._callers}
+        seen = self._noise.observe(record.parts, weights, prompt, trajectory)
+        outcome = RewardOutcome.MISSING if seen.observed is None else RewardOutcome.SCORED
+        return replace(record, observed=seen.observed, corrupted=seen.corrupted, outcome=outcome)
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Score without noise, for evaluation. A failure has no score at all."""
-        ids = (trajectory.prompt_id, trajectory.sample_index)
-        try:
-            parts = await asyncio.wait_for(self._clean_parts(prompt, trajectory), self._config.timeout_s)
-        except Exception as error:  # the reward is the user's code and sees untrusted model text
-            message = _one_line(error, self._config.timeout_s)
-            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, message)
-            return RewardRecord(*ids, None, None, False, {}, RewardOutcome.ERROR, message)
-        clean = sum(reward.config.weight * parts[name] for name, reward in self._rewards)
-        return RewardRecord(*ids, clean, clean, False, parts, RewardOutcome.SCORED)
+        async with self._places:
+            parts = await asyncio.gather(*(caller(prompt, trajectory) for caller in self._callers))
+        record = self._combined(parts, trajectory)
+        if record.outcome is RewardOutcome.ERROR:
+            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, record.error)
+        return record
 
-    async def _clean_parts(self, prompt: Prompt, trajectory: Trajectory) -> dict[str, float]:
-        parts = {}
-        for name, reward in self._rewards:
-            value = await reward(prompt, trajectory)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"reward {name!r} returned {value!r}, which is not a finite number")
-            parts[name] = float(value)
-        return parts
-
-    def _with_noise(self, clean: float, prompt: Prompt, trajectory: Trajectory) -> float | None:
-        observed: float | None = clean
-        for index, noise in enumerate(self._noise):
-            if observed is None:
-                break
-            observed = noise(observed, prompt, trajectory, self._noise_stream(index, prompt, trajectory))
-        return observed
-
-    def _noise_stream(self, index: int, prompt: Prompt, trajectory: Trajectory) -> random.Random:
-        if not self._noise[index].shares_group_stream:
-            return stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}")
-        assert self._samples_per_prompt is not None  # checked on construction
-        epoch = trajectory.sample_index // self._samples_per_prompt
-        return stream(self._run_seed, prompt.prompt_id, epoch, f"noise.{index}.group")
-
-
-def _one_line(error: Exception, timeout_s: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no score within {timeout_s:g} s"
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    def _combined(self, parts: Sequence[Part], trajectory: Trajectory) -> RewardRecord:
+        """One record of what all rewards said: a failure comes before an abstention, and that before a score."""
+        scores = {
+            caller.name: part.score for caller, part in zip(self._callers, parts, strict=True) if part.score is not None
+        }
+        clean: float | None = None
+        outcome, error, kind = RewardOutcome.SCORED, "", None
+        failed = next((part for part in parts if part.error_kind is not None), None)
+        abstained = next((part.abstained for part in parts if part.abstained is not None), None)
+        if failed is not None:
+            outcome, error, kind = RewardOutcome.ERROR, failed.error, failed.error_kind
+        elif abstained is not None:
+            outcome, error = RewardOutcome.ABSTAINED, abstained
+        else:
+            clean = sum(caller.reward.config.weight * scores[caller.name] for caller in self._callers)
+        return RewardRecord(
+            trajectory.prompt_id,
+            trajectory.sample_index,
+            clean,
+            clean,
+            False,
+            scores,
+            outcome,
+            error,
+            kind,
+            sum(part.num_retries for part in parts),
+            any(part.cached for part in parts),
+        )

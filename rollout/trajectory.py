@@ -135,14 +135,27 @@ class TrajectorySummary:
 
 
 class RewardOutcome(StrEnum):
-    """What became of one attempt to score a trajectory. A failure is never a silent zero."""
+    """What became of the attempt to score a trajectory. A failure is never a silent zero."""
 
     SCORED = "scored"
-    """The reward function returned a finite number."""
-    ERROR = "error"
-    """The reward function raised or returned something that is not a finite number."""
+    """The reward function returned a valid number."""
+    ABSTAINED = "abstained"
+    """The reward function cannot judge this response, and said why."""
     MISSING = "missing"
-    """The score was withheld (a noise model that models missing scores, or an abstaining reward)."""
+    """A noise model withheld the score."""
+    ERROR = "error"
+    """There is no score, though there should be one; see :class:`RewardErrorKind`."""
+
+
+class RewardErrorKind(StrEnum):
+    """Whose fault it is that there is no score."""
+
+    INFRASTRUCTURE = "infrastructure"
+    """Something that may work the next time: a connection, a time-out, a server's 5xx or 429, a dead worker."""
+    INVALID = "invalid"
+    """A score came back and is not one: NaN, infinite, of a wrong type or number, out of the declared range."""
+    CODE = "code"
+    """The reward function raised anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +164,14 @@ class RewardRecord:
 
     Attributes:
         observed: the score that training sees (after noise), or None if there is none.
-        clean: the score before noise, or None if scoring failed.
+        clean: the score before noise, or None if there is none.
         corrupted: whether the noise model changed the score.
-        parts: clean score of each configured reward by name.
+        parts: clean score of each configured reward by name, of those that gave one.
         outcome: see :class:`RewardOutcome`.
-        error: one line on what went wrong, empty if nothing did.
+        error: one line on what went wrong, or the reason of an abstention; empty if there is a score.
+        error_kind: see :class:`RewardErrorKind`; None unless ``outcome`` is ``ERROR``.
+        num_retries: calls of reward functions that were made again after an infrastructure error.
+        cached: whether a score was found in the cache instead of computed.
     """
 
     prompt_id: str
@@ -166,6 +182,9 @@ class RewardRecord:
     parts: dict[str, float]
     outcome: RewardOutcome
     error: str = ""
+    error_kind: RewardErrorKind | None = None
+    num_retries: int = 0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
-"""Reward functions. A built-in is a name and an import string; anything else is given as ``module:Class``."""
+"""Reward functions. A built-in is a name and an import string; others are given as ``module:Class`` or a function."""
 
 from __future__ import annotations
 
 REWARDS: dict[str, str] = {
     "exact_match": "rollout.rewards.exact_match:ExactMatch",
+    "math_verify": "rollout.rewards.math_expression:MathVerify",
+    "multiple_choice": "rollout.rewards.multiple_choice:MultipleChoice",
     "numeric": "rollout.rewards.numeric:Numeric",
+    "remote": "rollout.rewards.remote:Remote",
     "response_format": "rollout.rewards.response_format:ResponseFormat",
 }
 """Built-in name -> ``module:Class``."""

@@ -1,23 +1,80 @@
-"""What a reward function is."""
+"""What a reward function is, and what it may raise."""
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
+from collections.abc import Awaitable
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rollout.component import Component, StrictModel
 from rollout.trajectory import Prompt, Trajectory
 
 
+class Abstain(Exception):
+    """Raised by a reward that cannot judge a response: ``raise Abstain("no test covers this function")``.
+
+    The trajectory is left out of training and counted in ``reward/num_abstained``. It is no error.
+    """
+
+
+class RewardUnavailable(Exception):
+    """Raised by a reward whose server or resource does not work at the moment: the call is made again, after a pause.
+
+    Args:
+        reason: what does not work.
+        retry_after_s: shortest pause before the next call, in seconds, if the server has named one.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class InvalidScore(ValueError):
+    """What came back is not a score. Not called again: what lies once may lie twice, unnoticed."""
+
+
 class Reward(Component):
     """Scores one trajectory. May be slow and may raise: the reward service counts and contains failures."""
+
+    deterministic: bool = False
+    """Whether the score follows from the prompt, the response's text and its finish reason alone and is costly enough
+    to be remembered. Set it in the class, or in the constructor."""
 
     class Config(StrictModel):
         """Options every reward has."""
 
         weight: float = Field(1.0, description="Factor of this reward in the sum.")
+        score_range: tuple[float, float] | None = Field(
+            None, description="Lowest and highest score that the reward may return; others count as invalid."
+        )
+
+        @field_validator("score_range")
+        @classmethod
+        def _ordered(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+            if bounds is not None and bounds[0] >= bounds[1]:
+                raise ValueError(f"must be [lowest, highest], got [{bounds[0]:g}, {bounds[1]:g}]")
+            return bounds
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calls return at once with something to await."""
+        return inspect.iscoroutinefunction(type(self).__call__)
 
     @abstractmethod
-    async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
-        """The clean score, a finite float; higher is better."""
+    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float | Awaitable[float]:
+        """The clean score, a finite float; higher is better.
+
+        An ``async def`` runs on the worker's event loop and must not block it. A plain ``def`` runs in a thread of
+        its own and may wait, but several calls run at the same time.
+
+        Raises:
+            Abstain: the response cannot be judged.
+            RewardUnavailable: the call should be made again. So do connection errors, time-outs and HTTP 5xx or 429.
+            Exception: anything else is an error of the reward's code.
+        """
+
+    async def close(self) -> None:
+        """Give up connections and processes, where the reward has any."""
