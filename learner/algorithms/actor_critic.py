@@ -189,7 +189,9 @@ class ActorCritic(ClippedPolicy):
         mask = batch.action_mask
         per_token = {name: _of_tokens(value, mask) for name, value in estimates.extra.items()}
         old = None if estimates.old_values is None else estimates.old_values[mask]
-        losses, metrics = self.token_losses(output.quantile_values[mask], estimates.value_targets[mask], old, per_token)
+        values = output.quantile_values
+        rows = values if values.dim() == 3 else values[mask]  # packed, or by token
+        losses, metrics = self.token_losses(rows, estimates.value_targets[mask], old, per_token)
         if CRITIC_WEIGHTS in per_token:
             losses = losses * per_token[CRITIC_WEIGHTS]
         return LossOutput(losses.sum() / max(1.0, counts.num_action_tokens), metrics)

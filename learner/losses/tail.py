@@ -1,10 +1,10 @@
 """Terms that shape the tails of a quantile critic: Eq 4 to 10 of 2512.03847 in our forms.
 
-All functions take ascending quantile functions ``q`` [... M] of one head (leading axes are free: tokens, heads) and,
-where they compare, detached atoms ``targets`` [... K] that are *ascending* too and broadcast against the leading axes.
-They return one value per leading index. Both are meant to be in units of the running scale s, so that the
-terms' weights do not depend on the scale of rewards. Only ``q`` carries a gradient; targets, VaR anchors, interquartile
-ranges and references are detached.
+All functions take ascending quantile functions ``q`` [... M] of one head (leading axes are free: tokens, heads), as
+they are or cut by :func:`cut_tails`, and, where they compare, detached atoms ``targets`` [... K] that are *ascending*
+too and broadcast against the leading axes. They return one value per leading index. Both are meant to be in units of
+the running scale s, so that the terms' weights do not depend on the scale of rewards. Only ``q`` carries a gradient;
+targets, VaR anchors, interquartile ranges and references are detached.
 
 Tail index sets: I_lo = {i: tau_i <= alpha} and I_up = {i: tau_i >= 1 - beta}, alpha and beta below 1/2.
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from learner.quantiles import quantile_at, quantile_mean, spread
 
@@ -27,6 +29,11 @@ ShiftForm = Literal["squared", "hinge"]
 CurvatureForm = Literal["asymmetric", "unimodal", "smooth"]
 
 
+def tail_count_of(num_quantiles: int, share: float) -> int:
+    """Number of levels tau_i <= share, 0 included."""
+    return math.floor(num_quantiles * share + 0.5 + 1e-9)
+
+
 def check_tail_share(num_quantiles: int, share: float, need: int, name: str) -> int:
     """Number of quantiles in a tail set.
 
@@ -35,7 +42,7 @@ def check_tail_share(num_quantiles: int, share: float, need: int, name: str) -> 
     """
     if not 0.0 < share < 0.5:
         raise ValueError(f"{name} must be in (0, 0.5), got {share}")
-    count = math.floor(num_quantiles * share + 0.5 + 1e-9)
+    count = tail_count_of(num_quantiles, share)
     if count < need:
         raise ValueError(
             f"{name}={share} holds {count} of {num_quantiles} quantile levels, but at least {need} are needed; "
@@ -44,10 +51,63 @@ def check_tail_share(num_quantiles: int, share: float, need: int, name: str) -> 
     return count
 
 
-def tail(quantile_values: Tensor, share: float, side: Side, need: int = 1) -> Tensor:
-    """The quantiles of I_lo or I_up, [... n]."""
-    count = check_tail_share(quantile_values.shape[-1], share, need, "tail share")
-    return quantile_values[..., :count] if side == "lower" else quantile_values[..., -count:]
+class Tails(NamedTuple):
+    """What Eq 5 to 9 read of quantile functions, so that all of them together cost one pass backward.
+
+    Attributes:
+        law: [... M], detached.
+        mean: [...].
+        low: [... n], the quantiles of I_lo.
+        high: [... n], those of I_up.
+    """
+
+    law: Tensor
+    mean: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def cut_tails(quantile_values: Tensor, alpha: float, beta: float) -> Tails:
+    """Cut quantile functions [... M] for both tail shares; a set that would be empty gets one quantile."""
+    counts = [max(1, tail_count_of(quantile_values.shape[-1], share)) for share in (alpha, beta)]
+    return Tails(quantile_values.detach(), *_Cut.apply(quantile_values, *counts))
+
+
+class _Cut(Function):
+    """[... M] -> mean, first and last entries. Slices by themselves fill a tensor of zeros each on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, num_low: int, num_high: int) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.num = q.shape[-1]
+        return q.mean(dim=-1), q[..., :num_low].clone(), q[..., -num_high:].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mean: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor | None, ...]:
+        grad = (mean / ctx.num)[..., None].repeat(*(1 for _ in mean.shape), ctx.num)
+        grad[..., : low.shape[-1]] += low
+        grad[..., -high.shape[-1] :] += high
+        return grad, None, None
+
+
+def tail(q: Tensor | Tails, share: float, side: Side, need: int = 1) -> Tensor:
+    """The quantiles of I_lo or I_up, [... n].
+
+    Raises:
+        ValueError: the set has fewer than ``need`` members, or q was cut at another share.
+    """
+    law = _law(q)
+    count = check_tail_share(law.shape[-1], share, need, "tail share")
+    if isinstance(q, Tensor):
+        return q[..., :count] if side == "lower" else q[..., -count:]
+    found = q.low if side == "lower" else q.high
+    if found.shape[-1] != count:
+        raise ValueError(f"a tail share of {share} holds {count} quantiles, but {found.shape[-1]} were cut")
+    return found
+
+
+def _law(q: Tensor | Tails) -> Tensor:
+    return q.detach() if isinstance(q, Tensor) else q.law
 
 
 def risk_weights(taus: Tensor, eta: float, direction: Side = "lower") -> Tensor:
@@ -61,7 +121,7 @@ def risk_weights(taus: Tensor, eta: float, direction: Side = "lower") -> Tensor:
 
 
 def tail_calibration(
-    q: Tensor,
+    q: Tensor | Tails,
     targets: Tensor,
     share: float,
     side: Side,
@@ -85,26 +145,26 @@ def tail_calibration(
         count = max(1, round(share * targets.shape[-1]))
         goal = (targets[..., :count] if side == "lower" else targets[..., -count:]).mean(dim=-1)
     elif side == "lower":
-        anchor = quantile_at(q, share).detach()
-        goal = anchor - (anchor[..., None] - targets).clamp(min=0).mean(dim=-1) / share
+        anchor = quantile_at(_law(q), share)
+        goal = anchor - (anchor[..., None] - targets).clamp_(min=0).mean(dim=-1) / share
     else:
-        anchor = quantile_at(q, 1.0 - share).detach()
-        goal = anchor + (targets - anchor[..., None]).clamp(min=0).mean(dim=-1) / share
+        anchor = quantile_at(_law(q), 1.0 - share)
+        goal = anchor + (targets - anchor[..., None]).clamp_(min=0).mean(dim=-1) / share
     gap = goal - tail_mean
     return (gap.clamp(min=0) if sides == "one_sided" else gap).square()
 
 
-def mean_shift(q: Tensor, targets: Tensor, form: ShiftForm = "squared") -> Tensor:
+def mean_shift(q: Tensor | Tails, targets: Tensor, form: ShiftForm = "squared") -> Tensor:
     """Eq 7: ``squared`` (sound) ``(mean q - mean Y)^2``; ``hinge`` (literal) ``max(0, mean Y - mean q)``.
 
     Under sampled targets the per-token hinge moves the fixed point upward; the square does not.
     """
-    gap = quantile_mean(targets.detach()) - quantile_mean(q)
+    gap = quantile_mean(targets.detach()) - (quantile_mean(q) if isinstance(q, Tensor) else q.mean)
     return gap.clamp(min=0) if form == "hinge" else gap.square()
 
 
 def tail_shape(
-    q: Tensor,
+    q: Tensor | Tails,
     lower_reference: Tensor,
     upper_reference: Tensor,
     alpha: float,
@@ -131,7 +191,7 @@ def tail_shape(
     ).clamp(min=0)
 
 
-def tail_variance(q: Tensor, share: float, side: Side) -> Tensor:
+def tail_variance(q: Tensor | Tails, share: float, side: Side) -> Tensor:
     """Variance of the quantiles of one tail set, divided by n, [... M] -> [...]."""
     return spread(tail(q, share, side, need=2))
 
@@ -142,18 +202,18 @@ def atom_tail_variance(targets: Tensor, share: float, side: Side) -> Tensor:
     return spread(targets[..., :count] if side == "lower" else targets[..., -count:])
 
 
-def iqr_reference(q: Tensor, share: float, side: Side) -> Tensor:
+def iqr_reference(q: Tensor | Tails, share: float, side: Side) -> Tensor:
     """``g * (q75 - q25)^2``, detached, [... M] -> [...]: the tail variance that a Gaussian of this spread would have.
 
     g is the same ratio of the vector Phi^{-1}(tau) (our choice), so Eq 8 with c = 1 vanishes on Gaussian quantiles.
     """
-    ratio = _gaussian_tail_ratio(q.shape[-1], tail(q, share, side, need=2).shape[-1])
+    ratio = _gaussian_tail_ratio(_law(q).shape[-1], tail(q, share, side, need=2).shape[-1])
     return ratio * interquartile_range(q).square()
 
 
-def interquartile_range(q: Tensor) -> Tensor:
+def interquartile_range(q: Tensor | Tails) -> Tensor:
     """``q75 - q25``, detached, [... M] -> [...]."""
-    q = q.detach()
+    q = _law(q)
     return quantile_at(q, 0.75) - quantile_at(q, 0.25)
 
 
@@ -166,7 +226,7 @@ def _gaussian_tail_ratio(num_quantiles: int, count: int) -> float:
 
 
 def tail_curvature(
-    q: Tensor, alpha: float, beta: float, form: CurvatureForm = "asymmetric", min_iqr: float = 1e-6
+    q: Tensor | Tails, alpha: float, beta: float, form: CurvatureForm = "asymmetric", min_iqr: float = 1e-6
 ) -> Tensor:
     """Eq 9 on ``chi_i = M * (q_{i+1} - 2 q_i + q_{i-1}) / max(sg(q75 - q25), min_iqr)``, triples inside each tail set.
 
@@ -175,7 +235,7 @@ def tail_curvature(
     both. At least 3 quantiles are needed in each set. 0 for linear q; invariant to q -> a * q + b with a > 0,
     as long as the interquartile range stays above ``min_iqr``; below, the term fades instead of blowing up.
     """
-    scale = (q.shape[-1] / interquartile_range(q).clamp(min=min_iqr))[..., None]
+    scale = (_law(q).shape[-1] / interquartile_range(q).clamp(min=min_iqr))[..., None]
     low = tail(q, alpha, "lower", need=3).diff(n=2, dim=-1) * scale
     high = tail(q, beta, "upper", need=3).diff(n=2, dim=-1) * scale
     if form == "smooth":
@@ -190,6 +250,24 @@ def head_consistency(quantile_values: Tensor) -> Tensor:
 
     Computed as ``2 / (N - 1) * sum_h mean_i (q_h,i - qbar_i)^2``, which is equal (our derivation).
     """
-    heads = quantile_values.shape[-2]
-    deviation = quantile_values - quantile_values.mean(dim=-2, keepdim=True)
-    return deviation.square().mean(dim=-1).sum(dim=-1) * (2.0 / max(1, heads - 1))
+    result: Tensor = _HeadSpread.apply(quantile_values)
+    return result
+
+
+class _HeadSpread(Function):
+    """Eq 10; the gradient is the deviation from the mean head, times a number for each token."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor) -> Tensor:
+        heads = q.shape[-2]
+        deviation = q - q.mean(dim=-2, keepdim=True)
+        ctx.save_for_backward(deviation)
+        ctx.factor = 4.0 / (max(1, heads - 1) * q.shape[-1])
+        flat = deviation.flatten(-2)
+        return torch.linalg.vecdot(flat, flat) * (ctx.factor / 2.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (deviation,) = ctx.saved_tensors
+        return deviation * (upstream * ctx.factor)[..., None, None]

@@ -49,6 +49,7 @@ class CriticModel(nn.Module):
         semantic_mask: Tensor | None = None,
         flow_targets: Tensor | None = None,
         flow_times: Tensor | None = None,
+        packed: bool = False,
     ) -> dict[str, Tensor]:
         """Quantiles of the state before each sampled token.
 
@@ -63,6 +64,8 @@ class CriticModel(nn.Module):
             flow_targets: [batch seq K] atoms that a flow head also gives velocities towards, see
                 :class:`~learner.models.flow.FlowHeads`.
             flow_times: [batch seq 2], at which times of the flow.
+            packed: leave ``quantile_values`` as [n head quantile], one row for each sampled token in the order of
+                ``x[action_mask]``. The way to [batch seq] and back costs more than a small head.
 
         Returns:
             the fields of :class:`CriticOutput` by name, aligned to tokens, 0 elsewhere; further outputs of the head
@@ -77,7 +80,12 @@ class CriticModel(nn.Module):
             of_flow = self._flow(flow_targets, flow_times, action_mask)
             outputs = self.heads(states, *self._noise(noise_seeds, action_mask), *of_flow)
         num_actions = len(states) if end_positions is None else len(states) - len(hidden)
-        by_token = {name: scatter_to_tokens(value[:num_actions], action_mask) for name, value in outputs.items()}
+        by_token = {
+            name: value[:num_actions]
+            if packed and name == "quantile_values"
+            else scatter_to_tokens(value[:num_actions], action_mask)
+            for name, value in outputs.items()
+        }
         if end_positions is not None:
             by_token[END_VALUES] = outputs["quantile_values"][num_actions:]
         if self.frozen_head is not None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from learner.algorithms.base import CriticConfig
-from learner.quantiles import ascending_order, crossing_fraction, midpoint_taus
+from learner.ordering import ascending
+from learner.quantiles import crossing_fraction, midpoint_taus
 
 INITIAL_WEIGHT_STD = 1e-3
 INITIAL_SPREAD = 0.1
@@ -67,11 +68,12 @@ class QuantileHeads(nn.Module):
             ``quantile_values`` [n head quantile] float32, and ``raw_crossing_frac`` [n], the share of neighbouring raw
             outputs out of order, averaged over heads (0 for ``cumsum``, which cannot cross).
         """
-        raw = torch.einsum("nd,hqd->nhq", hidden.float(), self.weight.float()) + self.bias.float()
+        weight, bias = self.weight.float().flatten(0, 1), self.bias.float().flatten()
+        raw = torch.addmm(bias, hidden.float(), weight.t()).unflatten(-1, self.bias.shape)
         if self.config.monotonicity == "cumsum":
             return {"quantile_values": self._outward(raw), "raw_crossing_frac": raw.new_zeros(raw.shape[0])}
         crossing = crossing_fraction(raw).mean(dim=-1)
-        values = raw.gather(-1, ascending_order(raw)) if self.config.monotonicity == "sort" else raw
+        values = ascending(raw) if self.config.monotonicity == "sort" else raw
         return {"quantile_values": values, "raw_crossing_frac": crossing}
 
     def _outward(self, raw: Tensor) -> Tensor:

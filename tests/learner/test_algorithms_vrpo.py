@@ -201,7 +201,7 @@ def test_without_filters_it_is_the_method_beside_it(seed: int, name: str) -> Non
     assert old.critic is not None
     one, two = (a.estimate(batch, old, SingleProcess()) for a in (neutral, plain))
     assert torch.equal(one.advantages, two.advantages) and one.extra.keys() == two.extra.keys()
-    assert neutral.critic_inputs(batch, one, 3) == {}
+    assert neutral.critic_inputs(batch, one, 3) == plain.critic_inputs(batch, two, 3)
     output = replace(old.critic, quantile_values=old.critic.quantile_values + 0.1)
     losses = [a.critic_loss(output, batch, e, counts(batch)).loss for a, e in ((neutral, one), (plain, two))]
     assert torch.equal(*losses)

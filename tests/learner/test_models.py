@@ -259,3 +259,22 @@ def test_heads_stay_in_float32_beside_a_bfloat16_body(tiny_model: Path) -> None:
     torch.testing.assert_close(values, wanted, rtol=0, atol=2e-3)
     # neighbouring quantiles are 0.001 apart; bfloat16 has no number between 1 and 1.0078
     assert (values.diff(dim=-1) > 0).float().mean() > 0.95
+
+
+def test_packed_quantiles_are_those_of_the_sampled_tokens(tiny_model: Path) -> None:
+    """In order, and with the same gradients."""
+    torch.manual_seed(0)
+    ids = torch.randint(1, 16, (2, 6))
+    mask = torch.tensor([[0, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 0]]).bool()
+    critic = load_critic(ModelConfig(path=str(tiny_model)), CriticConfig(num_heads=2, num_quantiles=5), seed=0)
+    slopes = []
+    for packed in (False, True):
+        found = critic(ids, mask, packed=packed)
+        values = found["quantile_values"] if packed else found["quantile_values"][mask]
+        assert values.shape == (5, 2, 5)
+        assert found["raw_crossing_frac"].shape == mask.shape
+        critic.zero_grad()
+        (values * torch.arange(50.0).view(5, 2, 5)).sum().backward()
+        slopes.append((values.detach(), critic.heads.weight.grad.clone()))  # type: ignore[union-attr]
+    assert torch.equal(slopes[0][0], slopes[1][0])
+    assert torch.allclose(slopes[0][1], slopes[1][1], rtol=1e-6)

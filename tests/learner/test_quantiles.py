@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learner.ordering import ascending, ascending_order
 from learner.quantiles import (
-    ascending_order,
     crossing_fraction,
     lower_cvar,
     midpoint_taus,
@@ -125,6 +125,14 @@ def test_ascending_order_of_special_values() -> None:
     assert sorted(order[0].tolist()) == list(range(9))
     assert torch.equal(x.gather(-1, order)[0, :8], torch.tensor([-inf, -3.0, -1e-45, 0.0, 0.0, 1e-45, 3.4e38, inf]))
     assert not order.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_gradients_follow_the_order(dtype: torch.dtype) -> None:
+    x, weights = draw("normal", (4, 3, 17), 0).to(dtype), torch.arange(17.0, dtype=dtype)
+    assert torch.equal(ascending(x), x.sort(dim=-1).values)
+    slope = grad_of(lambda v: ascending(v) * weights, x)
+    assert torch.equal(slope, grad_of(lambda v: v.sort(dim=-1).values * weights, x))
 
 
 # --- the loss against its oracle ---
@@ -242,7 +250,7 @@ def test_memory_is_linear() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     q, y = draw("normal", (50, 2, 9), 0), draw("normal", (50, 1, 13), 1)
     whole = quantile_huber_loss(q, y, taus64(9), 0.2)
-    monkeypatch.setattr("learner.quantiles._CPU_CHUNK", 64)
+    monkeypatch.setattr("learner.quantile_huber._CPU_CHUNK", 64)
     assert torch.equal(quantile_huber_loss(q, y, taus64(9), 0.2), whole)
 
 
