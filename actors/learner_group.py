@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.checkpoint_saver import CheckpointSaver
+from actors.faults import LearnerLost
 from actors.group_buffer import Group
-from actors.worker_group import WorkerGroup
-from learner.manifest import prune
+from actors.step_result import StepResult
+from actors.worker_group import WorkerError, WorkerGroup
 from learner.metrics import to_floats
+from rollout.weight_check import TensorFact
+
+NOTICE_DEATH_S = 5.0
+"""How long to look for a dead rank after another one has reported an error."""
 
 
 class LearnerGroup:
@@ -33,41 +38,88 @@ class LearnerGroup:
         timeout_s: float,
     ) -> None:
         self._ranks = WorkerGroup(workers, "learner")
-        self._checkpoints = checkpoints
-        self._keep = keep_checkpoints
+        self._saver = CheckpointSaver(self._ranks, checkpoints, keep_checkpoints, timeout_s)
         self._critic_warmup_steps = critic_warmup_steps
         self._timeout_s = timeout_s
 
-    async def update(self, groups: Sequence[Group], step: int) -> dict[str, float]:
-        """Train on the groups; returns merged metrics and the seconds of each phase."""
+    async def update(self, groups: Sequence[Group], step: int) -> StepResult:
+        """Train on the groups; the metrics are merged over ranks and have the seconds of each phase.
+
+        Raises:
+            LearnerLost: a rank died or does not answer.
+            WorkerError: a rank reported an error.
+        """
         members = [(group.group_id, sample) for group in groups for sample in group.samples]
         rewards = [sample.reward.observed for _, sample in members]
         group_ids = [group_id for group_id, _ in members]
-        results = await self._ranks.call(
+        results = await self._call(
             "train",
             step,
             step < self._critic_warmup_steps,
             rewards,
             group_ids,
             *(sample.trajectory for _, sample in members),
-            timeout_s=self._timeout_s,
         )
         timings = {f"time/learner_{phase}_s": seconds for phase, seconds in results[0].timings.items()}
-        return to_floats(results[0].metrics) | timings
+        return StepResult(to_floats(results[0].metrics) | timings, results[0].skipped, results[0].notes)
 
-    async def export_weights(self) -> Any:
-        """A reference to rank 0's ``{name: array}`` in the object store."""
-        references = self._ranks.start("export_weights")
-        if len(references) > 1:  # under ZeRO-3 all ranks take part; their failures must be seen
-            await self._ranks.gather(references, "export_weights", timeout_s=self._timeout_s)
-        return references[0]
+    async def _call(self, method: str, *arguments: Any) -> list[Any]:
+        """Call all ranks; see :meth:`_answers`."""
+        return await self._answers(self._ranks.start(method, *arguments), method)
 
-    async def save(self, step: int, controller_state: dict[str, Any]) -> str:
-        """Write ``checkpoints/step-N`` and delete the oldest beyond those kept; returns the path."""
-        path = self._checkpoints / f"step-{step}"
-        await self._ranks.call("save", str(path), controller_state, timeout_s=self._timeout_s)
-        await asyncio.to_thread(prune, self._checkpoints, self._keep)
-        return str(path)
+    async def _answers(self, references: Sequence[Any], method: str) -> list[Any]:
+        """Wait for all ranks. When one dies the others fail too, in whichever order; the dead one is to be named."""
+        try:
+            return await self._ranks.gather(references, method, timeout_s=self._timeout_s)
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
+
+    async def _raise_loss(self, error: WorkerError) -> None:
+        """Raise :class:`LearnerLost` if the error is a rank's death, or comes of one."""
+        dead = [error.worker] if error.is_loss else await self._ranks.dead(NOTICE_DEATH_S)
+        if dead:
+            raise LearnerLost(f"lost {', '.join(dead)} in {error.method}: {error.reason}") from error
+
+    async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
+        """A reference to rank 0's ``{name: array}`` in the object store, and the facts of each array."""
+        answers = [
+            actor.export_weights.options(num_returns=2).remote(checksums)  # the arrays stay where they are
+            for actor in self._ranks.actors
+        ]
+        facts = await self._answers([facts for _, facts in answers], "export_weights")
+        return answers[0][0], facts[0]
+
+    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probability of each token given those before it under the current weights, 0.0 for the first."""
+        answers = await self._call("logprobs", [list(token_ids)])
+        return list(answers[0][0])
+
+    @property
+    def saving(self) -> bool:
+        """Whether a save was begun that :meth:`finish_save` has not ended yet."""
+        return self._saver.saving
+
+    @property
+    def save_is_written(self) -> bool:
+        """Whether a save was begun and :meth:`finish_save` has nothing to wait for."""
+        return self._saver.is_written
+
+    async def begin_save(self, step: int, controller_state: dict[str, Any]) -> None:
+        """Copy the state of all ranks, which then write it while training goes on; see :class:`CheckpointSaver`."""
+        try:
+            await self._saver.begin(step, controller_state)
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
+
+    async def finish_save(self) -> str:
+        """Wait for the checkpoint to be complete; returns its path. See :class:`CheckpointSaver`."""
+        try:
+            return await self._saver.finish()
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
 
     async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
         """Rank 0 opens vLLM's NCCL group with all engines."""

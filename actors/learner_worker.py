@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 
 from learner.config import LearnerConfig, ModelConfig, check_compatible
+from learner.limits import UpdateLimits
+from learner.manifest import FileFacts, SnapshotFacts
 from learner.result import UpdateResult
 from rollout.component import UserError
 from rollout.trajectory import ScoredTrajectory, Trajectory
@@ -25,7 +27,9 @@ from rollout.trajectory import ScoredTrajectory, Trajectory
 if TYPE_CHECKING:
     import numpy as np
 
+    from learner.snapshot import Snapshot
     from learner.update import Learner
+    from rollout.weight_check import TensorFact
 
 
 class LearnerError(RuntimeError):
@@ -47,6 +51,8 @@ class LearnerSpec:
         device: ``cpu`` (gloo) or ``cuda`` (nccl; the rank uses the first device it sees).
         num_threads: of torch on CPU.
         timeout_s: longest time one operation between ranks may take.
+        limits: when an update must not happen.
+        lr_scale: factor on both learning rates; less than 1 after a roll-back.
     """
 
     model: ModelConfig
@@ -59,6 +65,8 @@ class LearnerSpec:
     device: Literal["cpu", "cuda"] = "cpu"
     num_threads: int = 1
     timeout_s: float = 1800.0
+    limits: UpdateLimits = field(default_factory=UpdateLimits)
+    lr_scale: float = 1.0
 
 
 class LearnerWorker:
@@ -74,6 +82,7 @@ class LearnerWorker:
         self._learner: Learner | None = None
         self._spec: LearnerSpec | None = None
         self._sender: Any = None
+        self._snapshot: Snapshot | None = None
 
     def address(self) -> tuple[str, int]:
         """IP address of this process's host and a port that is free there, for the ranks to meet at rank 0."""
@@ -134,29 +143,44 @@ class LearnerWorker:
         with self._doing("send_weights"):
             self._sender.send_weights()
 
-    def export_weights(self) -> dict[str, np.ndarray] | None:
-        """Every policy weight by its Hugging Face name, float32, on rank 0; None on the others.
+    def export_weights(self, checksums: bool) -> tuple[dict[str, np.ndarray] | None, dict[str, TensorFact] | None]:
+        """Every policy weight by its Hugging Face name, float32, and its facts, on rank 0; None twice on the others.
 
-        A tied LM head is left out, as vLLM's own loader wants it.
+        A tied LM head is left out, as vLLM's own loader wants it. ``checksums``: whether the facts have them.
         """
         from learner.checkpoint import policy_weights
+        from rollout.weight_check import facts_of
 
         with self._doing("export_weights"):
             weights = {name: weight.float().numpy() for name, weight in policy_weights(self._ready)}
-            return weights if self.rank == 0 else None
+            return (weights, facts_of(weights, checksums)) if self.rank == 0 else (None, None)
 
     def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
         """Log-probability of each token given those before it under the current weights, 0.0 for the first."""
         with self._doing("logprobs"):
             return self._ready.logprobs(token_ids, temperature)
 
-    def save(self, path: str, extra: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint folder that is complete or not there; ``extra`` (JSON) is kept with it."""
-        from learner.checkpoint import save_checkpoint
+    def take_snapshot(self, extra: dict[str, Any] | None = None) -> SnapshotFacts:
+        """Copy what a checkpoint holds of this rank into memory; ``extra`` (JSON) is kept with it."""
+        from learner.snapshot import take_snapshot
 
-        with self._doing(f"save {path}"):
+        with self._doing("take_snapshot"):
             assert self._spec is not None
-            save_checkpoint(self._ready, Path(path), self._spec.model, extra or {})
+            self._snapshot = None  # what was never written goes first, or memory would hold two
+            self._snapshot = take_snapshot(self._ready, self._spec.model, extra or {})
+            return self._snapshot.facts
+
+    def write_snapshot(self, folder: str) -> dict[str, FileFacts]:
+        """Write what :meth:`take_snapshot` copied into ``folder``; returns size and hash of each file.
+
+        May run beside any other method, in another thread. The copy is kept if writing fails.
+        """
+        with self._doing(f"write_snapshot {folder}"):
+            if self._snapshot is None:
+                raise RuntimeError("take_snapshot() has not been called")
+            files = self._snapshot.write(Path(folder))
+            self._snapshot = None
+            return files
 
     def load(self, path: str) -> dict[str, Any]:
         """Restore a checkpoint and return its ``extra``."""
@@ -225,9 +249,23 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     critic = None
     if algorithm.critic_config is not None:
         critic = DeepSpeedEngine(load_critic(spec.model, algorithm.critic_config, spec.seed), spec.learner)
-    torch.manual_seed(spec.seed * 1_000_003 + rank)
-    settings = UpdateSettings(spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id)
+    _seed_everything(spec.seed * 1_000_003 + rank)
+    settings = UpdateSettings(
+        spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale
+    )
     return Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
+
+
+def _seed_everything(seed: int) -> None:
+    """Begin every random stream of this process anew, so that its state is the run's and no accident."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _sizes(learner: Learner) -> dict[str, float]:

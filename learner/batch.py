@@ -18,6 +18,13 @@ MIN_PADDED_TOKENS = 2
 """Batches are padded to at least this length, so that the shift by one token always leaves something."""
 
 
+_MAX_REWARD = torch.finfo(torch.float32).max
+
+
+class NonFiniteSampleError(ValueError):
+    """The reward or a log-probability of a trajectory is NaN, or infinite in float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
     """Trajectories as padded tensors; all axes are [batch seq] unless said otherwise.
@@ -141,11 +148,12 @@ def check_trainable(sample: ScoredTrajectory) -> None:
     """Refuse a trajectory that would poison the batch.
 
     Raises:
-        ValueError: it was aborted, its columns differ in length, its first token claims to be sampled (nothing comes
-            before it, so it has no log-probability), or its reward or a log-probability is not finite. The message
-            names the trajectory.
+        NonFiniteSampleError: its reward or a log-probability is not finite. The message names the trajectory.
+        ValueError: it was aborted, its columns differ in length, or its first token claims to be sampled (nothing comes
+            before it, so it has no log-probability). The message names the trajectory.
     """
     t = sample.trajectory
+    kind: type[ValueError] = ValueError
     lengths = {"token_ids": len(t.token_ids), "action_mask": len(t.action_mask), "logprobs": len(t.rollout_logprobs)}
     if t.finish_reason is FinishReason.ABORT:
         problem = "it was aborted"
@@ -153,13 +161,13 @@ def check_trainable(sample: ScoredTrajectory) -> None:
         problem = f"its columns must have one common length of at least 1, got {lengths}"
     elif t.action_mask[0]:
         problem = "its first token is marked as sampled, but no token comes before it"
-    elif not math.isfinite(sample.reward):
-        problem = f"its reward is {sample.reward}"
+    elif not abs(sample.reward) <= _MAX_REWARD:  # NaN too
+        kind, problem = NonFiniteSampleError, f"its reward is {sample.reward}"
     elif not all(map(math.isfinite, t.rollout_logprobs)):
-        problem = "one of its rollout_logprobs is not finite"
+        kind, problem = NonFiniteSampleError, "one of its rollout_logprobs is not finite"
     else:
         return
-    raise ValueError(f"trajectory {t.trajectory_id} cannot be trained on: {problem}")
+    raise kind(f"trajectory {t.trajectory_id} cannot be trained on: {problem}")
 
 
 def _sample_seed(seed: int, trajectory_id: str) -> int:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how all ranks write and read it together.
+"""What a checkpoint holds, and how all ranks read it together; ``snapshot.py`` is how they write it.
 
 ``step-N/``::
 
@@ -15,64 +15,26 @@ The folder must be on storage that all ranks see.
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
-from learner.config import ModelConfig
-from learner.manifest import CheckpointError, Skipped, begin, checkpoint_step, commit, find_newest_complete, verify
+from learner.manifest import CheckpointError, verify
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.critic import CriticModel
 from learner.models.flow import FlowHeads
-from learner.models.policy import PolicyModel
+from learner.random_state import set_random_state
 from learner.update import Learner
 
-__all__ = ["CheckpointError", "Skipped", "find_newest_complete", "load_checkpoint", "policy_weights", "save_checkpoint"]
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.safetensors.index.json", "*.bin.index.json", "*.gguf")
 _POLICY_PREFIX = "lm."
 
 
-def save_checkpoint(learner: Learner, final: Path, model: ModelConfig, extra: dict[str, Any]) -> None:
-    """Write a checkpoint; it appears at ``final`` complete or not at all. Called by every rank.
-
-    Args:
-        final: ``.../checkpoints/step-N``; one that is already there is replaced.
-        model: where tokenizer files are copied from.
-        extra: JSON that :func:`load_checkpoint` gives back (the controller's own state).
-    """
-    world = learner.world
-    partial = Path(world.gather_objects(str(begin(final)) if world.rank == 0 else "")[0])
-    state = partial / "state"
-    learner.policy.save_state(state / "policy")
-    weights = policy_weights(learner)
-    if world.rank == 0:
-        write_policy(partial / "policy", learner.policy.module, dict(weights), model)
-    if learner.critic is not None:
-        learner.critic.save_state(state / "critic")
-        weights_of_critic = dict(learner.critic.full_weights())
-        if world.rank == 0:
-            write_critic(partial / "critic", learner.critic.module, weights_of_critic)
-    torch.save({"random": random_state(), "algorithm": learner.algorithm.state_dict()}, state / f"rank-{world.rank}.pt")
-    if world.rank == 0:
-        (state / "learner.json").write_text(json.dumps({"counters": learner.state_dict(), "extra": extra}) + "\n")
-    world.barrier()
-    if world.rank == 0:
-        stage = learner.settings.config.zero_stage
-        commit(partial, final, {"step": checkpoint_step(final), "num_ranks": world.size, "zero_stage": stage})
-    world.barrier()
-
-
 def load_checkpoint(learner: Learner, folder: Path) -> dict[str, Any]:
-    """Restore everything :func:`save_checkpoint` wrote and return its ``extra``. Called by every rank.
+    """Restore everything that snapshots of all ranks wrote and return its ``extra``. Called by every rank.
 
     With as many ranks as wrote it, training goes on bit by bit as it would have. With another number weights, optimiser
     and scales are the same, but sums are rounded differently and random streams start anew.
@@ -137,36 +99,6 @@ def policy_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
     return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in learner.policy.full_weights()]
 
 
-def write_policy(folder: Path, policy: nn.Module, weights: dict[str, Tensor], model: ModelConfig) -> None:
-    """Write a Hugging Face folder: configuration, weights, tokenizer and chat template."""
-    assert isinstance(policy, PolicyModel)
-    kept = set(policy.lm.state_dict())  # without the buffers that are not saved
-    buffers = {name: buffer for name, buffer in policy.lm.named_buffers() if name in kept}
-    folder.mkdir(parents=True)
-    copy_tokenizer(model, folder)
-    policy.lm.save_pretrained(folder, state_dict=weights | buffers)
-
-
-def copy_tokenizer(model: ModelConfig, folder: Path) -> None:
-    """Copy everything of the starting model that is not weights, byte for byte where it is a local folder."""
-    source = Path(model.path)
-    if not source.is_dir():
-        AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code).save_pretrained(folder)
-        return
-    for file in source.iterdir():
-        if file.is_file() and not any(file.match(pattern) for pattern in _WEIGHTS):
-            shutil.copyfile(file, folder / file.name)
-
-
-def write_critic(folder: Path, critic: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Write the critic's weights, the shape of its heads and the configuration of its body."""
-    assert isinstance(critic, CriticModel)
-    folder.mkdir(parents=True)
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
-    (folder / "critic.json").write_text(json.dumps(critic_shape(critic), indent=1) + "\n")
-    critic.body.config.save_pretrained(folder)
-
-
 def critic_shape(critic: nn.Module) -> dict[str, Any]:
     """What a critic must agree in to take over another's weights."""
     assert isinstance(critic, CriticModel)
@@ -180,26 +112,3 @@ def critic_shape(critic: nn.Module) -> dict[str, Any]:
     if isinstance(critic.heads, FlowHeads):
         shape["flow_hidden"] = critic.heads.num_hidden
     return shape | ({"bottleneck_dim": critic.heads.dim} if isinstance(critic.heads, BottleneckHeads) else {})
-
-
-def random_state() -> dict[str, Any]:
-    """Every random stream of this process, as plain types and tensors."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.array(keys, dtype=np.int64)), position, has_gauss, cached],
-        "python": [version, list(internal), gauss],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put every random stream back to where :func:`random_state` saw it."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))

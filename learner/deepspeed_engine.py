@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learner.allocator import keep_freed_memory
 from learner.config import LearnerConfig
-from learner.engine import NonFiniteError
+from learner.gradient_watch import GradientWatch
+from learner.memory_copy import copy_to_memory
+from learner.state_copy import StateCopy
 
 _TAG = "state"
 _GATHER_NUMEL = 1 << 26
@@ -36,6 +39,7 @@ def start_process_group(rank: int, world: int, host: str, port: int, device: tor
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
 
+    keep_freed_memory()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
     if device.type == "cpu":
@@ -78,6 +82,7 @@ class DeepSpeedEngine:
         self._bfloat16 = bfloat16
         self._max_grad_norm = config.max_grad_norm
         self._world = torch.distributed.get_world_size()
+        self._watch = GradientWatch(module)
 
     def forward(self, **inputs: object) -> dict[str, Tensor]:
         """See :class:`learner.engine.TrainEngine`."""
@@ -88,6 +93,34 @@ class DeepSpeedEngine:
         """See :class:`learner.engine.TrainEngine`."""
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self._world)
+
+    def grad_bound(self) -> Tensor:
+        """See :class:`learner.engine.TrainEngine`."""
+        return self._watch.take()
+
+    def discard(self) -> None:
+        """See :class:`learner.engine.TrainEngine`."""
+        if self._stage == 0:
+            self._engine.zero_grad()
+            return
+        if hasattr(self._engine.optimizer, "clear_hp_grads"):  # stage 1 with bfloat16: every rank holds all gradients
+            self._engine.optimizer.zero_grad()
+            return
+        # ZeRO keeps gradients in places that differ by stage. It refuses a gradient that is not finite and clears all
+        # of them: so one is made so, of a parameter that is small since it may have to be written in full.
+        from deepspeed.utils import safe_set_full_grad, safe_set_local_grad
+
+        victim: Any = min((p for p in self.module.parameters() if p.requires_grad), key=_full_numel)
+        if self._stage == 3:
+            part = torch.zeros_like(victim.ds_tensor)  # its end may be padding, which nothing would clear of a NaN
+            part[0] = math.nan if torch.distributed.get_rank() == 0 else 0.0
+            safe_set_local_grad(victim, part)
+        else:
+            victim.grad = None  # what has gone into the float32 gradient already would be written in its place
+            safe_set_full_grad(victim, torch.full_like(victim, math.nan))
+        self._engine.step()
+        if self._engine.was_step_applied():
+            raise RuntimeError("DeepSpeed took an optimiser step with a gradient that is not finite")
 
     def step(self, lr: float) -> float:
         """See :class:`learner.engine.TrainEngine`."""
@@ -101,7 +134,7 @@ class DeepSpeedEngine:
         if norm is None:
             norm = float(self._engine.get_global_grad_norm())
         if not math.isfinite(norm) or not self._engine.was_step_applied():
-            raise NonFiniteError(f"the gradient's norm is {norm}")
+            raise FloatingPointError(f"the gradient's norm is {norm}")
         return norm
 
     def _clip_replicated(self) -> float:
@@ -125,9 +158,17 @@ class DeepSpeedEngine:
                 copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
             yield from copies
 
-    def save_state(self, folder: Path) -> None:
-        """See :class:`learner.engine.TrainEngine`."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def copy_state(self) -> StateCopy:
+        """See :class:`learner.engine.TrainEngine`. What the files hold is for DeepSpeed to say, here as on loading."""
+        recorder, theirs = _Recorder(), self._engine.checkpoint_engine
+        self._engine.checkpoint_engine = recorder
+        self._engine._copy_recovery_script = recorder.add_scripts
+        try:
+            self._engine.save_checkpoint(".", tag=_TAG, save_latest=False)
+        finally:
+            self._engine.checkpoint_engine = theirs
+            del self._engine._copy_recovery_script
+        return StateCopy(recorder.states, recorder.num_bytes, recorder.scripts)
 
     def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
         """See :class:`learner.engine.TrainEngine`. Stages 1 to 3 may go through DeepSpeed's universal format."""
@@ -148,6 +189,39 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """See :class:`learner.engine.TrainEngine`."""
         self._engine.destroy()
+
+
+class _Recorder:
+    """Stands in for DeepSpeed's checkpoint engine: keeps a copy of what it is told to write, and writes nothing."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Any] = {}
+        self.num_bytes = 0
+        self.scripts: dict[str, Path] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        copy, num_bytes = copy_to_memory(state_dict)
+        self.states[os.path.normpath(path)] = copy
+        self.num_bytes += num_bytes
+
+    def add_scripts(self, save_path: str) -> None:
+        """The scripts with which DeepSpeed's users read such a folder without DeepSpeed's engine."""
+        import deepspeed
+
+        folder = Path(deepspeed.__file__).parent / "utils"
+        self.scripts = {name: folder / name for name in ("zero_to_fp32.py", "zero_to_torch.py")}
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing to do: the folder is made when the copy is written."""
+
+    def create(self, info: object) -> None:
+        """Nothing to do."""
+
+    def commit(self, info: object) -> bool:
+        return True
+
+    def is_decoupled(self) -> bool:
+        return False
 
 
 def _to_universal(source: Path, target: Path) -> None:

@@ -8,9 +8,28 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from learner.metrics import Metrics
+from learner.state_copy import StateCopy
 
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient is NaN or infinite; the weights were left as they were."""
+
+class UpdateRefused(RuntimeError):
+    """An update, or one optimiser step of it, must not happen. Raised on every rank alike, before anything changed.
+
+    Attributes:
+        metrics: what was measured on the way.
+    """
+
+    def __init__(self, message: str, metrics: Metrics | None = None) -> None:
+        super().__init__(message)
+        self.metrics: Metrics = metrics or {}
+
+
+class NonFiniteError(UpdateRefused):
+    """A loss, a gradient, a log-probability or an estimate is NaN or infinite."""
+
+
+class MismatchError(UpdateRefused):
+    """Sampler and learner disagree about the log-probabilities of sampled tokens by more than allowed."""
 
 
 class TrainEngine(Protocol):
@@ -37,6 +56,17 @@ class TrainEngine(Protocol):
         """
         ...
 
+    def grad_bound(self) -> Tensor:
+        """[1], upper bound of the norm of this rank's accumulated gradient; not finite if the gradient is not.
+
+        To be asked once a step, after the last backward pass. No collective.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Forget the accumulated gradient, in place of :meth:`step`; weights and optimiser state stay as they are."""
+        ...
+
     def step(self, lr: float) -> float:
         """Clip the accumulated gradient, update the weights with learning rate ``lr`` and clear the gradient.
 
@@ -44,7 +74,8 @@ class TrainEngine(Protocol):
             The global 2-norm of the gradient before clipping.
 
         Raises:
-            NonFiniteError: the norm is not finite. Raised on every rank; the weights are left as they were.
+            FloatingPointError: the norm is not finite, which :meth:`grad_bound` would have told. Raised on every rank;
+                the weights are left as they were.
         """
         ...
 
@@ -52,12 +83,12 @@ class TrainEngine(Protocol):
         """Name and full tensor of each parameter, on the CPU. Only rank 0 gets any; every rank must exhaust it."""
         ...
 
-    def save_state(self, folder: Path) -> None:
-        """Write weights and optimiser state into ``folder``, which all ranks see."""
+    def copy_state(self) -> StateCopy:
+        """Copy this rank's part of weights and optimiser state; nothing is written to disk."""
         ...
 
     def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
-        """Restore what :meth:`save_state` wrote.
+        """Restore what the copies of all ranks wrote into ``folder``.
 
         Args:
             num_ranks: number of ranks that wrote it.

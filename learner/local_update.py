@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,13 @@ from torch import Tensor
 from learner.algorithms.actor_critic import END_VALUES
 from learner.algorithms.base import Denominators, Estimates, OldOutputs, PolicyInputs
 from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
-from learner.engine import NonFiniteError, TrainEngine
+from learner.engine import UpdateRefused
+from learner.finite import refuse_non_finite
+from learner.joint_step import ModelPass, backward, check
 from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
 from learner.models.critic import critic_output
 from learner.result import UpdateResult
+from learner.sampler_gap import SamplerGap
 from rollout.trajectory import ScoredTrajectory
 
 if TYPE_CHECKING:
@@ -31,13 +34,15 @@ class LocalUpdate:
     def __init__(
         self,
         learner: Learner,
+        samples: Sequence[ScoredTrajectory],
         batch: TrainBatch,
         plan: BatchPlan,
         index: int,
         critic_only: bool,
         critic_frozen: bool,
+        own: Tensor,
     ) -> None:
-        self.learner, self.batch, self.plan, self.index = learner, batch, plan, index
+        self.learner, self.samples, self.batch, self.plan, self.index = learner, samples, batch, plan, index
         self.algorithm, self.world, self.settings = learner.algorithm, learner.world, learner.settings
         self.critic_only, self.critic_frozen = critic_only, critic_frozen
         self.mismatched: TrainBatch | None = None
@@ -51,14 +56,42 @@ class LocalUpdate:
         self.needs_reference = self.algorithm.needs_reference and (reads_old or not critic_only)
         self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
         self.estimates = Estimates(batch.rewards)
+        self.gap = SamplerGap(self.settings.limits, batch, index, own)
+        self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
 
     def look_back(self) -> None:
-        """Run the models as they are before the update, then let the algorithm estimate."""
+        """Run the models as they are before the update, then let the algorithm estimate.
+
+        Raises:
+            UpdateRefused: an output or an estimate is not finite, or sampler and learner disagree. Without a pass for
+                the old log-probabilities the latter is found out by the only call of :meth:`optimise`.
+        """
+        where = f"update {self.index}, before the first step"
         with self._timed("old"), torch.no_grad():
             self.old = self._old_outputs()
+            refuse_non_finite(self._looked_at(), self.world, where)
+            if self.needs_old_logprobs:
+                self.metrics.append(self.gap.measure(self.world, where))
         with self._timed("estimate"), torch.no_grad():
-            self.estimates = self.algorithm.estimate(self.batch, self.old, self.world)
+            found = self.estimates = self.algorithm.estimate(self.batch, self.old, self.world)
+            estimated = {"advantages are": found.advantages, "value targets are": found.value_targets}
+            refuse_non_finite(self._of_tokens(estimated), self.world, where)
         self.metrics.append(self.estimates.metrics)
+
+    def _looked_at(self) -> dict[str, Tensor]:
+        """What came out of the models, where it is read."""
+        old, critic = self.old, self.old.critic
+        found = {
+            "log-probabilities of the policy are": old.logprobs if self.needs_old_logprobs else None,
+            "log-probabilities of the starting policy are": old.ref_logprobs,
+            "values of the critic are": None if critic is None else critic.quantile_values,
+        }
+        ends = {} if critic is None else {"end values of the critic are": critic.extra.get(END_VALUES)}
+        return self._of_tokens(found) | {name: value for name, value in ends.items() if value is not None}
+
+    def _of_tokens(self, found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """Entries of sampled tokens, of columns [batch seq ...]."""
+        return {name: value[self.batch.action_mask] for name, value in found.items() if value is not None}
 
     def _old_outputs(self) -> OldOutputs:
         learner, rewards = self.learner, self.batch.rewards
@@ -71,6 +104,8 @@ class LocalUpdate:
             if self.needs_old_logprobs:
                 found = learner.policy.forward(**inputs, temperature=self.settings.temperature)
                 logprobs[place] = found["logprobs"][:real]
+                if real:
+                    self.gap.add(found["logprobs"], micro, rows)
             if reference is not None and learner.reference is not None:
                 found = learner.reference(**inputs, temperature=self.settings.temperature)
                 reference[place] = found["logprobs"][:real]
@@ -84,22 +119,44 @@ class LocalUpdate:
         return OldOutputs(logprobs, reference, critic_output(critic) if critic else None)
 
     def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
-        """One optimiser step of the policy, and one of the critic."""
-        learner, micros = self.learner, self.slices[minibatch]
+        """One optimiser step of the policy, and one of the critic: both, or neither.
+
+        Raises:
+            UpdateRefused: a loss, gradient or log-probability is not finite, or sampler and learner disagree.
+        """
+        learner, micros, passes = self.learner, self.slices[minibatch], list[ModelPass]()
         where = f"update {self.index}, epoch {epoch}, mini-batch {minibatch}"
         policy_lr, critic_lr = learner.learning_rates(self.plan.num_minibatches)
+        start = len(self.metrics)
+        self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
         if not self.critic_only:
             with self._timed("policy"):
-                losses = (self._policy_loss(rows, counts) for rows in micros)
-                self._step("policy", learner.policy, losses, len(micros), policy_lr, where)
-            learner.policy_steps += 1
+                share = backward(learner.policy, (self._policy_loss(rows, counts) for rows in micros), len(micros))
+            passes.append(ModelPass("policy", learner.policy, policy_lr, share))
         if learner.critic is not None and not self.critic_frozen:
             with self._timed("critic"):
                 others = () if self.mismatched is None else micros
                 own = (self._critic_loss(rows, counts) for rows in micros)
                 both = itertools.chain(own, (self._mismatched_loss(rows, counts) for rows in others))
-                self._step("critic", learner.critic, both, len(micros) + len(others), critic_lr, where)
-            learner.critic_steps += 1
+                share = backward(learner.critic, both, len(micros) + len(others))
+            passes.append(ModelPass("critic", learner.critic, critic_lr, share))
+        try:
+            self.metrics.append(check(passes, self.num_bad_logprobs, self.world, where))
+            if not self.critic_only and not self.needs_old_logprobs:
+                self.metrics.append(self.gap.measure(self.world, where))
+        except UpdateRefused:
+            for done in passes:
+                done.engine.discard()
+            del self.metrics[start:]
+            self.algorithm.end_step(taken=False)
+            raise
+        for done in passes:
+            with self._timed(done.name):
+                norm = done.engine.step(done.lr)
+            self.metrics.append({f"{done.name}/grad_norm": Mean(norm, 1.0), f"{done.name}/lr": Last(done.lr)})
+        learner.policy_steps += not self.critic_only
+        learner.critic_steps += learner.critic is not None and not self.critic_frozen
+        self.algorithm.end_step(taken=True)
 
     def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
@@ -112,6 +169,9 @@ class LocalUpdate:
         if not real:
             return nothing(outputs)
         logprobs, entropy = outputs["logprobs"], outputs["entropy"]
+        self.num_bad_logprobs += (~logprobs.detach()[micro.action_mask].isfinite()).sum()
+        if not self.needs_old_logprobs:
+            self.gap.add(logprobs, micro, rows)
         inputs = PolicyInputs(
             logprobs=logprobs,
             old_logprobs=self.old.logprobs[place] if self.needs_old_logprobs else logprobs.detach(),
@@ -147,30 +207,6 @@ class LocalUpdate:
         result = self.algorithm.mismatched_loss(critic_output(outputs), micro, counts)
         self.metrics.append(result.metrics)
         return result.loss
-
-    def _step(
-        self, name: str, engine: TrainEngine, losses: Iterator[Tensor], num_losses: int, lr: float, where: str
-    ) -> None:
-        """Backward through the loss of every micro-batch, then one optimiser step."""
-        share = torch.zeros(1, device=self.world.device)
-        for i, loss in enumerate(losses, start=1):
-            engine.backward(loss, last=i == num_losses)
-            share += loss.detach()
-        total = self.world.gather(share)
-        if not total.isfinite().all():
-            bad = [rank for rank, value in enumerate(total.tolist()) if not math.isfinite(value)]
-            raise NonFiniteError(f"{where}: the {name} loss is not finite ({total.sum().item()}) on rank {bad[0]}")
-        try:
-            norm = engine.step(lr)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{where}: {name}: {error}") from None
-        self.metrics.append(
-            {
-                f"{name}/loss": Mean(total.sum().item(), 1.0),
-                f"{name}/grad_norm": Mean(norm, 1.0),
-                f"{name}/lr": Last(lr),
-            }
-        )
 
     def result(self) -> UpdateResult:
         """Metrics and timings, merged over ranks."""

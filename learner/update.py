@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from learner.algorithms.base import Algorithm
-from learner.batch import MIN_PADDED_TOKENS, collate, micro_batches, plan_batch
+from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate, micro_batches, plan_batch
 from learner.collective import TorchCollective
 from learner.config import LearnerConfig
-from learner.engine import TrainEngine
+from learner.engine import NonFiniteError, TrainEngine, UpdateRefused
+from learner.limits import UpdateLimits
 from learner.local_update import LocalUpdate, denominators
 from learner.mismatch import mismatched
 from learner.models.policy import PolicyModel
+from learner.refusals import RefusalLog
 from learner.result import UpdateResult
 from learner.schedule import learning_rate
 from rollout.trajectory import ScoredTrajectory
@@ -33,6 +36,8 @@ class UpdateSettings:
         temperature: of the distribution that responses are sampled from, > 0.
         seed: of the run.
         pad_token_id: token that fills up rows.
+        limits: when an update must not happen.
+        lr_scale: factor on both learning rates.
     """
 
     config: LearnerConfig
@@ -40,6 +45,8 @@ class UpdateSettings:
     temperature: float = 1.0
     seed: int = 0
     pad_token_id: int = 0
+    limits: UpdateLimits = field(default_factory=UpdateLimits)
+    lr_scale: float = 1.0
 
 
 class Learner:
@@ -64,19 +71,47 @@ class Learner:
     def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
         """Train on one global batch.
 
+        An optimiser step with a number that is not finite is not taken, by any model on any rank, and the next one is
+        tried; without a finite look at the batch, or with a sampler that is too far away (``settings.limits``), none
+        is. The result says what was not done. If nothing was, then nothing changed: neither weights nor optimisers nor
+        the algorithm's running scales.
+
         Args:
             samples: the whole batch, the same on every rank.
-            update_index: number of this update in the run, from 0; it seeds the shuffle and is named in errors.
+            update_index: number of this update in the run, from 0; it seeds the shuffle and is named in notes. Also
+                the weight version that fresh trajectories carry.
             critic_only: leave the policy as it is (critic warm-up).
 
         Raises:
-            NonFiniteError: a loss or gradient is not finite; the message names update, epoch, mini-batch and model.
             ValueError: the batch is empty, a trajectory cannot be trained on, or ``critic_only`` without a critic.
         """
         if critic_only and self.critic is None:
             raise ValueError(f"update {update_index}: critic_only, but {type(self.algorithm).__name__} has no critic")
+        before = pickle.dumps(self.algorithm.state_dict())
+        log = RefusalLog()
+        run = None
+        try:
+            run = self._prepare(samples, update_index, critic_only)
+            run.look_back()
+        except UpdateRefused as refusal:
+            log.refuse(refusal, self.algorithm.config.num_epochs * self.algorithm.config.num_minibatches)
+        else:
+            self._optimise(run, log)
+        if log.num_taken:
+            self.algorithm.end_update(self.world, log.num_taken)
+        else:
+            self.algorithm.load_state_dict(pickle.loads(before))
+        return log.complete(run.result() if run is not None else UpdateResult({}, {}))
+
+    def _prepare(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool) -> LocalUpdate:
+        """Choose, plan and collate.
+
+        Raises:
+            NonFiniteError: a reward or a sampler's log-probability is not finite.
+        """
         options, settings = self.algorithm.config, self.settings
         self.algorithm.begin_update(update_index, settings.num_updates)
+        num_own = len(samples)
         samples = self.algorithm.select(samples, update_index)
         critic_only = critic_only or update_index < self.algorithm.critic_only_updates(settings.num_updates)
         frozen_from = self.algorithm.critic_frozen_from(settings.num_updates)
@@ -85,19 +120,33 @@ class Learner:
         lengths = [len(s.trajectory.token_ids) for s in samples]
         plan = plan_batch(lengths, self.world.size, options.num_minibatches, settings.config.micro_batch_tokens, seed)
         rows = plan.rank_rows(self.world.rank)
-        batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
-        run = LocalUpdate(self, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen)
+        try:
+            batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
+        except NonFiniteSampleError as error:
+            raise NonFiniteError(f"update {update_index}: {error}") from error
+        own = torch.tensor([row < num_own for row in rows], dtype=torch.bool, device=self.world.device)
+        run = LocalUpdate(
+            self, samples, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen, own
+        )
         if self.algorithm.needs_mismatched:
             others = collate(mismatched(samples), rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
             run.mismatched = others.to(self.world.device)
-        run.look_back()
-        for epoch in range(options.num_epochs):
-            order = list(range(plan.num_minibatches))
+        return run
+
+    def _optimise(self, run: LocalUpdate, log: RefusalLog) -> None:
+        """Every optimiser step of an update, in the order that its seed gives."""
+        seed = self.settings.seed * 1_000_003 + run.index
+        for epoch in range(self.algorithm.config.num_epochs):
+            order = list(range(run.plan.num_minibatches))
             random.Random(seed + epoch).shuffle(order)
             for minibatch in order:
-                run.optimise(epoch, minibatch, denominators([samples[i] for i in plan.minibatch_rows(minibatch)]))
-        self.algorithm.end_update(self.world, options.num_epochs * plan.num_minibatches)
-        return run.result()
+                members = [run.samples[i] for i in run.plan.minibatch_rows(minibatch)]
+                try:
+                    run.optimise(epoch, minibatch, denominators(members))
+                except UpdateRefused as refusal:
+                    log.refuse(refusal)
+                else:
+                    log.num_taken += 1
 
     @torch.no_grad()
     def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
@@ -122,10 +171,10 @@ class Learner:
         steps = self.algorithm.config.num_epochs * num_minibatches
         first = self.algorithm.critic_only_updates(self.settings.num_updates)
         policy_updates = self.settings.num_updates - max(first, config.critic_warmup_steps if self.critic else 0)
-        schedule = (config.lr_warmup_frac, config.lr_schedule)
+        schedule, scale = (config.lr_warmup_frac, config.lr_schedule), self.settings.lr_scale
         return (
-            learning_rate(self.policy_steps, max(1, policy_updates) * steps, config.policy_lr, *schedule),
-            learning_rate(self.critic_steps, self.settings.num_updates * steps, config.critic_lr, *schedule),
+            scale * learning_rate(self.policy_steps, max(1, policy_updates) * steps, config.policy_lr, *schedule),
+            scale * learning_rate(self.critic_steps, self.settings.num_updates * steps, config.critic_lr, *schedule),
         )
 
     def state_dict(self) -> dict[str, int]:

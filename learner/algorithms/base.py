@@ -166,8 +166,11 @@ class Algorithm:
         """The learner starts update ``update_index`` (from 0) of ``num_updates``."""
         self.progress = min(1.0, update_index / max(1, num_updates))
 
+    def end_step(self, taken: bool) -> None:
+        """All losses of one optimiser step have been computed; ``taken``: the step was taken, else it was refused."""
+
     def end_update(self, world: Collective, num_steps: int) -> None:
-        """The learner has done the ``num_steps`` optimiser steps of an update. Every rank calls it."""
+        """The learner has done ``num_steps`` optimiser steps, at least one, in an update. Every rank calls it."""
 
     def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
         """What to train on: the fresh samples first, in order, and whatever the algorithm replays after them.

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
-from learner.algorithms.base import Collective, CriticConfig
+from learner.algorithms.base import Collective, CriticConfig, Estimates
 from learner.algorithms.clipped_policy import row_generators
 from learner.algorithms.running_scale import RunningScale
 from learner.batch import TrainBatch
@@ -169,6 +169,10 @@ class DVPO(ActorCritic):
             extra[SHIFT_GATE] = torch.full_like(batch.scores, float(gap.numel() > 0 and float(gap.mean()) > 0.0))
         return extra, {"critic/scale": Last(scale)}
 
+    def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
+        """Ask for packed quantiles."""
+        return {**super().critic_inputs(batch, estimates, step), "packed": True}
+
     def token_losses(
         self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, extra: dict[str, Tensor]
     ) -> tuple[Tensor, Metrics]:
@@ -192,20 +196,21 @@ class DVPO(ActorCritic):
     ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term that is switched on: [n head] or, for Eq 10, [n]. q [n head M], y [n 1 K]."""
         c, terms = self.config, self.fit_terms(q, y, old, extra)
+        cut = tail.cut_tails(q, self.alpha, self.beta)
         if c.cvar_coef:
-            loss = tail.tail_calibration(q, y, self.alpha, "lower", c.calibration, c.tail_sides)
+            loss = tail.tail_calibration(cut, y, self.alpha, "lower", c.calibration, c.tail_sides)
             terms["lower_cvar"] = (c.cvar_coef, loss)
         if c.gain_coef:
-            loss = tail.tail_calibration(q, y, self.beta, "upper", c.calibration, c.tail_sides)
+            loss = tail.tail_calibration(cut, y, self.beta, "upper", c.calibration, c.tail_sides)
             terms["upper_gain"] = (c.gain_coef, loss)
         if c.shift_coef:
-            terms["mean_shift"] = (c.shift_coef, self._shift(q, y, extra))
+            terms["mean_shift"] = (c.shift_coef, self._shift(cut, y, extra))
         if c.shape_coef:
-            low, high = self._shape_references(q, y, old)
-            loss = tail.tail_shape(q, low, high, self.alpha, self.beta, c.shape_contract, c.shape_expand)
+            low, high = self._shape_references(cut, y, old)
+            loss = tail.tail_shape(cut, low, high, self.alpha, self.beta, c.shape_contract, c.shape_expand)
             terms["tail_shape"] = (c.shape_coef, loss)
         if c.curvature_coef:
-            loss = tail.tail_curvature(q, self.alpha, self.beta, c.curvature_form, c.curvature_min_iqr)
+            loss = tail.tail_curvature(cut, self.alpha, self.beta, c.curvature_form, c.curvature_min_iqr)
             terms["tail_curvature"] = (c.curvature_coef, loss)
         if c.consistency_coef and q.shape[-2] > 1:
             terms["head_consistency"] = (c.consistency_coef, tail.head_consistency(q))
@@ -217,11 +222,11 @@ class DVPO(ActorCritic):
         """Eq 3 and Eq 4: what draws the law to its targets; the piece that another head's loss replaces."""
         c, taus = self.config, midpoint_taus(q.shape[-1], q.device, q.dtype)
         per_level = self._regression(q, y, taus, old)
-        terms: dict[str, tuple[float, Tensor]] = {"quantile_huber": (1.0, per_level.mean(dim=-1))}
-        if c.risk_coef:
-            weights = tail.risk_weights(taus, c.risk_eta, c.risk_direction)
-            terms["risk_huber"] = (c.risk_coef, (per_level * weights).mean(dim=-1))
-        return terms
+        if not c.risk_coef:
+            return {"quantile_huber": (1.0, per_level.mean(dim=-1))}
+        weights = torch.stack([torch.ones_like(taus), tail.risk_weights(taus, c.risk_eta, c.risk_direction)], dim=-1)
+        plain, weighted = (per_level @ (weights / len(taus))).unbind(dim=-1)
+        return {"quantile_huber": (1.0, plain), "risk_huber": (c.risk_coef, weighted)}
 
     def _regression(self, q: Tensor, y: Tensor, taus: Tensor, old: Tensor | None) -> Tensor:
         """Eq 3 per level; with ``value_clip`` the larger of the loss at q and at the clipped step, as in PPO."""
@@ -232,17 +237,17 @@ class DVPO(ActorCritic):
         stepped = clipped_step(q, old, clip / self.scale.value)
         return torch.maximum(loss, quantile_huber_per_level(stepped, y, taus, kappa, targets_sorted=True))
 
-    def _shift(self, q: Tensor, y: Tensor, extra: dict[str, Tensor]) -> Tensor:
+    def _shift(self, q: tail.Tails, y: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Eq 7.
 
         The batch hinge ``max(0, mean_batch Y - mean_batch q)`` is linear with a gate that is found once per batch, from
         the old critic, so that it does not depend on how the batch is split (our choice).
         """
         if self.config.shift_form == "batch_hinge":
-            return extra[SHIFT_GATE][:, None] * (quantile_mean(y) - quantile_mean(q))
+            return extra[SHIFT_GATE][:, None] * (quantile_mean(y) - q.mean)
         return tail.mean_shift(q, y, self.config.shift_form)
 
-    def _shape_references(self, q: Tensor, y: Tensor, old: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _shape_references(self, q: tail.Tails, y: Tensor, old: Tensor | None) -> tuple[Tensor, Tensor]:
         """Reference variances of the two tails for Eq 8."""
         ref = self.config.shape_ref
         if ref == "iqr":

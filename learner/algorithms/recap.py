@@ -73,6 +73,7 @@ class Recap(GRPO):
         self.replay = ReplayBuffer(config.replay_capacity)
         self.num_fresh_groups = 0
         self._sums: dict[str, float] = {}
+        self._sums_before: dict[str, float] = {}
 
     def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
         """The fresh samples, then those of replayed prompts, drawn with ``update_index`` as the seed."""
@@ -108,6 +109,13 @@ class Recap(GRPO):
             self._sums[name] = self._sums.get(name, 0.0) + float(share.detach())
         return torch.stack([self.weights.get(name, 1.0) * share for name, share in shares.items()]).sum()
 
+    def end_step(self, taken: bool) -> None:
+        """Count the parts of a step that was taken; those of a refused one may be anything."""
+        if taken:
+            self._sums_before = dict(self._sums)
+        else:
+            self._sums = dict(self._sums_before)
+
     def end_update(self, world: Collective, num_steps: int) -> None:
         """Add this update's mean of each part, over all ranks, to the history and find the next weights."""
         names = ["surrogate", "kl", "entropy", "replay"]
@@ -117,7 +125,7 @@ class Recap(GRPO):
             if everyone[len(names) + index] > 0:
                 values = [*self.history.get(name, []), everyone[index] / max(1, num_steps)]
                 self.history[name] = values[-2 * self.config.window :]
-        self._sums = {}
+        self._sums, self._sums_before = {}, {}
         self.weights = objective_weights(self.history, self.config.window, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:

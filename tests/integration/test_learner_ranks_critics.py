@@ -12,7 +12,7 @@ import ray
 from actors.learner_worker import LearnerSpec
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
-from tests.integration.test_learner_ranks import ranks
+from tests.integration.test_learner_ranks import ranks, save
 from tests.learner.plain_learner import plain_learner, random_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
@@ -50,12 +50,12 @@ def test_two_ranks_equal_plain_torch(
             assert results[0] == results[1]
             found.append(to_floats(results[0].metrics))
             if step == 1:
-                group.call_blocking("save", checkpoint, {}, timeout_s=60)
+                save(group, tmp_path, 2)
         return found
 
     with ranks(2, spec) as group:
         found = train(group, 0)
-        weights = group.call_blocking("export_weights", timeout_s=60)[0]
+        weights = group.call_blocking("export_weights", False, timeout_s=60)[0][0]
     for step, (mine, wanted) in enumerate(zip(found, expected, strict=True)):
         assert mine.keys() == wanted.keys()
         for key in (k for k in wanted if not k.startswith("learner/")):

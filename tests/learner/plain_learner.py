@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from learner.algorithms import build_algorithm
 from learner.collective import TorchCollective
 from learner.config import LearnerConfig, ModelConfig
-from learner.engine import NonFiniteError
+from learner.gradient_watch import GradientWatch
+from learner.manifest import begin, checkpoint_step, commit
+from learner.memory_copy import copy_to_memory
 from learner.models.critic import load_critic
 from learner.models.policy import load_policy, load_reference
+from learner.snapshot import take_snapshot
+from learner.state_copy import StateCopy
 from learner.update import Learner, UpdateSettings
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 
@@ -37,6 +41,7 @@ class TorchEngine:
             weight_decay=config.weight_decay,
         )
         self.num_backwards = 0
+        self.watch = GradientWatch(module)
 
     def forward(self, **inputs: object) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self.module(**inputs)
@@ -46,13 +51,19 @@ class TorchEngine:
         self.num_backwards += 1
         loss.backward()
 
+    def grad_bound(self) -> Tensor:
+        return self.watch.take()
+
+    def discard(self) -> None:
+        self.optimizer.zero_grad()
+
     def step(self, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm or math.inf))
         if not math.isfinite(norm):
             self.optimizer.zero_grad()
-            raise NonFiniteError(f"the gradient's norm is {norm}")
+            raise FloatingPointError(f"the gradient's norm is {norm}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
@@ -61,9 +72,10 @@ class TorchEngine:
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach().clone()
 
-    def save_state(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        torch.save({"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+    def copy_state(self) -> StateCopy:
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        copy, num_bytes = copy_to_memory(state)
+        return StateCopy({"state.pt": copy}, num_bytes)
 
     def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
         state = torch.load(folder / "state.pt", weights_only=True)
@@ -92,6 +104,14 @@ def plain_learner(
     policy = TorchEngine(load_policy(model, seed=0), config)
     complete = UpdateSettings(**{"config": config, "num_updates": 10, **settings})
     return Learner(built, policy, critic, reference, TorchCollective(CPU), complete)
+
+
+def save_checkpoint(learner: Learner, final: Path, model_path: Path, extra: dict[str, Any] | None = None) -> None:
+    """What a run does to save, for a learner of one rank."""
+    snapshot = take_snapshot(learner, ModelConfig(path=str(model_path)), extra or {})
+    partial = begin(final, snapshot.facts.num_bytes)
+    facts = {"step": checkpoint_step(final), "num_ranks": 1, "zero_stage": snapshot.facts.zero_stage}
+    commit(partial, final, facts, snapshot.write(partial))
 
 
 def random_samples(number: int, seed: int = 0) -> list[ScoredTrajectory]:

@@ -16,20 +16,22 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learner.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from learner.config import ModelConfig
+from learner.checkpoint import load_checkpoint
+from learner.checkpoint_files import CheckpointFiles
+from learner.checkpoint_folders import prune
 from learner.manifest import (
     MANIFEST,
     CheckpointError,
+    FileFacts,
     begin,
     checkpoint_step,
     commit,
     find_newest_complete,
-    prune,
     verify,
 )
+from learner.random_state import random_state, set_random_state
 from learner.update import Learner
-from tests.learner.plain_learner import random_samples
+from tests.learner.plain_learner import random_samples, save_checkpoint
 
 MakeLearner = Callable[..., Learner]
 DVPO = {"critic": {"num_heads": 2, "num_quantiles": 32}}
@@ -37,21 +39,26 @@ DVPO = {"critic": {"num_heads": 2, "num_quantiles": 32}}
 
 def write(checkpoints: Path, step: int) -> Path:
     final = checkpoints / f"step-{step}"
-    partial = begin(final)
-    (partial / "policy").mkdir()
-    (partial / "policy" / "model.bin").write_bytes(bytes(range(step % 256)) * 100)
-    (partial / "state.json").write_text("{}")
-    commit(partial, final, {"step": step})
+    partial = begin(final, 0)
+    commit(partial, final, {"step": step}, fill(partial, step))
     return final
+
+
+def fill(partial: Path, step: int) -> dict[str, FileFacts]:
+    files = CheckpointFiles(partial)
+    files.torch_save("policy/model.bin", torch.arange(1000 + step))
+    files.text("state.json", "{}")
+    return files.facts
 
 
 def test_a_checkpoint_appears_whole(tmp_path: Path) -> None:
     final = tmp_path / "step-5"
-    partial = begin(final)
-    (partial / "a").write_text("x")
+    partial = begin(final, 0)
+    files = CheckpointFiles(partial)
+    files.text("a", "x")
     assert not final.exists()
     assert find_newest_complete(tmp_path) == (None, [])
-    commit(partial, final, {"step": 5})
+    commit(partial, final, {"step": 5}, files.facts)
     assert not partial.exists()
     manifest = verify(final)
     assert manifest["step"] == 5
@@ -59,15 +66,13 @@ def test_a_checkpoint_appears_whole(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-5"]
 
 
-def test_a_replaced_checkpoint_and_left_overs(tmp_path: Path) -> None:
+def test_the_same_step_again_replaces(tmp_path: Path) -> None:
     write(tmp_path, 3)
-    stale = begin(tmp_path / "step-3")  # an attempt that was killed
-    (stale / "junk").write_text("x")
-    assert verify(tmp_path / "step-3")["step"] == 3
-    partial = begin(tmp_path / "step-3")
-    assert partial == stale and not any(partial.iterdir())
-    (partial / "new").write_text("y")
-    commit(partial, tmp_path / "step-3", {"step": 3})
+    partial = begin(tmp_path / "step-3", 0)
+    files = CheckpointFiles(partial)
+    files.text("new", "y")
+    assert "state.json" in verify(tmp_path / "step-3")["files"]
+    commit(partial, tmp_path / "step-3", {"step": 3}, files.facts)
     assert list(verify(tmp_path / "step-3")["files"]) == ["new"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-3"]
 
@@ -130,12 +135,11 @@ def test_random_streams_go_on_where_they_were() -> None:
 
 
 def test_resume_is_bit_exact(tmp_path: Path, tiny_model: Path, make_learner: MakeLearner) -> None:
-    model = ModelConfig(path=str(tiny_model))
     options = DVPO | {"num_minibatches": 2, "num_epochs": 2, "kl_coef": 0.01}
     learner = make_learner("dvpo", options)
     for step in range(2):
         learner.update(random_samples(8, step), step)
-    save_checkpoint(learner, tmp_path / "step-2", model, {"prompts": [1, 2]})
+    save_checkpoint(learner, tmp_path / "step-2", tiny_model, {"prompts": [1, 2]})
     resumed = make_learner("dvpo", options)
     assert load_checkpoint(resumed, tmp_path / "step-2") == {"prompts": [1, 2]}
     assert resumed.state_dict() == learner.state_dict() == {"policy_steps": 8, "critic_steps": 8}
@@ -151,7 +155,7 @@ def test_contents(tmp_path: Path, tiny_model: Path, make_learner: MakeLearner) -
     learner = make_learner("dvpo", DVPO)
     learner.update(random_samples(8), 0)
     folder = tmp_path / "step-1"
-    save_checkpoint(learner, folder, ModelConfig(path=str(tiny_model)), {})
+    save_checkpoint(learner, folder, tiny_model)
     files = set(json.loads((folder / MANIFEST).read_text())["files"])
     assert {"policy/model.safetensors", "policy/config.json", "critic/model.safetensors", "critic/critic.json"} <= files
     assert {"state/learner.json", "state/rank-0.pt", "state/policy/state.pt", "state/critic/state.pt"} <= files
@@ -183,7 +187,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(
     tmp_path: Path, tiny_model: Path, make_learner: MakeLearner
 ) -> None:
     folder = tmp_path / "step-1"
-    save_checkpoint(make_learner("dvpo", DVPO), folder, ModelConfig(path=str(tiny_model)), {})
+    save_checkpoint(make_learner("dvpo", DVPO), folder, tiny_model)
     with pytest.raises(CheckpointError, match=r"it has a critic, which does not fit GRPO"):
         load_checkpoint(make_learner("grpo"), folder)
     with pytest.raises(CheckpointError, match=r"shape .*'num_heads': 2.*the configured one .*'num_heads': 1"):

@@ -308,3 +308,45 @@ def test_only_q_gets_a_gradient() -> None:
     total.sum().backward()
     assert y.grad is None and reference.grad is None
     assert q.grad is not None
+
+
+# --- all terms in one pass ---
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 0.2), (0.1, 0.3)])
+def test_cut_tails_change_no_term_and_no_gradient(alpha: float, beta: float) -> None:
+    """Every function gives the same of a cut law, and the sum of all the same gradient."""
+    q, y = random_sorted(0, 6, 3), random_sorted(1, 6, 1, num=30)
+
+    def terms(law: Tensor | tail.Tails) -> list[Tensor]:
+        references = tail.iqr_reference(law, alpha, "lower"), tail.iqr_reference(law, beta, "upper")
+        return [
+            tail.tail_calibration(law, y, alpha, "lower"),
+            tail.tail_calibration(law, y, beta, "upper", "target_tail"),
+            tail.mean_shift(law, y),
+            tail.tail_shape(law, *references, alpha, beta, 0.5, 2.0),
+            tail.tail_curvature(law, alpha, beta, "smooth"),
+        ]
+
+    def total(law: Tensor | tail.Tails) -> Tensor:
+        return torch.stack([(i + 1.0) * term.sum() for i, term in enumerate(terms(law))]).sum()
+
+    for whole, cut in zip(terms(q), terms(tail.cut_tails(q, alpha, beta)), strict=True):
+        assert torch.allclose(whole, cut, rtol=1e-12)
+    slope = grad_of(lambda x: total(tail.cut_tails(x, alpha, beta)), q)
+    assert float(slope.abs().max()) > 0.0
+    assert torch.allclose(slope, grad_of(total, q), rtol=1e-9, atol=1e-12)
+
+
+def test_overlapping_cuts_add_up_and_no_set_is_empty() -> None:
+    q = random_sorted(2, 2, num=3)
+    cut = tail.cut_tails(q, 0.99, 0.99)
+    assert (cut.low.shape[-1], cut.high.shape[-1]) == (3, 3)
+    slope = grad_of(lambda x: sum(part.sum() for part in tail.cut_tails(x, 0.99, 0.99)[2:]), q)  # type: ignore[arg-type, return-value]
+    assert torch.equal(slope, torch.full_like(q, 2.0))
+    assert tail.cut_tails(q, 0.01, 0.01).low.tolist() == q[:, :1].tolist()
+
+
+def test_a_law_cut_elsewhere_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a tail share of 0\.3 holds 12 quantiles, but 8 were cut"):
+        tail.tail(tail.cut_tails(random_sorted(0, 2), SHARE, SHARE), 0.3, "lower")

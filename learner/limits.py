@@ -1,0 +1,24 @@
+"""When an update must not happen. No torch in here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLimits:
+    """Limits that the learner checks before it changes anything. A number that is not finite is never let through.
+
+    The gap of a sampled token is the absolute difference of its log-probability in the learner before the update and
+    in the sampler, in nats.
+
+    Attributes:
+        gap_percentile: which percentile of the gaps is measured, in (0, 1]; None measures nothing.
+        max_gap: largest such gap of tokens that were sampled with the current weights.
+        max_stale_gap: the same for trajectories with tokens of older weights.
+    """
+
+    gap_percentile: float | None = None
+    max_gap: float = math.inf
+    max_stale_gap: float = math.inf
