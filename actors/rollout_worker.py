@@ -8,9 +8,11 @@ import time
 from typing import Any
 
 from rollout.config import RolloutConfig
+from rollout.engine import LoadOutcome
 from rollout.runner import Runner
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 from rollout.vllm_engine import VllmEngine
+from rollout.weight_check import TensorFact
 
 
 class RolloutWorker:
@@ -73,10 +75,9 @@ class RolloutWorker:
         """Log-probability of each token at temperature 1, for checking the weights."""
         return await self._engine.score(token_ids)
 
-    async def load_weights(self, weights: dict[str, Any], version: int) -> int:
-        """Take new weights (numpy arrays by name); returns the version once the engine has applied them."""
-        await self._engine.load_weights(weights, version)
-        return version
+    async def load_weights(self, weights: dict[str, Any], facts: dict[str, TensorFact], version: int) -> LoadOutcome:
+        """Take new weights (numpy arrays by name), see :meth:`VllmEngine.load_weights`."""
+        return await self._engine.load_weights(weights, facts, version)
 
     async def set_version(self, version: int) -> int:
         """Name the current weights ``version`` without changing them."""

@@ -39,6 +39,17 @@ class RolloutConfig(StrictModel):
         description="How engines get new weights: 'nccl' needs GPUs on both sides, 'object_store' works everywhere; "
         "'auto' takes nccl where it can.",
     )
+    verify_weights: bool = Field(
+        True,
+        description="After each sync compare checksums of all tensors (object_store) and a prompt's log-probabilities "
+        "in engines and learner; a difference ends the run.",
+    )
+    canary_tolerance: float | None = Field(
+        None,
+        gt=0.0,
+        description="Largest accepted difference of those log-probabilities, in nats; by default 0.001 where engine "
+        "and learner compute in float32, else 0.5.",
+    )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How training responses are sampled.")
 
 
@@ -64,10 +75,30 @@ class RewardConfig(StrictModel):
         (), description="Noise models applied to the score in this order. For experiments only; default none."
     )
     num_workers: int = Field(1, ge=1, le=1024, description="Reward service actors.")
-    timeout_s: float = Field(30.0, gt=0.0, description="Longest time one scoring call may take, in seconds.")
+    max_concurrent_requests: int = Field(
+        64, ge=1, le=4096, description="Trajectories that one reward worker scores at the same time."
+    )
+    timeout_s: float = Field(30.0, gt=0.0, description="Longest time one call of a reward may take, in seconds.")
+    max_retries: int = Field(
+        2, ge=0, le=10, description="Further calls after an infrastructure error (connection, time-out, HTTP 5xx)."
+    )
     error_reward: float | Literal["drop"] = Field(
         "drop", description="Score given when the reward function fails; 'drop' leaves the trajectory out."
     )
     max_error_frac: float = Field(
         0.2, ge=0.0, le=1.0, description="Share of failed scores in one step above which the run is stopped."
     )
+    max_abstain_frac: float = Field(
+        1.0, ge=0.0, le=1.0, description="Share of abstentions in one step above which the run is stopped."
+    )
+
+    @property
+    def deadline_s(self) -> float:
+        """Longest time until a trajectory has an outcome, retries and the pauses before them included, in seconds."""
+        pauses = sum(longest_pause_s(retry) for retry in range(self.max_retries))
+        return (1 + self.max_retries) * self.timeout_s + pauses
+
+
+def longest_pause_s(retry: int) -> float:
+    """Longest pause before retry number ``retry`` (from 0), in seconds: 0.5, 1, 2, 4, 8, 10, 10, ..."""
+    return min(10.0, 0.5 * 2.0**retry)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rollout.config import SamplingConfig
 from rollout.trajectory import FinishReason
+from rollout.weight_check import TensorFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,22 @@ class Completion:
     policy_version_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoadOutcome:
+    """What came of new weights.
+
+    Attributes:
+        refused: tensors that are not what left the learner; if there are any, the engine has its old weights.
+        not_loaded: tensors and parameters that the engine's own loader left out; if there are any, the engine is
+            paused for good.
+        check_s: seconds that the comparison took.
+    """
+
+    refused: tuple[str, ...]
+    not_loaded: tuple[str, ...]
+    check_s: float
+
+
 class Engine(Protocol):
     """An inference engine with continuous batching, whose weights can be replaced while it runs."""
 
@@ -32,8 +50,11 @@ class Engine(Protocol):
         """Log-probability of each token given those before it, length ``len(token_ids)``, first entry 0.0."""
         ...
 
-    async def load_weights(self, weights: dict[str, Any], version: int) -> None:
-        """Replace all weights by ``{name: numpy array}``. Requests in flight go on with the new weights."""
+    async def load_weights(self, weights: dict[str, Any], facts: Mapping[str, TensorFact], version: int) -> LoadOutcome:
+        """Replace all weights by ``{name: numpy array}``, which have to be as ``facts`` say.
+
+        Nothing is loaded if one tensor is not. Requests in flight go on with the new weights.
+        """
         ...
 
     async def stats(self) -> dict[str, float]:

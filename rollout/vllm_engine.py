@@ -1,30 +1,26 @@
 """A vLLM ``AsyncLLM`` behind the :class:`rollout.engine.Engine` protocol. The only file that drives vLLM's engine.
 
-vLLM is imported inside methods: naming this module costs nothing, and vLLM's worker processes import it for
-:class:`WeightLoaderExtension` before their own set-up is done.
+vLLM is imported inside methods: naming this module costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.engine import Completion
+from rollout.engine import Completion, LoadOutcome
 from rollout.trajectory import FinishReason
-
-if TYPE_CHECKING:
-    import torch
-
-SHARED_MEMORY = Path("/dev/shm")  # where it exists, a file here is memory that another process can map
+from rollout.vllm_weights import SharedWeights
+from rollout.weight_check import TensorFact
 
 MAX_BATCHED_TOKENS_ON_CPU = 8192
 """Tokens one engine step computes at most; a longer context raises it."""
+
+AHEAD = -1
+"""Priority of a request that is scheduled before all others."""
 
 
 def engine_environment(on_gpu: bool) -> dict[str, str]:
@@ -43,43 +39,6 @@ def engine_environment(on_gpu: bool) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TORCHDYNAMO_DISABLE": "1",
     }
-
-
-class WeightLoaderExtension:
-    """Mixed into vLLM's worker class: replaces the weights of a running engine from a safetensors file."""
-
-    def load_weights_from_file(self, path: str) -> int:
-        """Reload every tensor of ``path``; returns how many there were.
-
-        The layer-wise reload is used because the CPU back end repacks weights after loading and frees the originals,
-        so copying into the parameters is not possible.
-        """
-        count = 0
-
-        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            nonlocal count
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118  # not a dict
-                    count += 1
-                    yield name, file.get_tensor(name)
-
-        self.reload_weights(weights_iterator=tensors())  # type: ignore[attr-defined]
-        _repack_tied_head(self.model_runner.get_model())  # type: ignore[attr-defined]
-        return count
-
-
-def _repack_tied_head(model: Any) -> None:
-    """On CPU a tied LM head keeps a packed copy of the embedding; pack it again after a reload."""
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-
-    modules = list(model.modules())
-    embeddings = {module.weight.data_ptr() for module in modules if type(module) is VocabParallelEmbedding}
-    for module in modules:
-        on_cpu = isinstance(module, ParallelLMHead) and module.weight.device.type == "cpu"
-        if on_cpu and module.weight.data_ptr() in embeddings:
-            module.quant_method.process_weights_after_loading(module)
 
 
 class EngineCounters:
@@ -144,12 +103,13 @@ class VllmEngine:
             "model": model_path,
             "dtype": config.dtype,
             "max_model_len": config.max_prompt_tokens + config.sampling.max_response_tokens,
-            "max_num_seqs": config.max_concurrent_requests,
+            "max_num_seqs": config.max_concurrent_requests + 1,  # one for `score`, which is not to wait for a response
+            "scheduling_policy": "priority",
             "enforce_eager": config.enforce_eager,
             "tensor_parallel_size": config.tensor_parallel_size,
             "trust_remote_code": trust_remote_code,
             "logprobs_mode": "processed_logprobs",
-            "worker_extension_cls": "rollout.vllm_engine.WeightLoaderExtension",
+            "worker_extension_cls": "rollout.vllm_weights.WeightLoaderExtension",
             "disable_log_stats": False,
         }
         if on_gpu:
@@ -196,30 +156,42 @@ class VllmEngine:
         )
 
     async def score(self, token_ids: tuple[int, ...]) -> list[float]:
-        """See :meth:`rollout.engine.Engine.score`; at temperature 1."""
+        """See :meth:`rollout.engine.Engine.score`; at temperature 1, ahead of all requests that wait."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        entries = (await self._final_output(token_ids, params)).prompt_logprobs
+        entries = (await self._final_output(token_ids, params, AHEAD)).prompt_logprobs
         return [0.0] + [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]
 
-    async def _final_output(self, token_ids: tuple[int, ...], params: Any) -> Any:
+    async def _final_output(self, token_ids: tuple[int, ...], params: Any, priority: int = 0) -> Any:
         prompt = {"prompt_token_ids": list(token_ids)}
-        stream = self._engine.generate(prompt, params, request_id=str(next(self._request_ids)))
+        stream = self._engine.generate(prompt, params, request_id=str(next(self._request_ids)), priority=priority)
         outputs = [output async for output in stream]  # one, since only the final one is asked for
         return outputs[-1]
 
-    async def load_weights(self, weights: dict[str, Any], version: int) -> None:
-        """See :meth:`rollout.engine.Engine.load_weights`. The weights pass through a file in shared memory."""
-        path = await asyncio.to_thread(_write_shared_file, weights)
+    async def load_weights(self, weights: dict[str, Any], facts: Mapping[str, TensorFact], version: int) -> LoadOutcome:
+        """See :meth:`rollout.engine.Engine.load_weights`. The weights pass through a file in shared memory.
+
+        An engine that has started to load and did not finish stays paused: it samples nothing.
+        """
+        file = await asyncio.to_thread(SharedWeights, weights)
         try:
-            async with self.paused():
-                (count,) = set(await self._engine.collective_rpc("load_weights_from_file", args=(path,)))
-                if count != len(weights):
-                    raise RuntimeError(f"vLLM read {count} tensors of {len(weights)} for weight version {version}")
-                await self._engine.update_weight_version(str(version))
+            pause = self.paused()
+            await pause.__aenter__()
+            results = await self._engine.collective_rpc("load_weights_from_file", args=(file.path, dict(facts)))
         finally:
-            os.unlink(path)
+            file.close()
+        outcome = LoadOutcome(
+            refused=tuple(sorted({problem for result in results for problem in result["refused"]})),
+            not_loaded=tuple(sorted({name for result in results for name in result["not_loaded"]})),
+            check_s=max(result["check_s"] for result in results),
+        )
+        is_loaded = not outcome.refused and not outcome.not_loaded
+        if is_loaded:
+            await self._engine.update_weight_version(str(version))
+        if is_loaded or all(result["refused"] for result in results):
+            await pause.__aexit__()
+        return outcome
 
     def paused(self) -> _Paused:
         """Context in which no step runs. Requests stay; on leaving, their KV cache is computed anew."""
@@ -267,18 +239,3 @@ class _Paused:
 
     async def __aexit__(self, *_: object) -> None:
         await self._engine.resume_generation()
-
-
-def _write_shared_file(weights: dict[str, Any]) -> str:
-    """Write numpy arrays as safetensors, in shared memory where there is some; returns the path."""
-    from safetensors.numpy import save_file
-
-    folder = str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
-    handle, path = tempfile.mkstemp(prefix="dvpo-weights-", suffix=".safetensors", dir=folder)
-    os.close(handle)
-    try:
-        save_file(weights, path)
-    except BaseException:
-        os.unlink(path)
-        raise
-    return path
