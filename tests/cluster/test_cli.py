@@ -207,7 +207,7 @@ def test_warmstart_of_a_task_without_demonstrations(run_file: Path, dvpo: Dvpo) 
     assert not Path("m").exists()
 
 
-@pytest.mark.parametrize("command", ["", "train", "check", "eval", "schema", "doctor", "warmstart"])
+@pytest.mark.parametrize("command", ["", "train", "check", "eval", "schema", "doctor", "warmstart", "ledger"])
 def test_help_reads_well(command: str, dvpo: Dvpo) -> None:
     result = dvpo(*filter(None, [command]), "--help")
     assert result.exit_code == 0
