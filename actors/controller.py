@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from actors.activity import ActivityClock
 from actors.config import TrainingConfig
+from actors.controller_parts import Records, Workers
 from actors.evaluation import evaluate
+from actors.faults import GuardStop, RollbackRequested, Stalled
 from actors.generation import Generation
 from actors.group_buffer import Group, GroupBuffer
-from actors.journal import Journal
-from actors.reward_pool import RewardPool
-from actors.rollout_pool import RolloutPool
+from actors.guards import Finding, Guards
+from actors.journal import Level
 from actors.step_metrics import EngineRates, activity_metrics, rollout_metrics
-from actors.trajectory_log import TrajectoryLog
-from actors.weight_sync import WeightSync
 from rollout.trajectory import Prompt
-
-
-class MetricSink(Protocol):
-    """Takes the metrics of each step."""
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record one step."""
-        ...
-
-    def close(self) -> None:
-        """Flush and release."""
-        ...
-
-
-class Learner(Protocol):
-    """All learner ranks as one."""
-
-    async def update(self, groups: Sequence[Group], step: int) -> dict[str, float]:
-        """Train on the groups; returns metrics."""
-        ...
-
-    async def save(self, step: int, controller_state: dict[str, Any]) -> str:
-        """Write a checkpoint; returns its path."""
-        ...
 
 
 class StopRequested(Exception):
@@ -55,11 +31,10 @@ class Controller:
         config: see :class:`TrainingConfig`.
         step_timeout_s: longest wait for a batch, in seconds.
         generation, buffer, clock: the producing half and what connects it to this one.
-        pool, rewards, learner, sync: the workers.
+        workers: see :class:`Workers`.
+        records: see :class:`Records`.
+        guards: watch for numbers that go wrong.
         eval_prompts: held-out prompts by split.
-        sinks: where metrics go.
-        trajectory_log: where samples of trajectories go.
-        journal: what a display reads.
         state: ``controller`` state of the checkpoint to go on from, or None.
     """
 
@@ -70,32 +45,36 @@ class Controller:
         generation: Generation,
         buffer: GroupBuffer,
         clock: ActivityClock,
-        pool: RolloutPool,
-        rewards: RewardPool,
-        learner: Learner,
-        sync: WeightSync,
+        workers: Workers,
+        records: Records,
+        guards: Guards,
         eval_prompts: Mapping[str, Sequence[Prompt]],
-        sinks: Sequence[MetricSink],
-        trajectory_log: TrajectoryLog,
-        journal: Journal,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
         self._step_timeout_s = step_timeout_s
         self._generation, self._buffer, self._clock = generation, buffer, clock
-        self._pool, self._rewards, self._learner, self._sync = pool, rewards, learner, sync
+        self._pool, self._rewards = workers.pool, workers.rewards
+        self._learner, self._sync = workers.learner, workers.sync
+        self._records, self._status = records, records.status
+        self._guards = guards
         self._eval_prompts = eval_prompts
-        self._sinks = sinks
-        self._trajectory_log = trajectory_log
         self._engine_rates = EngineRates()
-        self.step = buffer.version
+        self._step_began = time.monotonic()
+        self.step = self._saved_step = buffer.version
         self.initial_accuracy: dict[str, float] = dict(state["initial_accuracy"]) if state else {}
         self.final_accuracy: dict[str, float] = {}
-        self.journal = journal
 
     async def run(self) -> str:
-        """Train to the end or until :meth:`request_stop`; returns the path of the last checkpoint."""
-        await self._sync.publish(self.step)
+        """Train to the end or until :meth:`request_stop`; returns the path of the last checkpoint.
+
+        Raises:
+            Recoverable: new processes can go on from the newest checkpoint.
+            Exception: anything else ends the run.
+        """
+        self._status.step = self.step
+        with self._status.stage("sync"):
+            await self._sync.publish(self.step)
         if not self.initial_accuracy:
             self.initial_accuracy = await self._evaluate()
         self._step_began = time.monotonic()
@@ -103,16 +82,22 @@ class Controller:
         self._generation.start()
         try:
             while self.step < self._config.num_steps:
-                groups = await self._buffer.take(self._step_timeout_s)
-                await self._train(groups)
+                await self._train(await self._next_batch())
+                if self._learner.save_is_written:
+                    await self._finish_save()
                 if self._is_due(self._config.checkpoint_every_steps):
-                    await self._save()
+                    await self._begin_save()
         except StopRequested as reason:
-            self.journal.add("event", self.step, f"stopping after step {self.step}: {reason}")
+            self._tell("stop", f"stopping after step {self.step}: {reason}")
+        except Exception:
+            with suppress(Exception):  # a checkpoint that was begun is worth completing; the first error counts
+                await self._learner.finish_save()
+            raise
         finally:
             await self._generation.stop()
-        path = await self._save()
-        for sink in self._sinks:
+        await self._begin_save()
+        path = await self._finish_save()
+        for sink in self._records.sinks:
             sink.close()
         return path
 
@@ -120,30 +105,82 @@ class Controller:
         """Make :meth:`run` finish the update in progress, if any, write a checkpoint and return."""
         await self._buffer.fail(StopRequested(reason))
 
+    async def fail(self, error: Exception) -> None:
+        """Make :meth:`run` raise ``error`` where it waits for a batch."""
+        await self._buffer.fail(error)
+
+    async def _next_batch(self) -> list[Group]:
+        with self._status.stage("wait", lambda: self._buffer.open_group_ids):
+            while True:
+                try:
+                    return await self._buffer.take(self._step_timeout_s)
+                except TimeoutError as error:
+                    if not self._records.disk.is_waited_for:  # that has its own limit, and tells
+                        raise Stalled(str(error)) from error
+
     async def _train(self, groups: list[Group]) -> None:
         """One step: update the learner, publish its weights, evaluate if due, report."""
         taken = time.monotonic()
-        with self._clock.during("train"):
-            learner_metrics = await self._learner.update(groups, self.step)
+        if reason := self._refused(groups):
+            await self._generation.give_up(groups, reason)
+            return
+        with self._clock.during("train"), self._status.stage("train", [group.group_id for group in groups]):
+            result = await self._learner.update(groups, self.step)
+        if result.skipped:
+            self._tell("guard", f"step {self.step + 1}: the batch was not trained on: {result.skipped}")
+            await self._generation.give_up(groups, result.skipped)
+            self._act(self._guards.after_update(result.metrics, self.step + 1, result.notes))
+            return
         trained = time.monotonic()
-        self._generation.mark_trained(groups)
-        batch_metrics = rollout_metrics(groups, self.step)
-        self.step += 1
-        sync = await self._sync.publish(self.step)
+        await self._commit(groups)
+        with self._status.stage("sync"):
+            sync = await self._sync.publish(self.step)
         await self._buffer.advance(self.step)
         metrics = {
-            **batch_metrics,
-            **learner_metrics,
+            **rollout_metrics(groups, self.step - 1),
+            **result.metrics,
+            **sync.metrics(),
             "time/wait_s": taken - self._step_began,
             "time/train_s": trained - taken,
-            "time/sync_export_s": sync.export_s,
-            "time/sync_load_s": sync.load_s,
         }
         is_last = self.step == self._config.num_steps
         if is_last or self._is_due(self._config.eval_every_steps):
             accuracy = await self._evaluate(metrics)
             self.final_accuracy = accuracy if is_last else {}
         await self._report(groups, metrics)
+        self._act(self._guards.after_update(metrics, self.step, result.notes))
+
+    def _refused(self, groups: Sequence[Group]) -> str:
+        """Why the batch must not be trained on; empty if it may."""
+        samples = [sample for group in groups for sample in group.samples]
+        rewards = [sample.reward.observed for sample in samples if sample.reward.observed is not None]
+        lengths = [sample.summary.num_response_tokens for sample in samples]
+        return self._act(self._guards.before_update(rewards, lengths, self.step + 1))
+
+    def _act(self, findings: Iterable[Finding]) -> str:
+        """Do what the guards ask for; returns the reason if the batch is to be skipped.
+
+        Raises:
+            GuardStop, RollbackRequested: the run ends or goes back.
+        """
+        skip = ""
+        for finding in findings:
+            text = f"guard {finding.guard}: {finding.text}"
+            self._tell("guard", text, level="warning", action=finding.action, value=finding.value, limit=finding.limit)
+            if finding.action == "stop":
+                raise GuardStop(text)
+            if finding.action == "rollback":
+                raise RollbackRequested(text)
+            if finding.action == "skip":
+                skip = skip or text
+        return skip
+
+    async def _commit(self, groups: Sequence[Group]) -> None:
+        """The step is done: its trajectories are trained on, for ever and once."""
+        ids = [sample.summary.trajectory_id for group in groups for sample in group.samples]
+        step = self.step + 1
+        await self._records.disk.write(lambda: self._records.ledger.commit_step(step, ids), "the ledger")
+        self.step = self._status.step = step
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0 and self.step < self._config.num_steps
@@ -151,37 +188,62 @@ class Controller:
     async def _evaluate(self, metrics: dict[str, float] | None = None) -> dict[str, float]:
         """Clean accuracy by split; added to ``metrics``, or recorded by itself where there is no step to add to."""
         begin = time.monotonic()
-        accuracy = await evaluate(self._pool, self._rewards, self._eval_prompts)
+        with self._status.stage("evaluate"):
+            accuracy = await evaluate(
+                self._pool, self._rewards, self._eval_prompts, lambda text: self._tell("evaluation", text, "warning")
+            )
         values = {f"eval/{split}/accuracy": value for split, value in accuracy.items()}
         values["time/eval_s"] = time.monotonic() - begin
         if metrics is not None:
             metrics |= values
         else:
-            self._write(values)
-        self.journal.add("eval", self.step, values=accuracy)
+            await self._write(values)
+        self._records.journal.add("eval", self.step, values=accuracy)
         return accuracy
 
     async def _report(self, groups: Sequence[Group], metrics: dict[str, float]) -> None:
-        now = time.monotonic()
-        seconds, self._step_began = now - self._step_began, now
-        engine_metrics = self._engine_rates.metrics(await self._pool.every("stats"), seconds)
-        metrics |= engine_metrics | activity_metrics(self._clock.take()) | self._generation.take_counts()
-        metrics["time/step_s"] = seconds
-        metrics["rollout/tokens_per_s"] = metrics["rollout/num_response_tokens"] / seconds
-        self._write(metrics)
-        self.journal.add("step", self.step, values=metrics)
-        await self._trajectory_log.write(self.step, groups)
+        with self._status.stage("report"):
+            now = time.monotonic()
+            seconds, self._step_began = now - self._step_began, now
+            engine_metrics = self._engine_rates.metrics(await self._pool.every("stats"), seconds)
+            metrics |= engine_metrics | activity_metrics(self._clock.take()) | self._generation.take_counts()
+            metrics["time/step_s"] = seconds
+            metrics["rollout/tokens_per_s"] = metrics["rollout/num_response_tokens"] / seconds
+            metrics["rollout/num_replaced_workers"] = float(self._pool.num_replaced)
+            await self._write(metrics)
+            self._records.journal.add("step", self.step, values=metrics)
+            log = self._records.trajectory_log
+            await self._records.disk.run(lambda: log.write(self.step, groups), "the trajectory log")
 
-    def _write(self, metrics: Mapping[str, float]) -> None:
-        for sink in self._sinks:
-            sink.write(self.step, metrics)
+    async def _write(self, metrics: Mapping[str, float]) -> None:
+        for sink in self._records.sinks:
+            await self._records.disk.write(lambda sink=sink: sink.write(self.step, metrics), "metrics")  # type: ignore[misc]
 
-    async def _save(self) -> str:
+    async def _begin_save(self) -> None:
+        """Begin to write a checkpoint of this step, after the one before is complete."""
+        await self._finish_save()
+        with self._status.stage("checkpoint"):
+            await self._learner.begin_save(self.step, self._state())
+        self._saved_step = self.step
+
+    async def _finish_save(self) -> str:
+        """Wait for the checkpoint that is being written, if any; returns its path."""
+        if not self._learner.saving:
+            return ""
         begin = time.monotonic()
-        state = {**self._generation.state(), "initial_accuracy": self.initial_accuracy}
-        path = await self._learner.save(self.step, state)
-        self.journal.add("event", self.step, f"checkpoint {path} ({time.monotonic() - begin:.1f} s)")
+        with self._status.stage("checkpoint"):
+            path = await self._records.disk.run(self._learner.finish_save, "a checkpoint")
+        ledger, step = self._records.ledger, self._saved_step
+        await self._records.disk.write(lambda: ledger.mark_checkpoint(step), "the ledger")
+        self._tell("checkpoint", f"checkpoint {path} (waited {time.monotonic() - begin:.1f} s)")
         return path
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the controller; the ledger has the rest."""
+        return {"initial_accuracy": self.initial_accuracy, "guards": self._guards.state()}
+
+    def _tell(self, kind: str, text: str, level: Level = "info", **details: Any) -> None:
+        self._records.tell(kind, self.step, text, level, **details)
 
     def progress(self) -> tuple[int, int]:
         """Trajectories scored since the last step, and how many a step takes."""

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+from ray.exceptions import ObjectLostError
+
 from actors.activity import ActivityClock
-from actors.group_buffer import Group, GroupBuffer, Sample
-from actors.journal import Journal
+from actors.disk_space import DiskSpace
+from actors.events import TellEvent
+from actors.faults import Quarantined
+from actors.group_buffer import Dropped, Group, GroupBuffer, Sample
+from actors.ledger import Ledger
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
-from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, SampleRequest
+from actors.run_status import RunStatus
+from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, SampleRequest, TrajectorySummary
 
 MAX_TOLD_ERRORS = 3
 """Failed scores told one by one between two steps; all are counted."""
@@ -27,52 +35,62 @@ class PromptSource(Protocol):
 
 
 class TooManyRewardErrors(Exception):
-    """The reward function failed on more than the configured share of a step's trajectories."""
+    """The reward failed on more than the configured share of a step's trajectories."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimits:
+    """How many scores may fail (``errors``) or be refused (``abstentions``) between two steps."""
+
+    errors: float
+    abstentions: float
 
 
 class Generation:
     """Runs beside training: admits groups, samples and scores their trajectories, settles them in the buffer.
 
-    Each trajectory makes its own way from request to score, so none waits for another. A failure of any part ends
-    the run through :meth:`GroupBuffer.fail`.
+    Each trajectory makes its own way from request to score, so none waits for another. Every change of its state is
+    written to the ledger, which also says where to go on from. A failure of any part ends the run through
+    :meth:`GroupBuffer.fail`.
 
     Args:
         source: training prompts.
         samples_per_prompt: trajectories of one group.
-        max_reward_errors: failed scores between two steps above which the run is stopped.
+        limits: failures of the reward above which the run is stopped.
         buffer, pool, rewards, clock: the parts it connects.
-        journal: where failed scores are told.
-        state: what :meth:`state` returned in the run to go on from, or None.
+        ledger: where each trajectory stands.
+        tell: told of failed scores.
+        status: told of every trajectory that is done.
+        disk: waits while the ledger's disk is full.
     """
 
     def __init__(
         self,
         source: PromptSource,
         samples_per_prompt: int,
-        max_reward_errors: float,
+        limits: FailureLimits,
         buffer: GroupBuffer,
         pool: RolloutPool,
         rewards: RewardPool,
         clock: ActivityClock,
-        journal: Journal,
-        state: Mapping[str, Any] | None = None,
+        ledger: Ledger,
+        tell: TellEvent,
+        status: RunStatus,
+        disk: DiskSpace,
     ) -> None:
         self._source = source
         self._samples_per_prompt = samples_per_prompt
-        self._max_errors = max_reward_errors
+        self._limits = limits
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
-        self._journal = journal
-        self._next_index = int(state["next_index"]) if state else 0
-        self._unfinished: set[int] = set(state["unfinished"]) if state else set()
-        self._again = deque(sorted(self._unfinished))
+        self._ledger, self._tell, self._status, self._disk = ledger, tell, status, disk
+        position = ledger.position()
+        self._next_index = position.next_index
+        self._again = deque(position.unfinished)
         self._errors: list[RewardRecord] = []
+        self._abstentions: list[RewardRecord] = []
         self._num_dropped_groups = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.num_scored = 0
-
-    def state(self) -> dict[str, Any]:
-        """Position in the sequence of prompts, for a checkpoint; groups not trained on are generated again."""
-        return {"next_index": self._next_index, "unfinished": sorted(self._unfinished)}
 
     def start(self) -> None:
         """Begin to generate."""
@@ -85,68 +103,95 @@ class Generation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def mark_trained(self, groups: list[Group]) -> None:
-        """These groups need not be generated again."""
-        self._unfinished -= {group.index for group in groups}
+    async def give_up(self, groups: Sequence[Group], reason: str) -> None:
+        """These groups are not trained on; others may be generated in their places."""
+        for group in groups:
+            for sample in group.samples:
+                await self._drop(group, sample.summary.trajectory_id, reason)
+        await self._buffer.give_back(len(groups))
 
     def take_counts(self) -> dict[str, float]:
         """Failures since the last call, by kind; starts the count of scored trajectories anew."""
-        counts = {
-            "reward/num_errors": float(len(self._errors)),
-            "rollout/num_dropped_groups": float(self._num_dropped_groups),
-        }
-        self.num_scored, self._num_dropped_groups, self._errors = 0, 0, []
+        counts = {"rollout/num_dropped_groups": float(self._num_dropped_groups), **self._rewards.take_metrics()}
+        self.num_scored, self._num_dropped_groups = 0, 0
+        self._errors, self._abstentions = [], []
         return counts
 
     async def _admit_groups(self) -> None:
         while await self._buffer.wait_until_wanted():
             index = self._take_index()
             epoch, prompt = self._source.at(index)
-            name = f"{prompt.prompt_id}@{epoch}"
-            group = await self._buffer.admit(index, name, prompt, self._samples_per_prompt)
+            first, number = epoch * self._samples_per_prompt, self._samples_per_prompt
+            group = await self._buffer.admit(index, f"{prompt.prompt_id}@{epoch}", prompt, number)
             if group is None:
                 return
-            self._spawn(self._fill(group, epoch))
+            await self._record(partial(self._ledger.admit, index, prompt.prompt_id, epoch, first, number))
+            self._spawn(self._fill(group, first))
 
     def _take_index(self) -> int:
         if self._again:
             return self._again.popleft()
         index = self._next_index
         self._next_index += 1
-        self._unfinished.add(index)
         return index
 
-    async def _fill(self, group: Group, epoch: int) -> None:
-        first = epoch * group.num_samples
+    async def _fill(self, group: Group, first: int) -> None:
         requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
         await asyncio.gather(*(self._sample(group, request) for request in requests))
+        group.samples.sort(key=lambda sample: sample.reward.sample_index)  # whichever came first
         if not group.samples:
-            self._unfinished.discard(group.index)
             self._num_dropped_groups += 1
         await self._buffer.settle(group)
 
     async def _sample(self, group: Group, request: SampleRequest) -> None:
         """One trajectory from request to score."""
-        with self._clock.during("generate"):
-            summary, trajectory = await self._pool.sample(request)
-        record = await self._rewards.score(request.prompt, trajectory)
+        try:
+            summary, trajectory, record = await self._sample_and_score(request)
+        except Quarantined as quarantined:
+            await self._drop(group, request.trajectory_id, str(quarantined))
+            return
         self.num_scored += 1
-        if record.outcome is RewardOutcome.ERROR:
-            self._count_error(record)
+        self._status.progress()
+        if record.outcome in (RewardOutcome.ERROR, RewardOutcome.ABSTAINED):
+            self._count_failure(record)
         if record.observed is None:
-            group.dropped.append(record)
+            kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
+            await self._drop(group, request.trajectory_id, f"no score: {record.outcome.value}{kind}")
         else:
+            await self._record(partial(self._ledger.ready, request.trajectory_id, summary.num_response_tokens))
             group.samples.append(Sample(summary, record, trajectory))
 
-    def _count_error(self, record: RewardRecord) -> None:
-        self._errors.append(record)
-        if len(self._errors) <= MAX_TOLD_ERRORS:
+    async def _sample_and_score(self, request: SampleRequest) -> tuple[TrajectorySummary, Any, RewardRecord]:
+        """Sample again when the node that held the trajectory is lost before it was scored."""
+        while True:
+            with self._clock.during("generate"):
+                summary, trajectory = await self._pool.sample(request)
+            try:
+                return summary, trajectory, await self._rewards.score(request.prompt, trajectory)
+            except ObjectLostError as error:
+                await self._record(partial(self._ledger.reissue, request.trajectory_id, type(error).__name__))
+
+    async def _drop(self, group: Group, trajectory_id: str, reason: str) -> None:
+        await self._record(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1))
+        group.dropped.append(Dropped(trajectory_id, reason))
+
+    async def _record(self, change: Callable[[], None]) -> None:
+        await self._disk.write(change, "the ledger")
+
+    def _count_failure(self, record: RewardRecord) -> None:
+        """Tell the first failures of a step, and stop the run when there are too many."""
+        failed = record.outcome is RewardOutcome.ERROR
+        failures = self._errors if failed else self._abstentions
+        what, option = ("failed", "max_error_frac") if failed else ("abstained", "max_abstain_frac")
+        allowed = self._limits.errors if failed else self._limits.abstentions
+        failures.append(record)
+        if failed and len(failures) <= MAX_TOLD_ERRORS:
             text = f"reward failed on prompt {record.prompt_id}, sample {record.sample_index}: {record.error}"
-            self._journal.add("event", self._buffer.version, text)
-        if len(self._errors) > self._max_errors:
+            self._tell("reward", self._buffer.version, text, "warning")
+        if len(failures) > allowed:
             raise TooManyRewardErrors(
-                f"the reward failed on {len(self._errors)} trajectories within one step; reward.max_error_frac allows "
-                f"{self._max_errors:g}. The last failure, on prompt {record.prompt_id}: {record.error}"
+                f"the reward {what} on {len(failures)} trajectories within one step; reward.{option} allows "
+                f"{allowed:g}. The last one, on prompt {record.prompt_id}: {record.error}"
             )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -8,7 +8,9 @@ the weights that sampled it, without ever throwing finished work away:
 * *no overtaking past the bound*: a batch is complete only when it holds every group that would be too old for the next
   one. Other places go to whoever finished first.
 
-So slow (long) responses are waited for rather than dropped, and the data are not biased towards short ones.
+So slow (long) responses are waited for rather than dropped, and the data are not biased towards short ones. The groups
+of a batch, once chosen, are put in the order of the prompts, so that the same batch is trained on bit for bit the same
+however its groups raced.
 """
 
 from __future__ import annotations
@@ -29,6 +31,14 @@ class Sample:
     trajectory: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A trajectory that will not be trained on, and why."""
+
+    trajectory_id: str
+    reason: str
+
+
 @dataclass(slots=True)
 class Group:
     """One prompt and its samples, some of which may still be on their way."""
@@ -39,7 +49,7 @@ class Group:
     num_samples: int
     admitted_version: int
     samples: list[Sample] = field(default_factory=list)
-    dropped: list[RewardRecord] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -120,7 +130,7 @@ class GroupBuffer:
             self._changed.notify_all()
 
     async def take(self, timeout_s: float) -> list[Group]:
-        """The next batch of ``prompts_per_step`` groups, in order of completion, oldest weights first.
+        """The next batch of ``prompts_per_step`` groups: those finished first, oldest weights first.
 
         Raises:
             TimeoutError: no batch within ``timeout_s``; names the groups that were waited for.
@@ -141,7 +151,13 @@ class GroupBuffer:
                 raise self._failure
             by_age = sorted(self._ready, key=lambda group: not self._expires(group))
             batch, self._ready = by_age[: self._per_step], by_age[self._per_step :]
-            return batch
+            return sorted(batch, key=lambda group: group.index)
+
+    async def give_back(self, num_groups: int) -> None:
+        """Groups that were taken are not trained on; as many others may be admitted."""
+        async with self._changed:
+            self._num_admitted -= num_groups
+            self._changed.notify_all()
 
     def _batch_is_complete(self) -> bool:
         return len(self._ready) >= self._per_step and not any(self._expires(group) for group in self._open.values())

@@ -56,27 +56,32 @@ def activity_metrics(seconds: Mapping[frozenset[str], float]) -> dict[str, float
 
 
 class EngineRates:
-    """Turns vLLM's running totals into rates per step."""
+    """Turns vLLM's running totals into rates per step. The totals of a replaced engine begin anew."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, float] = {}
+        self._totals: dict[str, Mapping[str, float]] = {}
 
-    def metrics(self, stats: Sequence[Mapping[str, float]], seconds: float) -> dict[str, float]:
+    def metrics(self, stats: Mapping[str, Mapping[str, float]], seconds: float) -> dict[str, float]:
         """Throughput over all engines since the last call, and their present load.
 
         Args:
-            stats: one mapping an engine, from :meth:`rollout.vllm_engine.VllmEngine.stats`.
+            stats: by worker, from :meth:`rollout.vllm_engine.VllmEngine.stats`; workers being replaced have none.
             seconds: wall time since the last call.
         """
-        sums = {name: sum(one[name] for one in stats) for name in stats[0]}
-        grown = {name: sums[name] - self._totals.get(name, 0.0) for name in ("generated_tokens", "prompt_tokens")}
-        preempted = sums["preemptions"] - self._totals.get("preemptions", 0.0)
-        self._totals = sums
+        grown = dict.fromkeys(("generated_tokens", "prompt_tokens", "preemptions"), 0.0)
+        for worker, totals in stats.items():
+            before = self._totals.get(worker, {})
+            for name in grown:
+                rise = totals[name] - before.get(name, 0.0)
+                grown[name] += rise if rise >= 0.0 else totals[name]
+        self._totals |= stats
+        now = list(stats.values())
         return {
+            "vllm/num_engines": float(len(now)),
             "vllm/generated_tokens_per_s": grown["generated_tokens"] / seconds,
             "vllm/prompt_tokens_per_s": grown["prompt_tokens"] / seconds,
-            "vllm/num_preemptions": preempted,
-            "vllm/num_running": sums["running"],
-            "vllm/num_waiting": sums["waiting"],
-            "vllm/kv_cache_usage": sums["kv_cache_usage"] / len(stats),
+            "vllm/num_preemptions": grown["preemptions"],
+            "vllm/num_running": sum(one["running"] for one in now),
+            "vllm/num_waiting": sum(one["waiting"] for one in now),
+            "vllm/kv_cache_usage": sum(one["kv_cache_usage"] for one in now) / max(1, len(now)),
         }

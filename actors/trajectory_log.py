@@ -12,16 +12,19 @@ from rollout.trajectory import Trajectory
 
 
 class TrajectoryLog:
-    """Writes ``step-N.jsonl`` files.
+    """Writes ``step-N.jsonl`` files, and deletes the oldest when there are too many.
 
     Args:
         folder: where to.
         num_samples: trajectories kept of each step.
+        keep_files: files kept: those of the newest steps.
     """
 
-    def __init__(self, folder: Path, num_samples: int) -> None:
+    def __init__(self, folder: Path, num_samples: int, keep_files: int = 1000) -> None:
         self._folder = folder
         self._num_samples = num_samples
+        self._keep_files = keep_files
+        self._steps = {int(path.stem[5:]) for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
 
     async def write(self, step: int, groups: Sequence[Group]) -> None:
         """Fetch and write the first trajectories of a step's batch."""
@@ -32,6 +35,10 @@ class TrajectoryLog:
         self._folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (self._folder / f"step-{step}.jsonl").write_text(text, encoding="utf-8")
+        self._steps.add(step)
+        for old in sorted(self._steps)[: -self._keep_files]:
+            (self._folder / f"step-{old}.jsonl").unlink(missing_ok=True)
+            self._steps.discard(old)
 
 
 def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from rollout.component import UserError
 
@@ -19,11 +19,12 @@ class WorkerError(RuntimeError):
         worker: its name.
         method: what it was asked to do.
         reason: what went wrong, root cause first.
+        is_loss: whether a process was lost (it died, or does not answer), rather than an error reported.
     """
 
-    def __init__(self, worker: str, method: str, reason: str) -> None:
-        super().__init__(worker, method, reason)
-        self.worker, self.method, self.reason = worker, method, reason
+    def __init__(self, worker: str, method: str, reason: str, is_loss: bool = False) -> None:
+        super().__init__(worker, method, reason, is_loss)
+        self.worker, self.method, self.reason, self.is_loss = worker, method, reason, is_loss
 
     def __str__(self) -> str:
         return f"{self.worker} failed in {self.method}: {self.reason}"
@@ -69,7 +70,7 @@ class WorkerGroup:
                     raise failure(name, method, error) from error
             if waiting:
                 late = ", ".join(name for task, name in zip(tasks, self.names, strict=True) if task in waiting)
-                raise WorkerError(late, method, f"no answer within {timeout_s:g} s")
+                raise WorkerError(late, method, f"no answer within {timeout_s:g} s", is_loss=True)
             return [task.result() for task in tasks]
         finally:
             for task in tasks:
@@ -91,6 +92,15 @@ class WorkerGroup:
         """:meth:`call` from code that runs no event loop."""
         return asyncio.run(self.call(method, *args, timeout_s=timeout_s, **kwargs))
 
+    async def dead(self, timeout_s: float) -> list[str]:
+        """Names of the actors that are known to have died, looked for up to ``timeout_s`` seconds."""
+        probes = [asyncio.ensure_future(_result(actor.rss.remote())) for actor in self.actors]
+        done, waiting = await asyncio.wait(probes, timeout=timeout_s)
+        for probe in waiting:
+            probe.cancel()
+        named = zip(probes, self.names, strict=True)
+        return [name for probe, name in named if probe in done and isinstance(probe.exception(), RayActorError)]
+
     def kill(self) -> None:
         """End every actor's process, whatever it is doing."""
         for actor in self.actors:
@@ -107,5 +117,7 @@ def failure(worker: str, method: str, error: BaseException) -> Exception:
     if isinstance(cause, UserError):
         return UserError(str(cause))
     if isinstance(cause, RayActorError):
-        return WorkerError(worker, method, f"its process died: {' '.join(str(cause).split())}")
+        return WorkerError(worker, method, f"its process died: {' '.join(str(cause).split())}", is_loss=True)
+    if isinstance(cause, ObjectLostError):
+        return WorkerError(worker, method, f"data it needs were lost with another process: {cause}", is_loss=True)
     return WorkerError(worker, method, f"{type(cause).__name__}: {cause}")

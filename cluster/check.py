@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cluster.components import build_algorithm, build_noise, build_reward, build_task
+from cluster.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
 from cluster.config import RunConfig
 from cluster.derived import derive, plan_lines
 from cluster.machine import Machine, inspect_machine, machine_errors, machine_warnings
@@ -72,8 +72,8 @@ def check_run(
     task = report.attempt(build_task, config)
     for index in range(len(config.reward.functions)):
         report.attempt(build_reward, config, index)
-    for index in range(len(config.reward.noise)):
-        report.attempt(build_noise, config, index)
+    if None not in [report.attempt(build_noise, config, index) for index in range(len(config.reward.noise))]:
+        report.attempt(build_noise_chain, config)
     algorithm = report.attempt(build_algorithm, config)
     tokenizer = report.attempt(check_model, config)
     if algorithm is not None:

@@ -11,6 +11,7 @@ from rollout.component import Component, ComponentSpec, build
 if TYPE_CHECKING:
     from learner.algorithms.base import Algorithm
     from rollout.noise.base import RewardNoise
+    from rollout.noise.chain import NoiseChain
     from rollout.rewards.base import Reward
     from rollout.tasks.base import Task
 
@@ -50,11 +51,9 @@ def build_task(config: RunConfig) -> Task:
 
 def build_reward(config: RunConfig, index: int) -> Reward:
     """One of ``reward.functions``."""
-    from rollout.rewards import REWARDS
-    from rollout.rewards.base import Reward
+    from rollout.rewards.function import build_reward as build_one
 
-    reward: Reward = build(config.reward.functions[index], REWARDS, Reward, f"reward.functions.{index}")
-    return reward
+    return build_one(config.reward.functions[index], f"reward.functions.{index}")
 
 
 def build_noise(config: RunConfig, index: int) -> RewardNoise:
@@ -64,6 +63,14 @@ def build_noise(config: RunConfig, index: int) -> RewardNoise:
 
     noise: RewardNoise = build(config.reward.noise[index], NOISES, RewardNoise, f"reward.noise.{index}")
     return noise
+
+
+def build_noise_chain(config: RunConfig) -> NoiseChain:
+    """All of ``reward.noise`` in their order."""
+    from rollout.noise.chain import NoiseChain
+
+    models = [build_noise(config, index) for index in range(len(config.reward.noise))]
+    return NoiseChain(models, config.seed, config.training.samples_per_prompt)
 
 
 def build_algorithm(config: RunConfig) -> Algorithm:

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from actors.config import TrainingConfig
+from actors.config import RecoveryConfig, TrainingConfig
+from actors.guards import GuardsConfig
 from cluster.config_errors import describe
 from cluster.yaml_source import ConfigSource, KeyPath, read_source
 from learner.config import LearnerConfig, ModelConfig
@@ -84,6 +85,9 @@ class LoggingConfig(StrictModel):
     trajectory_samples_per_step: int = Field(
         4, ge=0, le=1_000_000, description="Trajectories of each step written to trajectories/ for reading."
     )
+    keep_trajectory_files: int = Field(
+        1000, ge=1, le=1_000_000, description="Newest steps whose sampled trajectories stay on disk."
+    )
     progress: Literal["auto", "plain", "rich", "none"] = Field(
         "auto", description="Display: 'rich' is live, 'plain' one line a step; 'auto' is live on a terminal."
     )
@@ -109,6 +113,8 @@ class RunConfig(StrictModel):
     )
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimisation.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Steps, batch and schedule.")
+    guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Numbers that go wrong.")
+    recovery: RecoveryConfig = Field(default_factory=RecoveryConfig, description="Processes that die or hang.")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="Machines and processes.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="What is written and shown.")
 
@@ -152,10 +158,11 @@ class RunConfig(StrictModel):
                 ("cluster", "gpus_per_rollout_worker"),
                 f"must equal rollout.tensor_parallel_size = {shards}, the GPUs that share one engine (got {gpus:g})",
             )
-        if self.reward.timeout_s >= cluster.step_timeout_s:
+        if self.reward.deadline_s >= cluster.step_timeout_s:
+            longest = f"{self.reward.deadline_s:g} s with {self.reward.max_retries} retries and the pauses before them"
             yield (
                 ("reward", "timeout_s"),
-                f"must be below cluster.step_timeout_s = {cluster.step_timeout_s:g} (got {self.reward.timeout_s:g})",
+                f"a score may take {longest}; that must be below cluster.step_timeout_s = {cluster.step_timeout_s:g}",
             )
 
 

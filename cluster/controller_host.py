@@ -2,101 +2,167 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.activity import ActivityClock
 from actors.controller import Controller
-from actors.generation import Generation
+from actors.controller_parts import Records, Workers
+from actors.disk_space import DiskSpace, is_disk_full
+from actors.faults import Stalled
+from actors.generation import FailureLimits, Generation
 from actors.group_buffer import GroupBuffer
-from actors.journal import Entry, Journal
+from actors.guards import Guards
+from actors.journal import Entry, Journal, Level
 from actors.learner_group import LearnerGroup
+from actors.ledger import Ledger, LedgerError
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
+from actors.run_status import RunStatus
+from actors.suspects import Suspects
 from actors.trajectory_log import TrajectoryLog
+from actors.watchdog import Watchdog
 from actors.weight_sync import NcclRoute, ObjectStoreRoute, WeightSync
+from actors.worker_loss import PoolObserver, Replacing
 from cluster.config import RunConfig
+from cluster.event_log import EventLog
+from cluster.processes import Processes
 from cluster.prompts import eval_prompts, training_prompts
 from cluster.sinks import JsonlSink, Sink, TensorBoardSink
-from cluster.workers import uses_nccl
+from cluster.workers import RewardFactory, RolloutFactory, uses_nccl
+from rollout.component import UserError
+from rollout.prompt_source import PromptSource
+from rollout.weight_check import Canary, canary_tolerance
+
+LEDGER = "ledger.sqlite"
 
 
-class ControllerHost:
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The actors that a controller works with.
+
+    Attributes:
+        rollouts, rewards, learners: their handles.
+        rollout_factory, reward_factory: make others in the place of lost ones.
+    """
+
+    rollouts: list[Any]
+    rewards: list[Any]
+    learners: list[Any]
+    rollout_factory: RolloutFactory
+    reward_factory: RewardFactory
+
+    def named(self) -> dict[str, Any]:
+        """Handles by the names that messages use."""
+        kinds = {"rollout": self.rollouts, "reward": self.rewards, "learner": self.learners}
+        return {f"{kind}-{i}": handle for kind, handles in kinds.items() for i, handle in enumerate(handles)}
+
+
+class ControllerHost(PoolObserver):
     """An asyncio actor.
 
     Args:
         config: the run's configuration.
         run_dir: absolute path of the run's folder.
         tokenizer_path: folder or hub id of the policy's tokenizer.
-        rollouts, rewards, learners: actor handles.
-        step: updates already done (by the checkpoint to go on from).
-        state: the controller's part of that checkpoint, or None.
+        cast: the other actors.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        run_dir: str,
-        tokenizer_path: str,
-        rollouts: list[Any],
-        rewards: list[Any],
-        learners: list[Any],
-        step: int,
-        state: dict[str, Any] | None,
-    ) -> None:
-        training, folder = config.training, Path(run_dir)
-        pool = RolloutPool(rollouts, config.rollout.max_concurrent_requests)
-        reward_pool = RewardPool(rewards)
+    def __init__(self, config: RunConfig, run_dir: str, tokenizer_path: str, cast: Cast) -> None:
+        self._config, self._run_dir, self._tokenizer_path, self._cast = config, Path(run_dir), tokenizer_path, cast
+
+    def prepare(self, step: int, state: dict[str, Any] | None) -> None:
+        """Put everything together. Apart from the constructor, so that its errors come back as they are.
+
+        Args:
+            step: updates already done, by the checkpoint to go on from.
+            state: the controller's part of that checkpoint, or None without one: what earlier attempts did is undone.
+        """
+        config, cast, folder, tokenizer_path = self._config, self._cast, self._run_dir, self._tokenizer_path
+        source, held_out = training_prompts(config, tokenizer_path), eval_prompts(config, tokenizer_path)
+        self._journal, self._events = Journal(), EventLog(folder / "events.jsonl")
+        self._status = RunStatus(folder / "status.json")
+        self._status.step = step
+        is_new = not (folder / LEDGER).exists()
+        self._ledger = _open_ledger(folder / LEDGER, source, config, step)
+        self._processes = Processes(self._status, folder / "stacks")
+        disk = DiskSpace(
+            config.recovery.disk_full_timeout_s,
+            lambda text: self._tell("disk", self._status.step, text, "warning"),
+            self._status.progress,
+        )
+        self._pool = self._rollout_pool()
+        rewards = RewardPool(
+            cast.rewards,
+            cast.reward_factory,
+            config.reward.deadline_s,
+            config.reward.error_reward,
+            config.reward.max_concurrent_requests,
+            self,
+        )
+        training = config.training
         learner = LearnerGroup(
-            learners,
+            cast.learners,
             folder / "checkpoints",
             training.keep_checkpoints,
             config.learner.critic_warmup_steps,
             config.cluster.step_timeout_s,
         )
-        sync: WeightSync
-        if uses_nccl(config):
-            sync = NcclRoute(learner, pool, config.rollout.tensor_parallel_size)
-        else:
-            sync = ObjectStoreRoute(learner, pool)
         buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
-        clock, journal = ActivityClock(), Journal()
-        source = training_prompts(config, tokenizer_path)
+        clock = ActivityClock()
         generation = Generation(
             source,
             training.samples_per_prompt,
-            config.reward.max_error_frac * training.trajectories_per_step,
+            _failure_limits(config),
             buffer,
-            pool,
-            reward_pool,
+            self._pool,
+            rewards,
             clock,
-            journal,
-            state,
+            self._ledger,
+            self._tell,
+            self._status,
+            disk,
         )
-        resume_step = step if state else None
-        sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", resume_step)]
-        if config.logging.tensorboard:
-            sinks.append(TensorBoardSink(folder / "tensorboard", resume_step))
         self._controller = Controller(
             training,
             config.cluster.step_timeout_s,
             generation,
             buffer,
             clock,
-            pool,
-            reward_pool,
-            learner,
-            sync,
-            eval_prompts(config, tokenizer_path),
-            sinks,
-            TrajectoryLog(folder / "trajectories", config.logging.trajectory_samples_per_step),
-            journal,
+            Workers(self._pool, rewards, learner, _weight_sync(config, learner, self._pool, source)),
+            Records(
+                self._ledger,
+                self._journal,
+                self._tell,
+                self._status,
+                _sinks(config, folder, None if is_new else step if state else -1),
+                _trajectory_log(config, folder),
+                disk,
+            ),
+            Guards(config.guards, state["guards"] if state else None),
+            held_out,
             state,
         )
 
     async def run(self) -> dict[str, Any]:
         """Train; returns the last checkpoint's path and the accuracies before and after."""
-        path = await self._controller.run()
+        await self._processes.register(self._cast.named())
+        watchdog = Watchdog(
+            self._status, self._config.recovery.stall_timeout_s, self._processes.dump_stacks, self._on_stuck
+        )
+        watching = asyncio.get_running_loop().create_task(watchdog.run())
+        self._running = asyncio.get_running_loop().create_task(self._controller.run())
+        try:
+            path = await self._running
+        except asyncio.CancelledError:
+            raise Stalled(self._stuck) from None
+        finally:
+            watching.cancel()
+            self._ledger.close()
         return {
             "checkpoint": path,
             "step": self._controller.step,
@@ -106,9 +172,106 @@ class ControllerHost:
 
     async def poll(self, cursor: int, timeout_s: float) -> tuple[list[Entry], tuple[int, int]]:
         """Journal entries from ``cursor`` on (waits for one), and rollouts done of how many."""
-        entries = await self._controller.journal.read(cursor, timeout_s)
+        entries = await self._journal.read(cursor, timeout_s)
         return entries, self._controller.progress()
 
     async def stop(self, reason: str) -> None:
         """End the run early, with a checkpoint."""
         await self._controller.request_stop(reason)
+
+    async def close(self, timeout_s: float) -> None:
+        """Shut the engines down in order, replacements included."""
+        await self._pool.stop(timeout_s)
+
+    async def _on_stuck(self, report: str) -> None:
+        """The watchdog saw nothing move: tell, and end the attempt."""
+        self._tell("stall", self._status.step, report, "error")
+        self._stuck = report
+        self._running.cancel()
+
+    def _rollout_pool(self) -> RolloutPool:
+        recovery = self._config.recovery
+        replacing = Replacing(
+            self._cast.rollout_factory, self._config.cluster.start_timeout_s, recovery.max_worker_losses
+        )
+        return RolloutPool(
+            self._cast.rollouts,
+            self._config.rollout.max_concurrent_requests,
+            recovery.request_timeout_s,
+            replacing,
+            Suspects(recovery.max_quarantined_prompts),
+            self,
+        )
+
+    def worker_event(self, worker: str, text: str) -> None:
+        """See :class:`actors.worker_loss.PoolObserver`."""
+        self._status.note(worker, text)
+        self._tell("worker", self._status.step, f"{worker} {text}", "warning", worker=worker)
+
+    def worker_started(self, worker: str, handle: Any) -> None:
+        """See :class:`actors.worker_loss.PoolObserver`."""
+        self._registering = asyncio.get_running_loop().create_task(self._processes.register({worker: handle}))
+
+    def request_reissued(self, trajectory_id: str, cause: str) -> None:
+        """See :class:`actors.worker_loss.PoolObserver`."""
+        with suppress(LedgerError):  # a full disk costs one count here; whatever changes a state waits for space
+            self._ledger.reissue(trajectory_id, cause)
+
+    def prompt_quarantined(self, prompt_id: str, reason: str) -> None:
+        """See :class:`actors.worker_loss.PoolObserver`."""
+        text = f"prompt {prompt_id} is set aside: {reason}"
+        self._tell("quarantine", self._status.step, text, "warning", prompt_id=prompt_id)
+
+    def _tell(self, kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
+        """To whoever watches, and to events.jsonl."""
+        self._journal.add("event", step, text, level=level)
+        with suppress(OSError):  # the disk may be what the event is about
+            self._events.write(kind, step, text, level, **details)
+
+
+def _open_ledger(path: Path, source: PromptSource, config: RunConfig, step: int) -> Ledger:
+    """The run's ledger, as it was when ``step`` updates had been done.
+
+    Raises:
+        UserError: the disk is full.
+        LedgerError: anything else is wrong with the file.
+    """
+    try:
+        ledger = Ledger(path, num_prompts=len(source), samples_per_prompt=config.training.samples_per_prompt)
+        ledger.rollback(step)
+    except LedgerError as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"the disk is full, the ledger cannot be opened: {error}. Make space, then --resume") from error
+    return ledger
+
+
+def _failure_limits(config: RunConfig) -> FailureLimits:
+    per_step = config.training.trajectories_per_step
+    return FailureLimits(config.reward.max_error_frac * per_step, config.reward.max_abstain_frac * per_step)
+
+
+def _weight_sync(config: RunConfig, learner: LearnerGroup, pool: RolloutPool, source: PromptSource) -> WeightSync:
+    """The route of weights; its canary is the first training prompt."""
+    canary = None
+    if config.rollout.verify_weights:
+        tolerance = config.rollout.canary_tolerance or canary_tolerance(config.rollout.dtype, config.model.dtype)
+        token_ids = source.at(0)[1].token_ids
+        canary = Canary(token_ids if len(token_ids) > 1 else token_ids * 2, tolerance)
+    timeout_s = config.cluster.step_timeout_s
+    if uses_nccl(config):
+        return NcclRoute(learner, pool, config.rollout.tensor_parallel_size, canary, timeout_s)
+    return ObjectStoreRoute(learner, pool, canary, timeout_s)
+
+
+def _sinks(config: RunConfig, folder: Path, last_valid_step: int | None) -> Sequence[Sink]:
+    """Writers of metrics; those of later steps than ``last_valid_step`` are removed, -1 for all of them."""
+    sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", last_valid_step)]
+    if config.logging.tensorboard:
+        sinks.append(TensorBoardSink(folder / "tensorboard", last_valid_step))
+    return sinks
+
+
+def _trajectory_log(config: RunConfig, folder: Path) -> TrajectoryLog:
+    logging = config.logging
+    return TrajectoryLog(folder / "trajectories", logging.trajectory_samples_per_step, logging.keep_trajectory_files)

@@ -52,13 +52,15 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
     from actors.rollout_pool import RolloutPool
     from cluster.workers import create_workers
 
-
     class Evaluator:
         """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
 
-        def __init__(self, rollouts: list[Any], rewards: list[Any]) -> None:
-            self._pool = RolloutPool(rollouts, config.rollout.max_concurrent_requests)
-            self._rewards = RewardPool(rewards)
+        def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
+            requests, reward = config.rollout.max_concurrent_requests, config.reward
+            self._pool = RolloutPool(rollouts, requests, config.recovery.request_timeout_s)
+            self._rewards = RewardPool(
+                rewards, create, reward.deadline_s, reward.error_reward, reward.max_concurrent_requests
+            )
 
         async def answer(self, wanted: dict[str, Any]) -> dict[str, list[Any]]:
             return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
@@ -67,7 +69,9 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
     try:
         ray.get([worker.start.remote() for worker in workers.rollouts], timeout=config.cluster.start_timeout_s)
         workers.engines_started = True
-        evaluator = ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards)
+        evaluator = (
+            ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards, workers.reward_factory)
+        )
         answers: dict[str, list[Any]] = ray.get(evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s)
         return answers
     finally:

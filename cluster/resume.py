@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from learner.checkpoint_folders import sweep
 from learner.manifest import checkpoint_step, find_newest_complete, verify
 from rollout.component import UserError, nearest
 
@@ -25,25 +26,33 @@ class ResumePoint:
 
 
 def find_resume_point(run_dir: Path, resume: str | None) -> ResumePoint | None:
-    """The checkpoint that ``--resume`` means; None without it.
+    """The checkpoint that ``--resume`` means; None for the beginning, without it or before the first checkpoint.
 
     Args:
         resume: ``auto`` for the newest complete checkpoint of the run, or the folder of one.
 
     Raises:
-        UserError: there is no complete checkpoint.
+        UserError: there are checkpoints, and none of them is complete.
     """
     if resume is None:
         return None
-    if resume != "auto":
-        return _resume_point(Path(resume))
+    return newest_resume_point(run_dir) if resume == "auto" else _resume_point(Path(resume))
+
+
+def newest_resume_point(run_dir: Path) -> ResumePoint | None:
+    """The newest complete checkpoint of the run; None if none was written yet.
+
+    What killed saves have left is cleared up first, so no other process may be saving.
+
+    Raises:
+        UserError: there are checkpoints, and none of them is complete.
+    """
+    sweep(run_dir / "checkpoints")
     newest, skipped = find_newest_complete(run_dir / "checkpoints")
     reasons = tuple(f"{entry.path.name}: {entry.reason}" for entry in skipped)
-    if newest is None:
-        raise UserError(
-            f"--resume: no complete checkpoint in {run_dir / 'checkpoints'} ({'; '.join(reasons) or 'none found'})"
-        )
-    return _resume_point(newest, reasons)
+    if newest is None and skipped:
+        raise UserError(f"--resume: no complete checkpoint in {run_dir / 'checkpoints'}: {'; '.join(reasons)}")
+    return _resume_point(newest, reasons) if newest is not None else None
 
 
 def _resume_point(path: Path, skipped: tuple[str, ...] = ()) -> ResumePoint:

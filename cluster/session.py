@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.config import RunConfig
+from cluster.leftovers import MARK
+from cluster.reaper import SOURCE_ROOT, Reaper
 from rollout.component import UserError
 
-SOURCE_ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = [".git", ".venv", "runs", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
 def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
-    """Connect to Ray; disconnect at the end, and end the processes of a private one.
+    """Connect to Ray; disconnect at the end, and remove everything of a private one.
 
     An address comes from ``cluster.address``, or from ``RAY_ADDRESS``, which is set inside ``ray job submit``. The
     source is shipped to a joined cluster unless the job has shipped it already. The logs of a private Ray's processes
@@ -35,37 +37,55 @@ def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
         yield
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        search_path = os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])
+        with _private(config, run_dir):
+            yield
+        return
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    shipped = None if in_job else {"working_dir": str(SOURCE_ROOT), "excludes": NOT_SHIPPED}
+    try:
+        ray.init(address=address, runtime_env=shipped, **QUIET)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
+    """A Ray of this run's own, in a folder of its own that also takes its processes' temporary files.
+
+    The reaper clears up whether the block is left in order, by an exception, or because this process is killed.
+    """
+    import ray
+
+    # Not TMPDIR: the path of a socket in it may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
+    reaper = Reaper(folder, run_dir)
+    os.environ[MARK] = str(folder)
+    try:
+        (folder / "tmp").mkdir()
         ray.init(
             address="local",
             num_cpus=config.cluster.num_cpus,
             object_store_memory=config.cluster.object_store_mib << 20,
             include_dashboard=False,
-            runtime_env={"env_vars": {"PYTHONPATH": search_path}},
-            **quiet,
+            runtime_env={
+                "env_vars": {
+                    "PYTHONPATH": os.pathsep.join([str(SOURCE_ROOT), os.getcwd()]),
+                    "TMPDIR": str(folder / "tmp"),
+                }
+            },
+            _temp_dir=str(folder),
+            _system_config={"task_events_report_interval_ms": 0},  # else the GCS records each call, 100,000 of them
+            **QUIET,
         )
-    else:
-        in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        shipped = None if in_job else {"working_dir": str(SOURCE_ROOT), "excludes": NOT_SHIPPED}
-        try:
-            ray.init(address=address, runtime_env=shipped, **quiet)
-        except (ConnectionError, ValueError) as error:
-            raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {error}") from error
-    session_logs = Path(ray._private.worker.global_worker.node.get_session_dir_path()) / "logs"
-    try:
         yield
     finally:
-        ray.shutdown()
-        if address is None:
-            _keep_logs(session_logs, run_dir / "logs")
-
-
-def _keep_logs(session_logs: Path, target: Path) -> None:
-    """Copy what the processes printed; each file begins with the name of its actor."""
-    with suppress(OSError):  # logs are a help, not a reason to fail
-        target.mkdir(parents=True, exist_ok=True)
-        for source in session_logs.glob("worker-*"):
-            if source.stat().st_size:
-                shutil.copy2(source, target / source.name)
+        try:
+            ray.shutdown()
+        finally:
+            del os.environ[MARK]
+            reaper.finish()

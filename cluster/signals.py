@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
+APART_S = 1.0
+"""A second Ctrl-C within this time is the same one: some programs pass it on once more."""
 
 
 class Interrupted(Exception):
@@ -15,10 +19,15 @@ class Interrupted(Exception):
 
 
 class SignalFlag:
-    """Remembers the first signal. An exception out of a handler could strike inside Ray's compiled code."""
+    """Remembers the first signal. An exception out of a handler could strike inside Ray's compiled code.
+
+    A second Ctrl-C ends the process at once, without a checkpoint; whatever it leaves is then cleared up by the reaper
+    of a private Ray, or by the cluster that was joined. A second SIGTERM does nothing: schedulers repeat theirs.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._first_time = 0.0
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -42,4 +51,8 @@ class SignalFlag:
             raise Interrupted(signal.Signals(self.received).name)
 
     def _note(self, signum: int, _: FrameType | None) -> None:
-        self.received = self.received or signum
+        if self.received is None:
+            self.received, self._first_time = signum, time.monotonic()
+        elif signum == signal.SIGINT and time.monotonic() - self._first_time > APART_S:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)

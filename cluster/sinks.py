@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
+from cluster.append_file import AppendFile
 from rollout.component import UserError
 
 
@@ -20,7 +23,11 @@ class Sink(Protocol):
     """Takes the metrics of each step."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one step: key ``area/quantity`` to value."""
+        """Record the metrics of one step: key ``area/quantity`` to value.
+
+        Raises:
+            OSError: they cannot be written, all or none of them; the call can be repeated.
+        """
         ...
 
     def close(self) -> None:
@@ -42,15 +49,14 @@ class JsonlSink:
     def __init__(self, path: str | Path, resume_step: int | None = None) -> None:
         self.path = Path(path)
         self._resume_step = resume_step
-        self._file: IO[str] | None = None
+        self._file: AppendFile | None = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line."""
+        """Append one line; see :class:`Sink`."""
         record = {"step": step, "time": round(time.time(), 3), **{k: _json_number(v) for k, v in metrics.items()}}
         if self._file is None:
             self._file = self._open()
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.append(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -58,7 +64,7 @@ class JsonlSink:
             self._file.close()
             self._file = None
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> AppendFile:
         """The file at its end, without the lines after the step to resume from and without a half-written last line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
@@ -67,7 +73,7 @@ class JsonlSink:
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             os.replace(partial, self.path)
         self._resume_step = None  # what is written from now on stays, should the file be opened again
-        return self.path.open("a", encoding="utf-8")
+        return AppendFile(self.path)
 
     def _is_kept(self, line: str) -> bool:
         """Whether the line is whole and not after the step to resume from."""
@@ -81,6 +87,9 @@ class JsonlSink:
 class TensorBoardSink:
     """TensorBoard event files; values that are not finite are left out.
 
+    Written here and not by a library's background thread, which a full disk would end: whoever then adds a point to
+    its queue waits for ever.
+
     Args:
         folder: where the event files go.
         resume_step: see :class:`JsonlSink`; TensorBoard then hides events of later steps.
@@ -88,25 +97,36 @@ class TensorBoardSink:
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
         self.folder = Path(folder)
-        self._purge_step = None if resume_step is None else resume_step + 1
-        self._writer: Any = None
+        self._resume_step = resume_step
+        self._opening = b""
+        self._file: AppendFile | None = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one point to each curve."""
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        """Add one point to each curve; see :class:`Sink`."""
+        from tensorboardX.proto.summary_pb2 import Summary
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=self._purge_step, flush_secs=10)
-            self._purge_step = None
-        for key, value in metrics.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(key, value, step)
+        if self._file is None:
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+            self._opening, self._file = self._first_events(), AppendFile(self.folder / name)
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        summary = Summary(value=[Summary.Value(tag=key, simple_value=value) for key, value in finite.items()])
+        self._file.append(self._opening + _event(step=step, summary=summary))
+        self._opening, self._resume_step = b"", None
 
     def close(self) -> None:
-        """Write what is pending and close the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _first_events(self) -> bytes:
+        """What a file begins with; the start of a session hides what older files have from its step on."""
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        events = _event(file_version="brain.Event:2")
+        if self._resume_step is None:
+            return events
+        return events + _event(step=self._resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
@@ -138,3 +158,13 @@ def _json_number(value: float) -> float | int | None:
         return int(value)
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _event(**values: object) -> bytes:
+    """An event of this moment as a record of a TFRecord file: length, its checksum, the event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    event = Event(wall_time=time.time(), **values).SerializeToString()
+    length = struct.pack("<Q", len(event))
+    return b"".join([length, struct.pack("<I", masked_crc32c(length)), event, struct.pack("<I", masked_crc32c(event))])

@@ -1,4 +1,4 @@
-"""Creates the run's actors and ends them. ``ray.remote`` is applied here and nowhere else."""
+"""Creates the run's actors and ends them. The controller, which itself needs this module, is made elsewhere."""
 
 from __future__ import annotations
 
@@ -7,22 +7,88 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.config import RunConfig
-from cluster.placement import Bundle, Plan, plan, reserve
+from cluster.placement import Bundle, plan, reserve
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutFactory:
+    """Makes the actor of a rollout worker; its engine is not started. Can be sent to another process.
+
+    Attributes:
+        policy_path: what the engine loads first; the learner publishes its weights before anything is sampled.
+        placement: the run's placement group.
+        first_bundle: bundle of worker 0.
+    """
+
+    config: RunConfig
+    policy_path: str
+    tokenizer_path: str
+    placement: Any
+    first_bundle: int
+
+    def __call__(self, index: int) -> Any:
+        """The actor of worker ``index``."""
+        from actors.rollout_worker import RolloutWorker
+        from rollout.vllm_engine import engine_environment
+
+        config = self.config
+        bundle = plan(config).rollout_bundles[index]
+        on_gpu = "GPU" in bundle
+        concurrency = 2 * config.rollout.max_concurrent_requests
+        place = self.first_bundle + index
+        actor = _placed(
+            RolloutWorker, self.placement, place, bundle, engine_environment(on_gpu), max_concurrency=concurrency
+        )
+        return actor.remote(
+            name=f"rollout-{index}",
+            model_path=self.policy_path,
+            tokenizer_path=self.tokenizer_path,
+            config=config.rollout,
+            run_seed=config.seed,
+            on_gpu=on_gpu,
+            trust_remote_code=config.model.trust_remote_code,
+            transfer_backend="nccl" if uses_nccl(config) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFactory:
+    """Makes reward service actors. Can be sent to another process."""
+
+    config: RunConfig
+
+    def __call__(self, index: int) -> Any:
+        """One more actor; they are all alike."""
+        import ray
+
+        from actors.reward_service import RewardService
+
+        config = self.config
+        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+        return actor.remote(config.reward, config.seed, config.training.samples_per_prompt)
 
 
 @dataclass(slots=True)
 class Workers:
-    """Handles of the actors of one run, and the placement group that holds them.
+    """Handles of the actors of one run, how to make more of them, and the placement group that holds them.
 
     Attributes:
         engines_started: whether the rollout workers can shut their engines down in order.
     """
 
+    config: RunConfig
     learners: list[Any]
     rollouts: list[Any]
     rewards: list[Any]
+    rollout_factory: RolloutFactory
+    reward_factory: RewardFactory
     placement: Any
     engines_started: bool = False
+
+    def replace_learners(self) -> None:
+        """End all learner ranks and create new ones in their places."""
+        _kill(self.learners)
+        self.learners = _learners(self.config, self.placement)
 
     def stop(self, timeout_s: float) -> None:
         """Shut the engines down in order, then end every actor and give the resources back."""
@@ -32,9 +98,17 @@ class Workers:
         if self.engines_started:
             with suppress(Exception):  # an engine that does not answer is ended with its actor
                 ray.get([worker.stop.remote() for worker in self.rollouts], timeout=timeout_s)
-        for actor in [*self.rollouts, *self.learners, *self.rewards]:
+        _kill([*self.rollouts, *self.learners, *self.rewards])
+        with suppress(Exception):  # without a cluster there is nothing to give back
+            remove_placement_group(self.placement)
+
+
+def _kill(actors: list[Any]) -> None:
+    import ray
+
+    for actor in actors:
+        with suppress(Exception):  # it may have died before
             ray.kill(actor)
-        remove_placement_group(self.placement)
 
 
 def learner_environment(on_gpu: bool) -> dict[str, str]:
@@ -62,65 +136,56 @@ def create_workers(config: RunConfig, policy_path: str, tokenizer_path: str, wit
     """
     demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
     placement = reserve(demand, config.cluster.start_timeout_s)
+    rollout_factory = RolloutFactory(config, policy_path, tokenizer_path, placement, len(demand.learner_bundles))
+    reward_factory = RewardFactory(config)
     return Workers(
-        _learners(demand, placement),
-        _rollouts(config, demand, placement, policy_path, tokenizer_path),
-        _rewards(config),
+        config,
+        _learners(config, placement) if with_learners else [],
+        [rollout_factory(index) for index in range(config.rollout.num_workers)],
+        [reward_factory(index) for index in range(config.reward.num_workers)],
+        rollout_factory,
+        reward_factory,
         placement,
     )
 
 
-def _learners(demand: Plan, placement: Any) -> list[Any]:
+def _learners(config: RunConfig, placement: Any) -> list[Any]:
+    from actors.checkpoint_saver import IO_GROUP
     from actors.learner_worker import LearnerWorker
 
     return [
-        _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle)).remote()
-        for rank, bundle in enumerate(demand.learner_bundles)
+        _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle), {IO_GROUP: 1}).remote()
+        for rank, bundle in enumerate(plan(config).learner_bundles)
     ]
 
 
-def _rollouts(config: RunConfig, demand: Plan, placement: Any, policy_path: str, tokenizer_path: str) -> list[Any]:
-    from actors.rollout_worker import RolloutWorker
-    from rollout.vllm_engine import engine_environment
-
-    first, concurrency = len(demand.learner_bundles), 2 * config.rollout.max_concurrent_requests
-    handles = []
-    for index, bundle in enumerate(demand.rollout_bundles):
-        on_gpu = "GPU" in bundle
-        environment = engine_environment(on_gpu)
-        actor = _placed(RolloutWorker, placement, first + index, bundle, environment, max_concurrency=concurrency)
-        handle = actor.remote(
-            name=f"rollout-{index}",
-            model_path=policy_path,
-            tokenizer_path=tokenizer_path,
-            config=config.rollout,
-            run_seed=config.seed,
-            on_gpu=on_gpu,
-            trust_remote_code=config.model.trust_remote_code,
-            transfer_backend="nccl" if uses_nccl(config) else None,
-        )
-        handles.append(handle)
-    return handles
-
-
-def _rewards(config: RunConfig) -> list[Any]:
+async def collect_stacks(node: str, name: str, pid: int, folder: str) -> str:
+    """Run :func:`actors.stack_dump.collect` on another node; see :data:`actors.stack_dump.Send`."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from actors.reward_service import RewardService
+    from actors import stack_dump
 
-    actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
-    arguments = (config.reward, config.seed, config.training.samples_per_prompt)
-    return [actor.remote(*arguments) for _ in range(config.reward.num_workers)]
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task = ray.remote(stack_dump.collect).options(num_cpus=0, scheduling_strategy=there)
+    text: str = await task.remote(name, pid, folder)
+    return text
 
 
 def _placed(
-    cls: type, placement: Any, bundle_index: int, bundle: Bundle, environment: dict[str, str], **options: Any
+    cls: type,
+    placement: Any,
+    bundle_index: int,
+    bundle: Bundle,
+    environment: dict[str, str],
+    concurrency_groups: dict[str, int] | None = None,
+    **options: Any,
 ) -> Any:
     """``cls`` as an actor class that lives in one bundle of the placement group."""
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    return ray.remote(cls).options(
+    return ray.remote(concurrency_groups=dict(concurrency_groups or {}))(cls).options(
         num_cpus=bundle["CPU"],
         num_gpus=bundle.get("GPU", 0.0),
         scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=bundle_index),

@@ -27,6 +27,10 @@ class PromptSource:
         self._order: list[int] = list(range(len(prompts)))
         self._order_epoch = -1
 
+    def __len__(self) -> int:
+        """Prompts of one epoch."""
+        return len(self._prompts)
+
     def at(self, index: int) -> tuple[int, Prompt]:
         """Epoch (from 0) and prompt at position ``index`` (from 0)."""
         epoch, place = divmod(index, len(self._prompts))

@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-AREAS = ("rollout", "vllm", "reward", "correction", "eval", "time", "policy", "advantage", "critic", "learner")
+AREAS = (
+    "rollout", "sync", "vllm", "reward", "correction", "eval", "time", "policy", "advantage", "critic", "learner",
+    "guard",
+)  # fmt: skip
 KEY = re.compile(rf"({'|'.join(AREAS)}|\*)(/[a-z0-9_*]*[a-z0-9*])+")
 
 

@@ -43,10 +43,28 @@ def test_rollout_metrics_of_a_small_batch() -> None:
 def test_engine_rates_are_differences_of_totals() -> None:
     base = {"preemptions": 0.0, "running": 1.0, "waiting": 0.0, "kv_cache_usage": 0.5}
     rates = EngineRates()
-    first = rates.metrics([base | {"generated_tokens": 100.0, "prompt_tokens": 50.0}] * 2, seconds=2.0)
+
+    def both(**totals: float) -> dict[str, dict[str, float]]:
+        return dict.fromkeys(("rollout-0", "rollout-1"), base | totals)
+
+    first = rates.metrics(both(generated_tokens=100.0, prompt_tokens=50.0), seconds=2.0)
     assert first["vllm/generated_tokens_per_s"] == 100.0
-    second = rates.metrics([base | {"generated_tokens": 160.0, "prompt_tokens": 50.0, "preemptions": 1.0}] * 2, 4.0)
+    second = rates.metrics(both(generated_tokens=160.0, prompt_tokens=50.0, preemptions=1.0), 4.0)
     assert second["vllm/generated_tokens_per_s"] == 30.0
     assert second["vllm/prompt_tokens_per_s"] == 0.0
     assert second["vllm/num_preemptions"] == 2.0
     assert second["vllm/kv_cache_usage"] == 0.5
+
+
+def test_a_replaced_engine_counts_from_zero_and_one_that_is_being_replaced_not_at_all() -> None:
+    rates = EngineRates()
+    old = {"generated_tokens": 500.0, "prompt_tokens": 0.0, "preemptions": 0.0, "running": 1.0, "waiting": 0.0}
+    old["kv_cache_usage"] = 0.25
+    rates.metrics({"rollout-0": old, "rollout-1": old}, 1.0)
+    alone = rates.metrics({"rollout-0": old | {"generated_tokens": 600.0}}, 1.0)
+    assert (alone["vllm/num_engines"], alone["vllm/generated_tokens_per_s"]) == (1.0, 100.0)
+    again = rates.metrics(
+        {"rollout-0": old | {"generated_tokens": 600.0}, "rollout-1": old | {"generated_tokens": 7.0}}, 1.0
+    )
+    assert (again["vllm/num_engines"], again["vllm/generated_tokens_per_s"]) == (2.0, 7.0)
+    assert rates.metrics({}, 1.0)["vllm/kv_cache_usage"] == 0.0

@@ -222,8 +222,28 @@ class TestUserCode:
         self.refused(dvpo, "1 / 0", "ZeroDivisionError")
         self.refused(dvpo, "class Mine(", "SyntaxError")
 
-    def test_is_a_function(self, run_file: Path, dvpo: Dvpo) -> None:
-        self.refused(dvpo, "def Mine(prompt, trajectory): return 1.0", "is not a subclass of rollout.rewards.base")
+    def test_is_not_a_reward(self, run_file: Path, dvpo: Dvpo) -> None:
+        self.refused(dvpo, "Mine = 3", "is not a subclass of rollout.rewards.base")
+        self.refused(dvpo, "class Mine: ...", "is not a subclass of rollout.rewards.base")
+
+    def test_function_with_wrong_parameters(self, run_file: Path, dvpo: Dvpo) -> None:
+        self.refused(dvpo, "def Mine(text): return 1.0", "Mine(prompt, trajectory, **options)", "too many positional")
+        self.refused(dvpo, "def Mine(p, t, *, scale): return 1.0", "missing a required argument: 'scale'")
+        Path("function_fine.py").write_text("def mine(prompt, trajectory, scale=1.0): return scale")
+        flags = ["--set", 'reward.functions.0.type="function_fine:mine"']
+        assert dvpo("check", "small.yaml", *flags, "--set", "reward.functions.0.scale=2").exit_code == 0
+        flags += ["--set", "reward.functions.0.scael=2"]
+        assert_refused(dvpo("check", "small.yaml", *flags), "reward.functions.0.scael: unknown key", "'scale'?")
+
+    def test_score_range_upside_down(self, run_file: Path, dvpo: Dvpo) -> None:
+        flag = "reward.functions.0.score_range=[1, 0]"
+        phrases = ("reward.functions.0.score_range", "must be [lowest, highest], got [1, 0]")
+        assert_refused(dvpo("check", "small.yaml", "--set", flag), *phrases)
+
+    def test_remote_without_its_token(self, run_file: Path, dvpo: Dvpo) -> None:
+        remote = 'reward.functions.0={type: remote, url: "http://127.0.0.1:1/", token_env: NO_SUCH_TOKEN_IN_TESTS}'
+        phrases = ("reward.functions.0: token_env", "NO_SUCH_TOKEN_IN_TESTS is not set")
+        assert_refused(dvpo("check", "small.yaml", "--set", remote), *phrases)
 
     def test_option_that_it_does_not_have(self, run_file: Path, dvpo: Dvpo) -> None:
         lines = (

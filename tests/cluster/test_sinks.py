@@ -11,6 +11,7 @@ import pytest
 
 from cluster.sinks import JsonlSink, Sink, TensorBoardSink, read_metrics
 from rollout.component import UserError
+from tests.cluster.event_files import events, points
 
 
 def steps(path: Path) -> list[int]:
@@ -87,18 +88,23 @@ def test_read_metrics(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_the_same_points(tmp_path: Path) -> None:
-    from tensorboardX.proto import event_pb2
-
     sink = TensorBoardSink(tmp_path)
     sink.write(1, {"policy/loss": 0.25, "policy/kl": math.nan})
     sink.write(2, {"policy/loss": 0.125})
     sink.close()
     sink.close()
     (file,) = tmp_path.iterdir()
-    data, points = file.read_bytes(), []
-    while data:  # records of a TFRecord file: length, its checksum, the event, its checksum
-        length = int.from_bytes(data[:8], "little")
-        event = event_pb2.Event.FromString(data[12 : 12 + length])
-        points += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-        data = data[16 + length :]
-    assert points == [(1, "policy/loss", 0.25), (2, "policy/loss", 0.125)]
+    assert points(file) == [(1, "policy/loss", 0.25), (2, "policy/loss", 0.125)]
+    first = events(file)[0]
+    assert (first.file_version, first.HasField("session_log")) == ("brain.Event:2", False)
+
+
+def test_tensorboard_is_told_which_steps_are_taken_again(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path, resume_step=3)
+    sink.write(4, {"policy/loss": 0.5})
+    sink.close()
+    (file,) = tmp_path.iterdir()
+    begin, start, point = events(file)
+    assert (begin.file_version, begin.step) == ("brain.Event:2", 0)
+    assert (start.session_log.status, start.step) == (start.session_log.START, 4)
+    assert point.step == 4

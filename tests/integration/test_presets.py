@@ -71,8 +71,10 @@ def test_preset_trains_for_twenty_steps(
     host, port = ray.get(learner.address.remote())
     spec = LearnerSpec(config.model, config.learner, config.algorithm.name, config.algorithm.options, NUM_STEPS)
     ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
-    controller = ray.remote(ControllerHost).options(num_cpus=0).remote(
-        config, str(tmp_path), config.model.path, workers.rollouts, workers.rewards, workers.learners, 0, None
+    controller = (
+        ray.remote(ControllerHost)
+        .options(num_cpus=0)
+        .remote(config, str(tmp_path), config.model.path, workers.rollouts, workers.rewards, workers.learners, 0, None)
     )
     try:
         result = ray.get(controller.run.remote(), timeout=240)

@@ -1,0 +1,104 @@
+"""A full disk is waited for: whoever runs the machine can make space, and nothing is lost meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rollout.component import UserError
+
+T = TypeVar("T")
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
+SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""The second one: no space for the index of the write-ahead log, when a database is opened or that log grows."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that there is no space left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # Python's own refusals, such as that of a closed connection, have no code.
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in SQLITE_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class DiskSpace:
+    """Repeats what failed for want of space, with growing pauses.
+
+    Args:
+        timeout_s: how long one operation is repeated, in seconds.
+        tell: told when waiting begins and when it is over.
+        still_waiting: called before each attempt, so that waiting is not taken for being stuck.
+    """
+
+    def __init__(
+        self, timeout_s: float, tell: Callable[[str], None], still_waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._tell, self._still_waiting = tell, still_waiting
+        self._num_waiting = 0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether something waits for space now."""
+        return self._num_waiting > 0
+
+    async def write(self, operation: Callable[[], T], what: str) -> T:
+        """Run a function that writes; :meth:`run` for one that returns at once."""
+
+        async def once() -> T:
+            return operation()
+
+        return await self.run(once, what)
+
+    async def run(self, operation: Callable[[], Awaitable[T]], what: str) -> T:
+        """Run ``operation`` until it does not fail for want of space.
+
+        Args:
+            operation: must leave things as they were when it fails.
+            what: it does, for messages.
+
+        Raises:
+            UserError: there was no space for ``timeout_s``.
+            Exception: whatever else ``operation`` raises.
+        """
+        try:
+            return await operation()
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            reason = error
+        self._num_waiting += 1
+        if self._num_waiting == 1:
+            self._tell(f"the disk is full ({reason}); training pauses, {what} is tried again for {self._timeout_s:g} s")
+        try:
+            result = await self._repeat(operation, what)
+        finally:
+            self._num_waiting -= 1
+        if not self._num_waiting:
+            self._tell(f"there is space again: {what} done")
+        return result
+
+    async def _repeat(self, operation: Callable[[], Awaitable[T]], what: str) -> T:
+        now = asyncio.get_running_loop().time
+        deadline, pause = now() + self._timeout_s, FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(min(pause, max(0.0, deadline - now())))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            self._still_waiting()
+            try:
+                return await operation()
+            except Exception as error:
+                if not is_disk_full(error):
+                    raise
+                if now() >= deadline:
+                    raise UserError(
+                        f"the disk has been full for {self._timeout_s:g} s (recovery.disk_full_timeout_s) and {what} "
+                        f"cannot be written: {error}. Make space and go on with --resume; the checkpoints are intact"
+                    ) from error

@@ -1,0 +1,69 @@
+"""Processes are killed while a real run goes on: it recovers, balances and is the run that would have been.
+
+The short form of ``benchmarks/faults``: six kills of one run, one exact resume, and a resume with other numbers of
+processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import exact_resume
+from benchmarks.faults.kill_matrix import INTERVAL, end_in_order, kill_once
+from benchmarks.faults.live_run import LiveRun, write_small_config
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+
+pytestmark = pytest.mark.slow
+
+KILLS = [
+    ("rollout worker, serving", "during sync"),
+    ("engine process", "before sync"),
+    ("reward actor", "after sync"),
+    ("learner rank", "during checkpoint"),
+    ("controller", "before checkpoint"),
+    ("driver", "during checkpoint"),
+]
+
+
+def test_six_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
+    training = {"max_staleness": 1, "checkpoint_every_steps": INTERVAL}
+    run = LiveRun(write_small_config(tmp_path, tiny_model, "killed", training=training))
+    try:
+        run.start()
+        run.wait_until(lambda: run.steps() >= 2, "past its second step", 300.0)
+        cells = [kill_once(run, victim, moment, 180.0) for victim, moment in KILLS]
+        end_in_order(run)
+        account = run.ledger()
+    finally:
+        run.end()
+    assert [cell.how for cell in cells] == [
+        "rollout worker replaced",
+        "rollout worker replaced",
+        "reward worker replaced",
+        "learner and controller restarted",
+        "learner and controller restarted",
+        "resumed by a new driver",
+    ]
+    assert (account["num_lost"], account["num_trained_twice"], account["quarantined"]) == (0, 0, [])
+    assert account["num_rollbacks"] == 3
+
+
+def test_killed_and_resumed_is_the_run_that_would_have_been() -> None:
+    assert exact_resume.main(["--kills", "1", "--steps", "8"]) == 0
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes(
+    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
+) -> None:
+    config = write_config(learner={"num_workers": 2}, training={"num_steps": 3})
+    first = start_command("train", str(config))
+    assert first.finish() == 0, first.output
+    more = ("learner.num_workers=1", "rollout.num_workers=2", "training.num_steps=5")
+    second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
+    assert second.finish() == 0, second.output
+    steps = read_metrics(tmp_path / "runs" / "run")
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
+    assert max(step["policy/sampler_logprob_gap_max"] for step in steps) < 1e-4
+    assert start_command("ledger", str(tmp_path / "runs" / "run")).finish() == 0
