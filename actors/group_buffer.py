@@ -8,6 +8,9 @@ the weights that sampled it, without ever throwing finished work away:
 * *no overtaking past the bound*: a batch is complete only when it holds every group that would be too old for the next
   one. Other places go to whoever finished first.
 
+A score may arrive late on purpose (the noise model ``delay``): its group is left for a later batch, as long as others
+can fill this one and it does not grow too old.
+
 So slow (long) responses are waited for rather than dropped, and the data are not biased towards short ones. The groups
 of a batch, once chosen, are put in the order of the prompts, so that the same batch is trained on bit for bit the same
 however its groups raced.
@@ -50,6 +53,11 @@ class Group:
     admitted_version: int
     samples: list[Sample] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+
+    @property
+    def due_version(self) -> int:
+        """Weight version from which training may see all scores."""
+        return max((s.summary.policy_version_max + s.reward.delay_updates for s in self.samples), default=0)
 
     @property
     def is_settled(self) -> bool:
@@ -149,9 +157,10 @@ class GroupBuffer:
                 ) from None
             if self._failure is not None:
                 raise self._failure
-            by_age = sorted(self._ready, key=lambda group: not self._expires(group))
-            batch, self._ready = by_age[: self._per_step], by_age[self._per_step :]
-            return sorted(batch, key=lambda group: group.index)
+            by_age = sorted(self._ready, key=lambda group: (not self._expires(group), self._is_late(group)))
+            batch = {group.index: group for group in by_age[: self._per_step]}
+            self._ready = [group for group in self._ready if group.index not in batch]
+            return [batch[index] for index in sorted(batch)]
 
     async def give_back(self, num_groups: int) -> None:
         """Groups that were taken are not trained on; as many others may be admitted."""
@@ -160,7 +169,15 @@ class GroupBuffer:
             self._changed.notify_all()
 
     def _batch_is_complete(self) -> bool:
-        return len(self._ready) >= self._per_step and not any(self._expires(group) for group in self._open.values())
+        if len(self._ready) < self._per_step or any(self._expires(group) for group in self._open.values()):
+            return False
+        if not self._open and not self._may_admit():
+            return True  # nothing else will come, so late scores arrive now
+        return sum(self._expires(group) or not self._is_late(group) for group in self._ready) >= self._per_step
+
+    def _is_late(self, group: Group) -> bool:
+        """Whether training must not see ``group`` yet."""
+        return group.due_version > self._version
 
     def _expires(self, group: Group) -> bool:
         """Whether ``group`` would be too old for the batch after this one."""

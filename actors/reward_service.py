@@ -75,7 +75,13 @@ class RewardService:
         weights = {caller.name: caller.reward.config.weight for caller in self._callers}
         seen = self._noise.observe(record.parts, weights, prompt, trajectory)
         outcome = RewardOutcome.MISSING if seen.observed is None else RewardOutcome.SCORED
-        return replace(record, observed=seen.observed, corrupted=seen.corrupted, outcome=outcome)
+        return replace(
+            record,
+            observed=seen.observed,
+            corrupted=seen.corrupted,
+            outcome=outcome,
+            delay_updates=seen.delay_updates,
+        )
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Score without noise, for evaluation. A failure has no score at all."""

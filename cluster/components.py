@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.config import AlgorithmSpec, RunConfig
-from rollout.component import Component, ComponentSpec, build
+from rollout.component import Component, ComponentSpec, UserError, build
 
 if TYPE_CHECKING:
     from learner.algorithms.base import Algorithm
@@ -69,7 +69,15 @@ def build_noise_chain(config: RunConfig) -> NoiseChain:
     """All of ``reward.noise`` in their order."""
     from rollout.noise.chain import NoiseChain
 
+    from rollout.noise.delay import Delay
+
     models = [build_noise(config, index) for index in range(len(config.reward.noise))]
+    longest = sum(model.config.max_updates for model in models if isinstance(model, Delay))
+    if longest > config.training.max_staleness:
+        raise UserError(
+            f"reward.noise: scores may be {longest} updates late, and a trajectory at most training.max_staleness = "
+            f"{config.training.max_staleness} updates old; raise that or lower max_updates"
+        )
     return NoiseChain(models, config.seed, config.training.samples_per_prompt)
 
 

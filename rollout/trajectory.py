@@ -172,6 +172,7 @@ class RewardRecord:
         error_kind: see :class:`RewardErrorKind`; None unless ``outcome`` is ``ERROR``.
         num_retries: calls of reward functions that were made again after an infrastructure error.
         cached: whether a score was found in the cache instead of computed.
+        delay_updates: weight updates after the sampling one until training may see the score.
     """
 
     prompt_id: str
@@ -185,6 +186,7 @@ class RewardRecord:
     error_kind: RewardErrorKind | None = None
     num_retries: int = 0
     cached: bool = False
+    delay_updates: int = 0
 
 
 @dataclass(frozen=True, slots=True)

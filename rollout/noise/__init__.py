@@ -15,6 +15,7 @@ NOISES: dict[str, str] = {
     "student_t": "rollout.noise.additive:StudentT",
     "spikes": "rollout.noise.additive:Spikes",
     "missing": "rollout.noise.missing:Missing",
+    "delay": "rollout.noise.delay:Delay",
     "quantised": "rollout.noise.grader_scale:Quantised",
     "saturated": "rollout.noise.grader_scale:Saturated",
 }

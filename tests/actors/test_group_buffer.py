@@ -15,9 +15,10 @@ def prompt(index: int) -> Prompt:
     return Prompt(f"p{index}", (), (1, 2), None, "t")
 
 
-def sample(name: str = "p#0", version: int = 0) -> Sample:
+def sample(name: str = "p#0", version: int = 0, delay: int = 0) -> Sample:
     summary = TrajectorySummary(name, 2, 3, FinishReason.STOP, version, version)
-    return Sample(summary, RewardRecord("p", 0, 1.0, 1.0, False, {}, RewardOutcome.SCORED), None)
+    record = RewardRecord("p", 0, 1.0, 1.0, False, {}, RewardOutcome.SCORED, delay_updates=delay)
+    return Sample(summary, record, None)
 
 
 async def admit(buffer: GroupBuffer, index: int) -> Group:
@@ -26,8 +27,8 @@ async def admit(buffer: GroupBuffer, index: int) -> Group:
     return group
 
 
-async def finish(buffer: GroupBuffer, group: Group) -> None:
-    group.samples.append(sample())
+async def finish(buffer: GroupBuffer, group: Group, delay: int = 0) -> None:
+    group.samples.append(sample(version=group.admitted_version, delay=delay))
     await buffer.settle(group)
 
 
@@ -150,3 +151,35 @@ async def test_failure_ends_all_waiting() -> None:
     with pytest.raises(ValueError, match="broken"):
         await batch
     assert await blocked is None
+
+
+async def test_a_late_score_is_left_for_a_later_batch() -> None:
+    buffer = GroupBuffer(prompts_per_step=2, max_staleness=2, num_steps=10)
+    groups = [await admit(buffer, index) for index in range(6)]
+    for group, delay in zip(groups, (2, 0, 1, 0, 0, 0), strict=True):
+        await finish(buffer, group, delay)
+    assert [group.index for group in await buffer.take(10.0)] == [1, 3]
+    await buffer.advance(1)
+    assert [group.index for group in await buffer.take(10.0)] == [2, 4]
+    await buffer.advance(2)
+    assert [group.index for group in await buffer.take(10.0)] == [0, 5]
+
+
+@pytest.mark.parametrize("per_step", [1, 3])
+async def test_late_scores_never_stop_a_run_nor_grow_too_old(per_step: int) -> None:
+    max_staleness, num_steps, rng = 2, 10, random.Random(per_step)
+    buffer = GroupBuffer(per_step, max_staleness, num_steps)
+    index, taken = 0, 0
+    for version in range(num_steps):
+        while buffer._may_admit():
+            group = await admit(buffer, index)
+            index += 1
+            if rng.random() < 0.2:
+                await buffer.settle(group)  # dropped, so another takes its place
+            else:
+                await finish(buffer, group, delay=rng.randint(0, max_staleness))
+        batch = await buffer.take(10.0)
+        taken += len(batch)
+        assert all(version - group.admitted_version <= max_staleness for group in batch)
+        await buffer.advance(version + 1)
+    assert taken == per_step * num_steps

@@ -75,6 +75,11 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
         "  noise: [{type: symmetric_flip, p: 1.3}]\n  functions:",
         ["small.yaml:7: reward.noise.0.p", "(got 1.3)"],
     ),
+    "noise later than a trajectory may be old": (
+        "  functions:",
+        "  noise: [{type: delay, max_updates: 3}]\n  functions:",
+        ["reward.noise: scores may be 3 updates late", "training.max_staleness = 0"],
+    ),
     "unknown preset": ("preset: ppo", "preset: ppoo", ["unknown algorithm 'ppoo'", "did you mean 'ppo'?"]),
     "unknown option": ("preset: ppo", "preset: ppo\n  gama: 1", ["small.yaml:11: algorithm.gama", "mean 'gamma'?"]),
     "bad option": ("preset: ppo", "preset: ppo\n  gamma: 2", ["algorithm.gamma", "less than or equal to 1", "2"]),

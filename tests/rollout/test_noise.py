@@ -30,6 +30,7 @@ EXAMPLES: list[dict[str, Any]] = [
     {"type": "student_t", "nu": 2.0, "scale": 0.5},
     {"type": "spikes", "probability": 0.3, "size": 5.0},
     {"type": "missing", "p": 0.3},
+    {"type": "delay", "min_updates": 1, "max_updates": 4},
     {"type": "quantised", "levels": 2},
     {"type": "saturated", "low": 0.25, "high": 0.75},
 ]
@@ -49,6 +50,7 @@ IDENTITIES: list[dict[str, Any]] = [
     {"type": "spikes", "probability": 0.0, "size": 20.0},
     {"type": "missing", "p": 0.0},
     {"type": "missing", "p": 0.0, "threshold": 0.5, "p_above": 0.0},
+    {"type": "delay", "min_updates": 2, "max_updates": 2},
     {"type": "quantised", "levels": 2},
     {"type": "saturated"},
 ]
