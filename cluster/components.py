@@ -68,7 +68,6 @@ def build_noise(config: RunConfig, index: int) -> RewardNoise:
 def build_noise_chain(config: RunConfig) -> NoiseChain:
     """All of ``reward.noise`` in their order."""
     from rollout.noise.chain import NoiseChain
-
     from rollout.noise.delay import Delay
 
     models = [build_noise(config, index) for index in range(len(config.reward.noise))]

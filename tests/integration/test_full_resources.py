@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +19,8 @@ from benchmarks.faults.live_run import LiveRun, write_small_config
 from cluster.event_log import read_events
 from learner.manifest import verify
 from tests.cluster.event_files import points
-from tests.integration.whole_runs import read_metrics
+from tests.integration.test_job import RAY, free_port
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 from tests.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.slow
