@@ -7,7 +7,7 @@ setup(
         Extension(
             "learner._quantile_kernel",
             ["learner/quantile_kernel.c"],
-            depends=["setup.py"],
+            depends=["setup.py", "learner/quantile_kernel.h"],
             extra_compile_args=["-O3"],
             optional=True,
         )

@@ -166,7 +166,8 @@ class Controller:
         skip = ""
         for finding in findings:
             text = f"guard {finding.guard}: {finding.text}"
-            self._tell("guard", text, level="warning", action=finding.action, value=finding.value, limit=finding.limit)
+            facts = {"guard": finding.guard, "action": finding.action, "value": finding.value, "limit": finding.limit}
+            self._tell("guard", text, level="warning", **facts)
             if finding.action == "stop":
                 raise GuardStop(text)
             if finding.action == "rollback":

@@ -1,8 +1,14 @@
-/* Quantile Huber loss and gradient of sorted atoms in one pass; see learner/quantile_kernel.py.
+/* Quantile Huber loss and gradient of queries against sorted atoms; see learner/quantile_kernel.py.
 
-   Plain C without Python.h: setuptools builds it as an optional extension and ctypes loads it. Works in double. */
+   Plain C without Python.h: setuptools builds it as an optional extension and ctypes loads it.
+
+   With G(n, x) = 1/2 sum over the first n atoms of (x - y_j)^2, and a, b, c the numbers of atoms below q - k, q, q + k:
+     sum over atoms below q of H(q - y_j) = G(b, q) - G(a, q - k),
+     sum over the others                  = G(K, q) - G(b, q) - G(K, q + k) + G(c, q + k).
+   G and its slope come from prefix sums, in double of centred numbers, since the differences cancel. */
+#include "quantile_kernel.h"
+
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 
 #ifndef WIDE
@@ -14,123 +20,155 @@
 #endif
 #if WIDE
 #include <immintrin.h>
+#define VECTORS __attribute__((target("avx512f,avx512dq,avx512vl,fma,popcnt")))
 #endif
 
-#define PAD 8 /* infinities behind the atoms, so that eight can be compared at any place */
+#define BLOCK 16 /* floats that are compared at a time */
 
-typedef struct {
-    int64_t below, under, upto; /* atoms < q - k, < q, < q + k */
-} places;
+int table_make(table *t, int64_t num, int64_t count, double kappa) {
+    const int64_t pivots = count / BLOCK + 2 * BLOCK;
+    const int64_t doubles = 3 * (count + 1) + 6 * num;
+    double *space = malloc(sizeof(double) * doubles + sizeof(float) * (count + 2 * BLOCK + pivots + 4 * num));
+    if (!space) return 0;
+    *t = (table){.num = num, .count = count, .kappa = kappa, .atoms = space};
+    t->sums = t->atoms + count + 1;
+    t->found = t->sums + 2 * (count + 1);
+    t->narrow = (float *)(space + doubles);
+    t->pivots = t->narrow + count + 2 * BLOCK;
+    t->shifted = t->pivots + pivots;
+    t->places = (int32_t *)(t->shifted + num);
+    for (int64_t j = 0; j < 2 * BLOCK; j++) t->narrow[count + j] = t->pivots[count / BLOCK + j] = INFINITY;
+    t->atoms[count] = INFINITY;
+#if WIDE
+    t->wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+#endif
+    return 1;
+}
 
-static inline __attribute__((always_inline)) int64_t pass_one(const double *atoms, int64_t at, double x) {
-    while (atoms[at] < x) at++;
-    return at;
+void table_free(table *t) { free(t->atoms); }
+
+void table_fill(table *t, const float *atoms, double factor) {
+    const int64_t count = t->count;
+    double sum = 0, first = 0, second = 0;
+    for (int64_t j = 0; j < count; j++) sum += atoms[j];
+    t->center = sum * factor / count;
+    t->sums[0] = t->sums[1] = 0;
+    for (int64_t j = 0; j < count; j++) {
+        const double y = atoms[j] * factor - t->center;
+        t->atoms[j] = y;
+        t->narrow[j] = (float)y;
+        t->sums[2 * j + 2] = first += y;
+        t->sums[2 * j + 3] = second += y * y;
+    }
+    for (int64_t j = 0; j < count / BLOCK; j++) t->pivots[j] = t->narrow[BLOCK * j + BLOCK - 1];
+    /* The loss is C1: an atom on the wrong side of a query by d changes the slope by d / k of its share 1 / K. */
+    t->single = fmax(-t->atoms[0], t->atoms[count - 1]) * 0x1p-24 <= 1e-5 * t->kappa * count;
+}
+
+/* Atoms below q + shift for each query, and their sums; from the last place on as long as queries ascend. */
+static void find(const table *t, const double *q, double shift, int32_t *places, double *found) {
+    int64_t at = 0;
+    double last = -INFINITY;
+    for (int64_t i = 0; i < t->num; i++) {
+        const double x = q[i] + shift;
+        if (x < last) at = 0;
+        while (t->atoms[at] < x) at++;
+        places[i] = (int32_t)at;
+        found[2 * i] = t->sums[2 * at];
+        found[2 * i + 1] = t->sums[2 * at + 1];
+        last = x;
+    }
 }
 
 #if WIDE
-/* Eight comparisons and a count of bits: no branch that depends on how many atoms lie between two queries. */
-__attribute__((target("avx512f,popcnt"))) static inline int64_t pass_eight(const double *atoms, int64_t at, double x) {
-    for (;;) {
-        const __m512d eight = _mm512_loadu_pd(atoms + at);
-        const int n = __builtin_popcount(_mm512_cmp_pd_mask(eight, _mm512_set1_pd(x), _CMP_LT_OQ));
-        at += n;
-        if (__builtin_expect(n < 8, 1)) return at;
+/* The same by two comparisons of sixteen each, of pivots and of atoms: no branch that depends on the numbers, and
+   nothing that waits for the query before, but for one step in 256 atoms. */
+VECTORS static void find_wide(const table *t, const double *q, double shift, int32_t *places, double *found) {
+    int64_t at = 0;
+    float last = -INFINITY;
+    for (int64_t i = 0; i < t->num; i++) t->shifted[i] = (float)(q[i] + shift);
+    for (int64_t i = 0; i < t->num; i++) {
+        const __m512 x = _mm512_set1_ps(t->shifted[i]);
+        if (t->shifted[i] < last) at = 0;
+        last = t->shifted[i];
+        int64_t below;
+        while ((below = _mm_popcnt_u32(_mm512_cmp_ps_mask(_mm512_loadu_ps(t->pivots + at), x, _CMP_LT_OQ))) == BLOCK)
+            at += BLOCK;
+        const int64_t block = BLOCK * (at + below);
+        const __m512 atoms = _mm512_loadu_ps(t->narrow + block);
+        const int64_t place = block + _mm_popcnt_u32(_mm512_cmp_ps_mask(atoms, x, _CMP_LT_OQ));
+        places[i] = (int32_t)place;
+        _mm_storeu_pd(found + 2 * i, _mm_loadu_pd(t->sums + 2 * place));
     }
 }
-#endif
-
-#define FIND(name, attributes, pass)                                                                                   \
-    attributes static void name(const double *q, const double *atoms, double k, int64_t num, places *found) {          \
-        /* Two halves at a time, because each step waits for the one before it. */                                     \
-        const int64_t half = num / 2;                                                                                  \
-        places lo = {0, 0, 0}, hi = {0, 0, 0};                                                                         \
-        double lo_last = -INFINITY, hi_last = -INFINITY;                                                               \
-        for (int64_t i = 0; i < num - half; i++) {                                                                     \
-            if (i < half) {                                                                                            \
-                const double x = q[i];                                                                                 \
-                if (x < lo_last) lo = (places){0, 0, 0};                                                               \
-                lo.below = pass(atoms, lo.below, x - k);                                                               \
-                lo.under = pass(atoms, lo.under, x);                                                                   \
-                lo.upto = pass(atoms, lo.upto, x + k);                                                                 \
-                found[i] = lo;                                                                                         \
-                lo_last = x;                                                                                           \
-            }                                                                                                          \
-            const double x = q[half + i];                                                                              \
-            if (x < hi_last) hi = (places){0, 0, 0};                                                                   \
-            hi.below = pass(atoms, hi.below, x - k);                                                                   \
-            hi.under = pass(atoms, hi.under, x);                                                                       \
-            hi.upto = pass(atoms, hi.upto, x + k);                                                                     \
-            found[half + i] = hi;                                                                                      \
-            hi_last = x;                                                                                               \
-        }                                                                                                              \
-    }
-
-FIND(find_one, , pass_one)
-#if WIDE
-FIND(find_eight, __attribute__((target("avx512f,popcnt"))), pass_eight)
 #endif
 
 #define EVALUATE(name, attributes)                                                                                     \
-    attributes static void name(const double *restrict q, const places *restrict at, const double *restrict sums,      \
-                                const double *restrict tau, double k, int64_t num, int64_t count,                      \
-                                float *restrict loss, float *restrict grad) {                                          \
-        const double *first = sums, *second = sums + count + 1, total = first[count], unit = 1.0 / (k * count);        \
+    attributes static void name(const table *t, const double *restrict q, const double *restrict tau,                  \
+                                double *restrict loss, double *restrict slope) {                                       \
+        const int64_t num = t->num;                                                                                    \
+        const double k = t->kappa, all = (double)t->count, total = t->sums[2 * t->count], unit = 1 / (k * all);        \
+        const int32_t *restrict a = t->places, *restrict b = a + num, *restrict c = b + num;                           \
+        const double *restrict sa = t->found, *restrict sb = sa + 2 * num, *restrict sc = sb + 2 * num;                \
         for (int64_t i = 0; i < num; i++) {                                                                            \
-            const int64_t ia = at[i].below, ib = at[i].under, ic = at[i].upto;                                         \
-            const double x = q[i], a = ia, b = ib, c = ic, rest = count - ic;                                          \
-            const double left = first[ib] - first[ia], right = first[ic] - first[ib];                                  \
-            const double slope_left = (b - a) * x - left, slope_right = (c - b) * x - right;                           \
-            const double low = k * (a * (x - k / 2) - first[ia])                                                       \
-                               + 0.5 * (second[ib] - second[ia] + x * (slope_left - left));                            \
-            const double high = k * (total - first[ic] - rest * (x + k / 2))                                           \
-                                + 0.5 * (second[ic] - second[ib] + x * (slope_right - right));                         \
-            const double value = ((1 - tau[i]) * low + tau[i] * high) * unit;                                          \
-            loss[i] = (float)(value < 0 ? 0 : value);                                                                  \
-            grad[i] = (float)(((1 - tau[i]) * (slope_left + k * a) + tau[i] * (slope_right - k * rest)) * unit);       \
+            const double x = q[i], low = x - k, high = x + k;                                                          \
+            const double da = a[i] * low - sa[2 * i], db = b[i] * x - sb[2 * i], dc = c[i] * high - sc[2 * i];         \
+            const double ga = low * (da - sa[2 * i]) + sa[2 * i + 1], gb = x * (db - sb[2 * i]) + sb[2 * i + 1];       \
+            const double gc = high * (dc - sc[2 * i]) + sc[2 * i + 1], far = k * (total - all * (x + k / 2));          \
+            const double value = ((1 - tau[i]) * 0.5 * (gb - ga) + tau[i] * (far + 0.5 * (gc - gb))) * unit;           \
+            loss[i] = value < 0 ? 0 : value;                                                                           \
+            slope[i] = ((1 - tau[i]) * (db - da) + tau[i] * (dc - db - k * all)) * unit;                               \
         }                                                                                                              \
     }
 
 EVALUATE(evaluate, )
 #if WIDE
-EVALUATE(evaluate_wide, __attribute__((target("avx512f,avx512dq,avx512vl"))))
+EVALUATE(evaluate_wide, VECTORS)
 #endif
 
-/* The number in the name grows with every change of the arguments.
+void table_huber(table *t, const double *q, const double *tau, double *loss, double *slope) {
+    for (int side = 0; side < 3; side++) {
+        const double shift = (side - 1) * t->kappa;
+        int32_t *places = t->places + side * t->num;
+        double *found = t->found + 2 * side * t->num;
+#if WIDE
+        if (t->wide && t->single) {
+            find_wide(t, q, shift, places, found);
+            continue;
+        }
+#endif
+        find(t, q, shift, places, found);
+    }
+#if WIDE
+    if (t->wide) {
+        evaluate_wide(t, q, tau, loss, slope);
+        return;
+    }
+#endif
+    evaluate(t, q, tau, loss, slope);
+}
+
+/* The number in a name grows with every change of the arguments.
    queries [rows share num], atoms [rows count] ascending, tau [num], k > 0; loss and grad like queries.
    Returns 0, or 1 where there is no memory. */
 int dvpo_quantile_huber_1(const float *queries, const float *atoms, const double *tau, double k, int64_t rows,
-                        int64_t share, int64_t num, int64_t count, float *loss, float *grad) {
-    double *const space = malloc(sizeof(double) * (num + count + PAD + 2 * (count + 1)) + sizeof(places) * num);
-    if (!space) return 1;
-    double *const q = space, *const y = q + num, *const sums = y + count + PAD;
-    places *const at = (places *)(sums + 2 * (count + 1));
-#if WIDE
-    const int wide = __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#endif
-    for (int64_t row = 0; row < rows; row++) {
-        double center = 0;
-        for (int64_t j = 0; j < count; j++) center += atoms[row * count + j];
-        center /= count;
-        sums[0] = sums[count + 1] = 0;
-        for (int64_t j = 0; j < count; j++) {
-            y[j] = atoms[row * count + j] - center;
-            sums[j + 1] = sums[j] + y[j];
-            sums[count + 2 + j] = sums[count + 1 + j] + y[j] * y[j];
-        }
-        for (int64_t j = 0; j < PAD; j++) y[count + j] = INFINITY;
-        for (int64_t head = row * share; head < (row + 1) * share; head++) {
-            for (int64_t i = 0; i < num; i++) q[i] = queries[head * num + i] - center;
-#if WIDE
-            if (wide) {
-                find_eight(q, y, k, num, at);
-                evaluate_wide(q, at, sums, tau, k, num, count, loss + head * num, grad + head * num);
-                continue;
+                          int64_t share, int64_t num, int64_t count, float *loss, float *grad) {
+    table t;
+    if (!table_make(&t, num, count, k)) return 1;
+    double *q = malloc(sizeof(double) * 3 * num), *values = q + num, *slopes = values + num;
+    for (int64_t row = 0; q && row < rows; row++) {
+        table_fill(&t, atoms + row * count, 1.0);
+        for (int64_t at = row * share * num; at < (row + 1) * share * num; at += num) {
+            for (int64_t i = 0; i < num; i++) q[i] = queries[at + i] - t.center;
+            table_huber(&t, q, tau, values, slopes);
+            for (int64_t i = 0; i < num; i++) {
+                loss[at + i] = (float)values[i];
+                grad[at + i] = (float)slopes[i];
             }
-#endif
-            find_one(q, y, k, num, at);
-            evaluate(q, at, sums, tau, k, num, count, loss + head * num, grad + head * num);
         }
     }
-    free(space);
-    return 0;
+    table_free(&t);
+    free(q);
+    return q ? 0 : 1;
 }

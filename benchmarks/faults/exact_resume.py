@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.faults.live_run import LiveRun, make_small_model, write_small_config
+from benchmarks.faults.live_run import PROMPT_POLL_S, LiveRun, make_small_model, write_small_config
 from learner.manifest import MANIFEST, find_newest_complete
 
 INTERVAL = 4
@@ -63,7 +63,7 @@ def kill_and_resume(run: LiveRun, num_kills: int, num_steps: int, rng: random.Ra
         run.kill("driver")
         run.start(resume=True)
     writing = run.folder / "checkpoints"
-    run.wait_until(lambda: any(writing.glob(".step-*.partial")), "writing a checkpoint", START_TIMEOUT_S)
+    run.wait_until(lambda: any(writing.glob(".step-*.partial")), "writing a checkpoint", START_TIMEOUT_S, PROMPT_POLL_S)
     moments.append(f"step {run.status()['step']} while a checkpoint is written")
     run.kill("driver")
     run.start(resume=True)

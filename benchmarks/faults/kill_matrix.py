@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.live_run import FaultTestError, LiveRun, make_small_model, write_small_config
+from benchmarks.faults.live_run import PROMPT_POLL_S, FaultTestError, LiveRun, make_small_model, write_small_config
 from cluster.event_log import read_events
 from learner.manifest import MANIFEST
 
@@ -81,22 +81,22 @@ def await_moment(run: LiveRun, moment: str, timeout_s: float) -> None:
     when, what = moment.split(" ")
     if what == "sync":
         if when == "before":
-            run.wait_until(lambda: "train" in run.stages(), "training", timeout_s)
+            run.wait_until(lambda: "train" in run.stages(), "training", timeout_s, PROMPT_POLL_S)
             return
-        run.wait_until(lambda: "sync" in run.stages(), "sending weights", timeout_s)
+        run.wait_until(lambda: "sync" in run.stages(), "sending weights", timeout_s, PROMPT_POLL_S)
         if when == "after":
-            run.wait_until(lambda: "sync" not in run.stages(), "done with sending weights", timeout_s)
+            run.wait_until(lambda: "sync" not in run.stages(), "done with sending weights", timeout_s, PROMPT_POLL_S)
         return
     target = (run.steps() // INTERVAL + 1) * INTERVAL
     if when == "before":
-        run.wait_until(lambda: run.status().get("step", 0) >= target, f"at step {target}", timeout_s)
+        run.wait_until(lambda: run.status().get("step", 0) >= target, f"at step {target}", timeout_s, PROMPT_POLL_S)
         return
     folder = run.folder / "checkpoints"
     if when == "during":
-        run.wait_until(lambda: any(folder.glob(".step-*.partial")), "writing a checkpoint", timeout_s)
+        run.wait_until(lambda: any(folder.glob(".step-*.partial")), "writing a checkpoint", timeout_s, PROMPT_POLL_S)
     else:
         path = folder / f"step-{target}" / MANIFEST
-        run.wait_until(path.exists, f"with checkpoint {target}", timeout_s)
+        run.wait_until(path.exists, f"with checkpoint {target}", timeout_s, PROMPT_POLL_S)
 
 
 def kill_once(run: LiveRun, victim: str, moment: str, timeout_s: float) -> Cell:

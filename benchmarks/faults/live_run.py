@@ -16,7 +16,9 @@ from typing import Any
 import psutil
 import yaml
 
-POLL_S = 0.002
+POLL_S = 0.05
+PROMPT_POLL_S = 0.002
+"""For what lasts a few hundredths of a second."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -79,7 +81,7 @@ class LiveRun:
         done = [json.loads(line)["step"] for line in lines if line.endswith("}") and "time/step_s" in line]
         return max(done, default=0)
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> float:
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float, poll_s: float = POLL_S) -> float:
         """Seconds until ``condition`` held.
 
         Raises:
@@ -91,7 +93,7 @@ class LiveRun:
                 raise self.failure(f"the run ended before {what}")
             if time.monotonic() - begin > timeout_s:
                 raise self.failure(f"not {what} within {timeout_s:g} s")
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
         return time.monotonic() - begin
 
     def pid(self, victim: str) -> int:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.faults import exact_resume
 from benchmarks.faults.kill_matrix import INTERVAL, end_in_order, kill_once
 from benchmarks.faults.live_run import LiveRun, write_small_config
+from cluster.event_log import read_events
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -60,10 +61,36 @@ def test_a_run_goes_on_with_other_numbers_of_processes(
     config = write_config(learner={"num_workers": 2}, training={"num_steps": 3})
     first = start_command("train", str(config))
     assert first.finish() == 0, first.output
-    more = ("learner.num_workers=1", "rollout.num_workers=2", "training.num_steps=5")
+    more = ("learner.num_workers=1", "rollout.num_workers=3", "training.num_steps=5")
     second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
     assert second.finish() == 0, second.output
     steps = read_metrics(tmp_path / "runs" / "run")
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
     assert max(step["policy/sampler_logprob_gap_max"] for step in steps) < 1e-4
     assert start_command("ledger", str(tmp_path / "runs" / "run")).finish() == 0
+
+
+def test_a_guard_takes_the_run_back_with_smaller_learning_rates_and_then_gives_up(
+    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
+) -> None:
+    (tmp_path / "exploding.py").write_text(
+        "def score(prompt, trajectory):\n    return 1e6 if trajectory.policy_version_min >= 3 else 1.0\n"
+    )
+    config = write_config(
+        reward={"functions": [{"type": "exploding:score"}]},
+        guards={"reward": {"action": "rollback", "max_abs": 100.0}, "max_rollbacks": 1},
+        training={"num_steps": 100, "checkpoint_every_steps": 2},
+    )
+    run = start_command("train", str(config))
+    assert run.finish() == 1, run.output
+    events = read_events(tmp_path / "runs" / "run" / "events.jsonl")
+    found = [event for event in events if event.get("guard") == "reward"]
+    assert [(event["step"], event["action"], event["value"]) for event in found] == [(3, "rollback", 1e6)] * 2
+    assert [event["text"] for event in events if event["kind"] == "rollback"] == [
+        "learning rates are multiplied by 0.5 from here on"
+    ]
+    steps = read_metrics(tmp_path / "runs" / "run")
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert steps[2]["policy/lr"] < 0.6 * steps[1]["policy/lr"], "step 3 was done again after going back to step 2"
+    assert "given up after 1 rollbacks (guards.max_rollbacks)" in run.output
+    assert run.survivors() == []
