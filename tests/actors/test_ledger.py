@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.ledger import Ledger, LedgerError, Position, SampleState
-from actors.ledger_account import list_samples, read_account
+from actors.ledger import Ledger, LedgerError, Position
+from actors.ledger_account import read_account
 from actors.ledger_file import open_for_reading
 from rollout.component import UserError
-
-PROMPTS, SIZE = 3, 2
-
-
-def names(index: int) -> list[str]:
-    """The samples of the group at ``index``."""
-    epoch, place = divmod(index, PROMPTS)
-    return [f"p-{place}#{epoch * SIZE + i}" for i in range(SIZE)]
-
-
-def admit(ledger: Ledger, index: int) -> None:
-    epoch, place = divmod(index, PROMPTS)
-    ledger.admit(index, f"p-{place}", epoch, epoch * SIZE, SIZE)
+from tests.actors.ledger_samples import PROMPTS, SIZE, admit, names, states
 
 
 def train(ledger: Ledger, step: int, *indexes: int) -> None:
@@ -35,12 +23,6 @@ def train(ledger: Ledger, step: int, *indexes: int) -> None:
         for name in names(index):
             ledger.ready(name, 10)
     ledger.commit_step(step, [name for index in indexes for name in names(index)])
-
-
-def states(path: Path) -> dict[str, tuple[str, int | None]]:
-    """State and step of each sample, read by another connection."""
-    with open_for_reading(path) as db:
-        return {row["trajectory_id"]: (state, row["step"]) for state in SampleState for row in list_samples(db, state)}
 
 
 @pytest.fixture
