@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,8 @@ class RunStatus:
             self._write_error = ""
         except OSError as error:
             self._write_error = f"{type(error).__name__}: {error}"
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)  # a process that ends now would leave it for ever
 
     def _record(self) -> dict[str, Any]:
         to_epoch = time.time() - self._now()

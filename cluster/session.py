@@ -14,7 +14,7 @@ from cluster.leftovers import MARK
 from cluster.reaper import SOURCE_ROOT, Reaper
 from rollout.component import UserError
 
-NOT_SHIPPED = [".git", ".venv", "runs", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
+NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 

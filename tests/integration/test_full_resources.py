@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -141,51 +140,62 @@ def checkpoint_hashes(run: LiveRun) -> dict[str, dict[str, str]]:
 
 HOLD_OBJECTS = """
 import sys
+import time
 import numpy
 import ray
+from ray._private.internal_api import memory_summary
 ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
 total = int(ray.cluster_resources()["object_store_memory"])
 held = []
 for size in [1 << 20] * (total >> 20) + [150_000] * 10:
     reference = ray.put(numpy.zeros(size, numpy.uint8))
     held.append((reference, ray.get(reference)))  # what a process looks at can neither be moved to the disk nor evicted
-print("the object store is full", flush=True)
-sys.stdin.read()
+print(memory_summary(sys.argv[1], stats_only=True), flush=True)
+time.sleep(600)
 """
 
 
 @pytest.fixture
-def small_cluster(start_command: StartCommand) -> Iterator[str]:
+def cluster_environment() -> dict[str, str]:
+    """Lets a command join the cluster of this test and no other."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@pytest.fixture
+def small_cluster(start_command: StartCommand, cluster_environment: dict[str, str]) -> Iterator[str]:
     """Address of a cluster whose object store has 100 MB, in the foreground so that it can be ended by its id."""
-    port, temp_dir = free_port(), Path(tempfile.mkdtemp(prefix="dvpo-", dir="/tmp"))  # short: Ray puts sockets there
-    options = ["--block", "--num-cpus=4", "--object-store-memory=100000000", f"--temp-dir={temp_dir}"]
-    head = start_command("start", "--head", f"--port={port}", "--include-dashboard=false", *options, program=(RAY,))
-    head.wait_for("This command will now block")
-    yield f"127.0.0.1:{port}"
-    head.note_processes()
-    head.process.send_signal(signal.SIGTERM)
-    head.finish(30.0)
-    assert head.survivors() == []
-    shutil.rmtree(temp_dir, ignore_errors=True)
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="dvpo-", dir="/tmp", ignore_cleanup_errors=True) as temp_dir:
+        options = ["--block", "--num-cpus=4", "--object-store-memory=100000000", f"--temp-dir={temp_dir}"]
+        options += [f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+        head = start_command("start", "--head", *options, program=(RAY,), **cluster_environment)
+        head.wait_for("This command will now block")
+        yield f"127.0.0.1:{port}"
+        head.note_processes()
+        head.process.send_signal(signal.SIGTERM)
+        head.finish(30.0)
+        assert head.survivors() == []
 
 
 def test_a_run_goes_on_in_a_full_object_store(
-    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig, small_cluster: str
+    tmp_path: Path,
+    start_command: StartCommand,
+    write_config: WriteConfig,
+    cluster_environment: dict[str, str],
+    small_cluster: str,
 ) -> None:
     """Ray gives what finds no place in shared memory a file on the disk instead: the run is slower and completes."""
-    config = write_config(
-        cluster={"address": small_cluster, "num_cpus": None}, training={"num_steps": 8, "checkpoint_every_steps": 4}
-    )
-    run = start_command("train", str(config))
+    training = {"num_steps": 8, "checkpoint_every_steps": 4}
+    config = write_config(cluster={"address": small_cluster, "num_cpus": None}, training=training)
+    run = start_command("train", str(config), **cluster_environment)
     run.wait_for("step 1/8")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_OBJECTS, small_cluster], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        assert holder.stdout.readline() == "the object store is full\n"
-        before = run.output.count("/8 ")
-        assert run.finish(240.0) == 0, run.output
-        holder.stdin.close()
+    holder = start_command("-c", HOLD_OBJECTS, small_cluster, program=(sys.executable,), **cluster_environment)
+    holder.wait_for("Plasma filesystem mmap usage")  # which is there when shared memory was not enough
+    before = run.output.count("/8 ")
+    assert run.finish(240.0) == 0, run.output
+    assert holder.process.poll() is None  # it has held its objects all the time
+    holder.process.terminate()
+    holder.finish(30.0)
     assert before < 8
     assert run.survivors() == []
     assert [line["step"] for line in read_metrics(tmp_path / "runs" / "run")] == list(range(1, 9))
