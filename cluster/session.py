@@ -66,22 +66,7 @@ def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
     reaper = Reaper(folder, run_dir)
     os.environ[MARK] = str(folder)
     try:
-        (folder / "tmp").mkdir()
-        ray.init(
-            address="local",
-            num_cpus=config.cluster.num_cpus,
-            object_store_memory=config.cluster.object_store_mib << 20,
-            include_dashboard=False,
-            runtime_env={
-                "env_vars": {
-                    "PYTHONPATH": os.pathsep.join([str(SOURCE_ROOT), os.getcwd()]),
-                    "TMPDIR": str(folder / "tmp"),
-                }
-            },
-            _temp_dir=str(folder),
-            _system_config={"task_events_report_interval_ms": 0},  # else the GCS records each call, 100,000 of them
-            **QUIET,
-        )
+        _start_private(config, folder)
         yield
     finally:
         try:
@@ -89,3 +74,31 @@ def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
         finally:
             del os.environ[MARK]
             reaper.finish()
+
+
+def _start_private(config: RunConfig, folder: Path) -> None:
+    """Start Ray in ``folder``.
+
+    Raises:
+        RuntimeError: it did not start; Ray waits half a minute for its own processes.
+    """
+    import ray
+
+    (folder / "tmp").mkdir()
+    search_path = os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.cluster.num_cpus,
+            object_store_memory=config.cluster.object_store_mib << 20,
+            include_dashboard=False,
+            runtime_env={"env_vars": {"PYTHONPATH": search_path, "TMPDIR": str(folder / "tmp")}},
+            _temp_dir=str(folder),
+            _system_config={"task_events_report_interval_ms": 0},  # else the GCS records each call, 100,000 of them
+            **QUIET,
+        )
+    except Exception as error:  # Ray raises bare Exceptions here
+        reason = " ".join(str(error).split())[:300]
+        raise RuntimeError(
+            f"Ray did not start on this machine (is it overloaded, or out of memory?): {reason}"
+        ) from error
