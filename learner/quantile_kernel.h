@@ -6,7 +6,7 @@
 typedef struct {
     int64_t num, count;       /* queries of a row, atoms of a row */
     double kappa, center;     /* the atoms' mean, which is subtracted from atoms and queries */
-    int single, wide;         /* whether float is enough to compare these atoms; whether there is AVX-512 */
+    int vectors, wide;        /* whether there is AVX-512; whether these atoms may be found by it, in float */
     double *atoms, *sums;     /* [count + 1] centred, infinity last; [count + 1] pairs of sums of y and of y^2 before j */
     float *narrow, *pivots;   /* the atoms in float, and the last one of each sixteen, infinities behind both */
     double *found;            /* [3][num] pairs of sums, for q - k, q and q + k */

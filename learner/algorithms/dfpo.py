@@ -60,6 +60,7 @@ class DFPO(DVPO):
     """
 
     Config = DFPOConfig
+    regresses_quantiles = False
 
     def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
         """Targets and times for the flow's velocities; a placeholder has no state, but the same outputs."""

@@ -12,11 +12,12 @@ from torch import Tensor
 from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
 from learner.algorithms.base import Collective, CriticConfig, Estimates
 from learner.algorithms.clipped_policy import row_generators
+from learner.algorithms.dvpo_terms import compiled_form, term_metrics
 from learner.algorithms.running_scale import RunningScale
 from learner.batch import TrainBatch
-from learner.losses import tail
+from learner.losses import compiled, tail
 from learner.losses.value import clipped_step
-from learner.metrics import Last, Mean, Metrics
+from learner.metrics import Last, Metrics
 from learner.quantiles import midpoint_taus, quantile_huber_per_level, quantile_mean
 from learner.readouts import cvar_blend_weights, read_out, spectral_weights, trimmed_weights
 from learner.returns import discounted_returns, mixture_targets, quantile_gae
@@ -113,6 +114,8 @@ class DVPO(ActorCritic):
     """
 
     Config = DVPOConfig
+    regresses_quantiles = True
+    """Whether Eq 3 and 4 are what draws the law to its targets; to be set where :meth:`fit_terms` is replaced."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -177,19 +180,28 @@ class DVPO(ActorCritic):
         self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, extra: dict[str, Tensor]
     ) -> tuple[Tensor, Metrics]:
         """Eq 11: the weighted sum of Eq 3 to 10, each per head and averaged over heads (Eq 10 over pairs)."""
+        share = extra.get(HEAD_MASK)
+        terms = self._compiled(quantile_values)
+        if terms is not None:
+            total, sums = compiled.critic_terms(quantile_values, targets, terms, share)
+            return total, term_metrics({name: (terms.coef[name], raw) for name, raw in sums.items()}, len(total))
         s = self.scale.value
         q, y = quantile_values / s, (targets / s).unsqueeze(-2)
         old = None if old_values is None else old_values / s
         total = torch.zeros_like(q[:, 0, 0])
-        metrics: Metrics = {}
+        found: dict[str, tuple[float, float]] = {}
         for name, (coef, term) in self._terms(q, y, old, extra).items():
             if term.dim() == 2:
-                term = (term * extra[HEAD_MASK] if HEAD_MASK in extra else term).mean(dim=-1)
+                term = (term if share is None else term * share).mean(dim=-1)
             total = total + coef * term
-            raw, count = float(term.detach().double().sum()), float(term.numel())
-            metrics[f"critic/{name}"] = Mean(raw, count)
-            metrics[f"critic/{name}_weighted"] = Mean(coef * raw, count)
-        return total, metrics
+            found[name] = coef, float(term.detach().double().sum())
+        return total, term_metrics(found, len(total))
+
+    def _compiled(self, quantile_values: Tensor) -> compiled.CriticTerms | None:
+        """All terms as they are configured, where one compiled pass can compute them."""
+        if not self.regresses_quantiles or not compiled.serves(quantile_values, self.config.huber_kappa):
+            return None
+        return compiled_form(self.config, self.scale.value, self.alpha, self.beta)
 
     def _terms(
         self, q: Tensor, y: Tensor, old: Tensor | None, extra: dict[str, Tensor]

