@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.engine import Completion, LoadOutcome
 from rollout.trajectory import FinishReason
 from rollout.vllm_weights import SharedWeights
 from rollout.weight_check import TensorFact
+
+T = TypeVar("T")
+
+LOOK_UP_S = 1.0
+"""How often a call of the engine's process looks whether that is still there, in seconds."""
 
 MAX_BATCHED_TOKENS_ON_CPU = 8192
 """Tokens one engine step computes at most; a longer context raises it."""
@@ -166,8 +171,29 @@ class VllmEngine:
     async def _final_output(self, token_ids: tuple[int, ...], params: Any, priority: int = 0) -> Any:
         prompt = {"prompt_token_ids": list(token_ids)}
         stream = self._engine.generate(prompt, params, request_id=str(next(self._request_ids)), priority=priority)
-        outputs = [output async for output in stream]  # one, since only the final one is asked for
-        return outputs[-1]
+
+        async def last() -> Any:
+            return [output async for output in stream][-1]  # one, since only the final one is asked for
+
+        return await self._while_alive(last())
+
+    async def _while_alive(self, call: Awaitable[T]) -> T:
+        """Wait for an answer of the engine's process. vLLM leaves some calls waiting for ever when that dies.
+
+        Raises:
+            EngineDeadError: it has died.
+        """
+        answer = asyncio.ensure_future(call)
+        try:
+            while not (await asyncio.wait({answer}, timeout=LOOK_UP_S))[0]:
+                self._require_alive()
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _require_alive(self) -> None:
+        if self._engine is not None and self._engine.errored:
+            raise self._engine.dead_error
 
     async def load_weights(self, weights: dict[str, Any], facts: Mapping[str, TensorFact], version: int) -> LoadOutcome:
         """See :meth:`rollout.engine.Engine.load_weights`. The weights pass through a file in shared memory.
@@ -178,7 +204,8 @@ class VllmEngine:
         try:
             pause = self.paused()
             await pause.__aenter__()
-            results = await self._engine.collective_rpc("load_weights_from_file", args=(file.path, dict(facts)))
+            loading = self._engine.collective_rpc("load_weights_from_file", args=(file.path, dict(facts)))
+            results = await self._while_alive(loading)
         finally:
             file.close()
         outcome = LoadOutcome(
@@ -188,36 +215,38 @@ class VllmEngine:
         )
         is_loaded = not outcome.refused and not outcome.not_loaded
         if is_loaded:
-            await self._engine.update_weight_version(str(version))
+            await self.set_version(version)
         if is_loaded or all(result["refused"] for result in results):
             await pause.__aexit__()
         return outcome
 
     def paused(self) -> _Paused:
         """Context in which no step runs. Requests stay; on leaving, their KV cache is computed anew."""
-        return _Paused(self._engine)
+        return _Paused(self._engine, self._while_alive)
 
     async def set_version(self, version: int) -> None:
         """Name the current weights without changing them."""
-        await self._engine.update_weight_version(str(version))
+        await self._while_alive(self._engine.update_weight_version(str(version)))
 
     async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
         """One stage of vLLM's own weight-transfer protocol: ``init``, ``start``, ``update`` or ``finish``."""
         from vllm.distributed.weight_transfer import base
 
         if stage == "init":
-            await self._engine.init_weight_transfer_engine(base.WeightTransferInitRequest(init_info=payload or {}))
+            call = self._engine.init_weight_transfer_engine(base.WeightTransferInitRequest(init_info=payload or {}))
         elif stage == "start":
-            await self._engine.start_weight_update()
+            call = self._engine.start_weight_update()
         elif stage == "update":
-            await self._engine.update_weights(base.WeightTransferUpdateRequest(update_info=payload or {}))
+            call = self._engine.update_weights(base.WeightTransferUpdateRequest(update_info=payload or {}))
         elif stage == "finish":
-            await self._engine.finish_weight_update()
+            call = self._engine.finish_weight_update()
         else:
             raise ValueError(f"unknown weight-transfer stage {stage!r}; valid: init, start, update, finish")
+        await self._while_alive(call)
 
     async def stats(self) -> dict[str, float]:
-        """See :meth:`rollout.engine.Engine.stats`."""
+        """See :meth:`rollout.engine.Engine.stats`. An engine that has died while it was idle is noticed here."""
+        self._require_alive()
         counters = self._counters
         return {name: float(value) for name, value in vars(counters).items()}
 
@@ -231,11 +260,11 @@ class VllmEngine:
 class _Paused:
     """``pause_generation`` on entry, ``resume_generation`` on exit, whatever happens in between."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    def __init__(self, engine: Any, while_alive: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
+        self._engine, self._while_alive = engine, while_alive
 
     async def __aenter__(self) -> None:
-        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        await self._while_alive(self._engine.pause_generation(mode="keep", clear_cache=True))
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.resume_generation()
+        await self._while_alive(self._engine.resume_generation())

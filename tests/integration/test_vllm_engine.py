@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 import torch
@@ -119,3 +120,22 @@ async def test_counters_are_vllms_own(engine: VllmEngine) -> None:
     grown = {name: value - before[name] for name, value in (await engine.stats()).items()}
     assert grown["generated_tokens"] == len(completion.token_ids)
     assert grown["prompt_tokens"] == len(PROMPT)
+
+
+async def test_a_call_that_waits_when_the_engine_dies_does_not_wait_for_ever(tiny_model: Path) -> None:
+    """Frozen, so that all calls are on their way; then killed. vLLM itself would leave some of them waiting."""
+    config = RolloutConfig(max_prompt_tokens=64, kv_cache_mib=16, sampling={"max_response_tokens": 8})
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    async with running_engine(tiny_model, config) as engine:
+        started = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+        process = max(started, key=lambda child: child.memory_info().rss)
+        process.suspend()
+        pause = engine.paused()
+        calls = [engine.set_version(1), pause.__aenter__(), engine.generate(PROMPT, config.sampling, 0)]
+        waiting = [asyncio.ensure_future(call) for call in calls]
+        assert not (await asyncio.wait(waiting, timeout=1.5))[0]
+        process.kill()
+        errors = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20.0)
+        assert [type(error).__name__ for error in errors] == ["EngineDeadError"] * 3
+        with pytest.raises(Exception, match="EngineCore"):
+            await engine.stats()
