@@ -32,7 +32,8 @@ def engine_environment(on_gpu: bool) -> dict[str, str]:
     """Environment variables that must be set before vLLM is imported in a rollout worker's process.
 
     On CPU each engine gets one thread and is not pinned: two pinned engines would share the first core. The worker
-    runs inside the engine's one child process instead of a second one.
+    runs inside the engine's one child process instead of a second one. oneDNN keeps a compiled kernel for each of the
+    last so many shapes of a batch, by default 1024, which is a process that grows for hours.
     """
     common = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if on_gpu:
@@ -43,6 +44,7 @@ def engine_environment(on_gpu: bool) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TORCHDYNAMO_DISABLE": "1",
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     }
 
 
