@@ -113,13 +113,18 @@ ENDLESS = {"num_steps": 100_000, "max_staleness": 1, "num_eval_prompts": 4}
 def test_a_signal_in_the_middle(
     tmp_path: Path, begin: Begin, write_config: WriteConfig, number: signal.Signals, status: int
 ) -> None:
-    run = begin("train", str(write_config(training=ENDLESS)))
+    run = begin("train", str(write_config(training=ENDLESS, learner={"num_workers": 2})))
     run.note_until("step 2/")
     assert run.ports
     assert run.shared
     run.command.process.send_signal(number)
     assert run.command.finish(60.0) == status, run.command.output
     run.assert_nothing_left()
+    assert "Traceback" not in run.command.output
+    if number != signal.SIGKILL:
+        assert f"stopped by {number.name}" in run.command.output
+        (checkpoint,) = (tmp_path / "runs" / "run" / "checkpoints").iterdir()
+        assert (checkpoint / "manifest.json").is_file()
     told = [event["text"] for event in read_events(tmp_path / "runs" / "run" / "events.jsonl")]
     assert any("the driver was killed" in text for text in told) is (number == signal.SIGKILL)
     (session,) = (tmp_path / "runs" / "run" / "logs").iterdir()
@@ -143,5 +148,7 @@ def test_an_error(tmp_path: Path, begin: Begin, write_config: WriteConfig) -> No
     run = begin("train", str(write_config(reward=reward, training=ENDLESS)))
     run.note_until("engine ready")
     assert run.command.finish(120.0) == 1, run.command.output
-    assert "no such thing" in run.command.output
+    assert "KeyError: 'no such thing'" in run.command.output
+    assert "reward.max_error_frac" in run.command.output
+    assert "Traceback" not in run.command.output
     run.assert_nothing_left()

@@ -1,7 +1,6 @@
-"""Processes are killed while a real run goes on: it recovers, balances and is the run that would have been.
+"""Faults in real runs: they recover, balance, and are the runs that would have been.
 
-The short form of ``benchmarks/faults``: six kills of one run, one exact resume, and a resume with other numbers of
-processes.
+The short form of ``benchmarks/faults``: six kills of one run and one exact resume; and a guard that takes a run back.
 """
 
 from __future__ import annotations
@@ -53,21 +52,6 @@ def test_six_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_killed_and_resumed_is_the_run_that_would_have_been() -> None:
     assert exact_resume.main(["--kills", "1", "--steps", "8"]) == 0
-
-
-def test_a_run_goes_on_with_other_numbers_of_processes(
-    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
-) -> None:
-    config = write_config(learner={"num_workers": 2}, training={"num_steps": 3})
-    first = start_command("train", str(config))
-    assert first.finish() == 0, first.output
-    more = ("learner.num_workers=1", "rollout.num_workers=3", "training.num_steps=5")
-    second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
-    assert second.finish() == 0, second.output
-    steps = read_metrics(tmp_path / "runs" / "run")
-    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
-    assert max(step["policy/sampler_logprob_gap_max"] for step in steps) < 1e-4
-    assert start_command("ledger", str(tmp_path / "runs" / "run")).finish() == 0
 
 
 def test_a_guard_takes_the_run_back_with_smaller_learning_rates_and_then_gives_up(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 from pathlib import Path
 
@@ -53,7 +52,10 @@ DOCUMENTED = [
 
 
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
-    """One run through its life: two workers and two steps, two more after --resume, then its checkpoint is measured."""
+    """One run through its life: two steps, two more after --resume, then its checkpoint is measured.
+
+    It is resumed with three rollout workers instead of two, and two learner ranks instead of one.
+    """
     config = write_config(
         rollout={"num_workers": 2},
         reward={"noise": [{"type": "symmetric_flip", "p": 0.5}]},
@@ -77,10 +79,14 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     sample = json.loads((run_dir / "trajectories" / "step-1.jsonl").read_text().splitlines()[0])
     assert {"response", "observed_reward", "clean_reward"} <= set(sample)
 
-    second = start_command("train", str(config), "--resume", "--set", "training.num_steps=4")
+    more = ("learner.num_workers=2", "rollout.num_workers=3", "training.num_steps=4", "cluster.num_cpus=5")
+    second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
     assert second.finish() == 0, second.output
     assert f"going on after step 2 from {run_dir / 'checkpoints' / 'step-2'}" in second.output
-    assert [step["step"] for step in read_metrics(run_dir)] == [1, 2, 3, 4]
+    steps = read_metrics(run_dir)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    assert max(step["policy/sampler_logprob_gap_max"] for step in steps) < 1e-4
+    assert start_command("ledger", str(run_dir)).finish() == 0
 
     answers = tmp_path / "answers.jsonl"
     checkpoint = run_dir / "checkpoints" / "step-4"
@@ -107,9 +113,7 @@ def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
         assert output[0, prompt["input_ids"].shape[1] :].tolist() == record["token_ids"]
 
 
-def test_failing_rewards_are_counted_and_too_many_stop_the_run(
-    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
-) -> None:
+def test_failing_rewards_are_counted(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
     (tmp_path / "my_reward.py").write_text(
         "from rollout.rewards.base import Reward\n"
         "class Fragile(Reward):\n"
@@ -129,28 +133,3 @@ def test_failing_rewards_are_counted_and_too_many_stop_the_run(
     assert sum(step["reward/num_errors"] for step in steps) > 0
     assert all(step["rollout/num_trajectories"] <= 16 for step in steps)
     assert "KeyError: 'no such thing'" in run.output
-
-    reward = {"functions": [{"type": "my_reward:Fragile", "share": 1.0}], "max_error_frac": 0.3}
-    config = write_config("all", reward=reward, training=training)
-    run = start_command("train", str(config), PYTHONHASHSEED="0")
-    assert run.finish() == 1, run.output
-    assert "reward.max_error_frac" in run.output
-    assert "KeyError: 'no such thing'" in run.output
-    assert "Traceback" not in run.output
-    assert run.survivors() == []
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_a_checkpoint(
-    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig, number: signal.Signals, status: int
-) -> None:
-    config = write_config(training={"num_steps": 100_000, "max_staleness": 1}, learner={"num_workers": 2})
-    run = start_command("train", str(config))
-    run.wait_for("step 2/")
-    run.process.send_signal(number)
-    assert run.finish(60.0) == status, run.output
-    assert run.survivors() == []
-    (checkpoint,) = (tmp_path / "runs" / "run" / "checkpoints").iterdir()
-    assert (checkpoint / "manifest.json").is_file()
-    assert f"stopped by {number.name}" in run.output
-    assert "Traceback" not in run.output
