@@ -82,8 +82,8 @@ def _run(
     progress: Progress,
     signals: SignalFlag,
 ) -> dict[str, Any]:
-    tokenizer_path = absolute_model_path(config.model.path)
-    workers = create_workers(config, str(point.path / "policy") if point else tokenizer_path, tokenizer_path)
+    model_path = absolute_model_path(config.model.path)
+    workers = create_workers(config, model_path, model_path)
     supervisor = Supervisor(config, run_dir, workers, progress, signals)
     try:
         return supervisor.run(point, opening)

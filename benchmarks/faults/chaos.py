@@ -47,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all pairs; prints two tables and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=10)
     options = parser.parse_args(arguments)
     undisturbed, disturbed = [], []
     print("| seed | kills | seconds | clean accuracy, test | ood | ledger |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             undisturbed.append(run_demo(Path(folder), seed, 0))
             show(seed, undisturbed[-1])
             disturbed.append(run_demo(Path(folder), seed, options.kills))
@@ -127,10 +128,10 @@ def compare(undisturbed: Sequence[Outcome], disturbed: Sequence[Outcome]) -> Non
         gains = [killed.accuracy[split] - calm.accuracy[split] for calm, killed in pairs]
         spread = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
         print(f"accuracy {split}, killed minus undisturbed: {statistics.mean(gains):+.3f} ± {spread:.3f} (mean ± s.e.)")
-    for seed, outcome in enumerate(disturbed):
+    for outcome in disturbed:
         found = outcome.ledger["reissues"]
         print(
-            f"seed {seed}: {found['again']['num_samples']} trained samples had been asked for again, "
+            f"{outcome.kills.total()} kills: {found['again']['num_samples']} trained samples had been asked for again, "
             f"{outcome.ledger['num_undone_samples']} trained ones undone; mean length minus that of the others of the "
             f"same step {found['difference'] or math.nan:+.3f} ± {found['difference_error'] or math.nan:.3f} tokens"
         )
