@@ -15,6 +15,10 @@ from cluster.reaper import SOURCE_ROOT, Reaper
 from rollout.component import UserError
 
 NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
+SYSTEM_CONFIG = {
+    "task_events_report_interval_ms": 0,  # else the GCS records each call, 100,000 of them
+    "free_objects_period_milliseconds": 100,  # else as many versions of the weights stay as there are steps in a second
+}
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -94,7 +98,7 @@ def _start_private(config: RunConfig, folder: Path) -> None:
             include_dashboard=False,
             runtime_env={"env_vars": {"PYTHONPATH": search_path, "TMPDIR": str(folder / "tmp")}},
             _temp_dir=str(folder),
-            _system_config={"task_events_report_interval_ms": 0},  # else the GCS records each call, 100,000 of them
+            _system_config=SYSTEM_CONFIG,
             **QUIET,
         )
     except Exception as error:  # Ray raises bare Exceptions here
