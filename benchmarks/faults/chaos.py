@@ -85,8 +85,7 @@ def run_demo(folder: Path, seed: int, num_kills: int) -> Outcome:
         for step in sorted(rng.sample(range(2, settings["training"]["num_steps"] - 2), num_kills)):
             run.wait_until(lambda step=step: run.steps() >= step, f"at step {step}", START_TIMEOUT_S)  # type: ignore[misc]
             time.sleep(rng.uniform(0.0, 0.5))  # anywhere in a step
-            victim = rng.choice([name for name in VICTIMS if is_alive(run, name)])
-            run.kill(victim)
+            victim = next(name for name in rng.sample(VICTIMS, len(VICTIMS)) if is_killed(run, name))
             kills[victim] += 1
             if victim == "driver":
                 run.start(resume=True)
@@ -99,12 +98,13 @@ def run_demo(folder: Path, seed: int, num_kills: int) -> Outcome:
         run.end()
 
 
-def is_alive(run: LiveRun, victim: str) -> bool:
-    """Whether there is such a process now; one that is being replaced has none."""
+def is_killed(run: LiveRun, victim: str) -> bool:
+    """Kill it if there is such a process now; one that is being replaced has none."""
     try:
-        return psutil.pid_exists(run.pid(victim))
-    except (KeyError, ValueError, psutil.NoSuchProcess):
+        run.kill(victim)
+    except (KeyError, ValueError, ProcessLookupError, psutil.NoSuchProcess):
         return False
+    return True
 
 
 def final_accuracy(run: LiveRun) -> dict[str, float]:
