@@ -130,10 +130,13 @@ def compare(undisturbed: Sequence[Outcome], disturbed: Sequence[Outcome]) -> Non
         print(f"accuracy {split}, killed minus undisturbed: {statistics.mean(gains):+.3f} ± {spread:.3f} (mean ± s.e.)")
     for outcome in disturbed:
         found = outcome.ledger["reissues"]
+        difference, error = (
+            math.nan if found[key] is None else found[key] for key in ("difference", "difference_error")
+        )
         print(
             f"{outcome.kills.total()} kills: {found['again']['num_samples']} trained samples had been asked for again, "
             f"{outcome.ledger['num_undone_samples']} trained ones undone; mean length minus that of the others of the "
-            f"same step {found['difference'] or math.nan:+.3f} ± {found['difference_error'] or math.nan:.3f} tokens"
+            f"same step {difference:+.3f} ± {error:.3f} tokens"
         )
     print(f"{sum((outcome.kills for outcome in disturbed), Counter()).total()} kills in {len(disturbed)} runs")
 
