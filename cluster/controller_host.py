@@ -236,9 +236,11 @@ def _open_ledger(path: Path, source: PromptSource, config: RunConfig, step: int)
         UserError: the disk is full.
         LedgerError: anything else is wrong with the file.
     """
+    is_new = step == 0 and not path.exists()  # there is nothing to go back from
     try:
         ledger = Ledger(path, num_prompts=len(source), samples_per_prompt=config.training.samples_per_prompt)
-        ledger.rollback(step)
+        if not is_new:
+            ledger.rollback(step)
     except LedgerError as error:
         if not is_disk_full(error):
             raise
