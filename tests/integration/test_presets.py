@@ -12,7 +12,7 @@ import ray
 
 from actors.learner_worker import LearnerSpec
 from cluster.config import RunConfig, load_config
-from cluster.controller_host import ControllerHost
+from cluster.controller_actor import create_controller
 from cluster.workers import Workers, create_workers
 from learner.algorithms import PRESETS, build_algorithm
 from tests.integration.whole_runs import WriteConfig, read_metrics
@@ -69,14 +69,18 @@ def test_preset_trains_for_twenty_steps(
     config = load_config(write_config(training=TRAINING, reward=noise, algorithm=small(preset)))
     (learner,) = workers.learners
     host, port = ray.get(learner.address.remote())
-    spec = LearnerSpec(config.model, config.learner, config.algorithm.name, config.algorithm.options, NUM_STEPS)
-    ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
-    controller = (
-        ray.remote(ControllerHost)
-        .options(num_cpus=0)
-        .remote(config, str(tmp_path), config.model.path, workers.rollouts, workers.rewards, workers.learners, 0, None)
+    spec = LearnerSpec(
+        config.model,
+        config.learner,
+        config.algorithm.name,
+        config.algorithm.options,
+        NUM_STEPS,
+        limits=config.guards.update_limits(),
     )
+    ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
+    controller = create_controller(config, tmp_path, workers)
     try:
+        ray.get(controller.prepare.remote(0, None), timeout=60)
         result = ray.get(controller.run.remote(), timeout=240)
     finally:
         ray.kill(controller)
