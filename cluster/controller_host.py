@@ -82,7 +82,7 @@ class ControllerHost(PoolObserver):
             step: updates already done, by the checkpoint to go on from.
             state: the controller's part of that checkpoint, or None without one: what earlier attempts did is undone.
         """
-        config, cast, folder, tokenizer_path = self._config, self._cast, self._run_dir, self._tokenizer_path
+        config, folder, tokenizer_path = self._config, self._run_dir, self._tokenizer_path
         source, held_out = training_prompts(config, tokenizer_path), eval_prompts(config, tokenizer_path)
         self._journal, self._events = Journal(), EventLog(folder / "events.jsonl")
         self._status = RunStatus(folder / "status.json")
@@ -90,59 +90,24 @@ class ControllerHost(PoolObserver):
         is_new = not (folder / LEDGER).exists()
         self._ledger = _open_ledger(folder / LEDGER, source, config, step)
         self._processes = Processes(self._status, folder / "stacks")
-        disk = DiskSpace(
-            config.recovery.disk_full_timeout_s,
-            lambda text: self._tell("disk", self._status.step, text, "warning"),
-            self._status.progress,
-        )
-        self._pool = self._rollout_pool()
-        rewards = RewardPool(
-            cast.rewards,
-            cast.reward_factory,
-            config.reward.deadline_s,
-            config.reward.error_reward,
-            config.reward.max_concurrent_requests,
-            self,
-        )
-        training = config.training
-        learner = LearnerGroup(
-            cast.learners,
-            folder / "checkpoints",
-            training.keep_checkpoints,
-            config.learner.critic_warmup_steps,
-            config.cluster.step_timeout_s,
+        pool, rewards, learner = self._rollout_pool(), self._reward_pool(), self._learner_group()
+        self._pool, training, disk = pool, config.training, self._disk_space()
+        sinks = _sinks(config, folder, None if is_new else step if state else -1)
+        records = Records(
+            self._ledger, self._journal, self._tell, self._status, sinks, _trajectory_log(config, folder), disk
         )
         buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
-        clock = ActivityClock()
-        generation = Generation(
-            source,
-            training.samples_per_prompt,
-            _failure_limits(config),
-            buffer,
-            self._pool,
-            rewards,
-            clock,
-            self._ledger,
-            self._tell,
-            self._status,
-            disk,
-        )
+        clock, limits = ActivityClock(), _failure_limits(config)
+        parts = (buffer, pool, rewards, clock, self._ledger, self._tell, self._status, disk)
+        generation = Generation(source, training.samples_per_prompt, limits, *parts)
         self._controller = Controller(
             training,
             config.cluster.step_timeout_s,
             generation,
             buffer,
             clock,
-            Workers(self._pool, rewards, learner, _weight_sync(config, learner, self._pool, source)),
-            Records(
-                self._ledger,
-                self._journal,
-                self._tell,
-                self._status,
-                _sinks(config, folder, None if is_new else step if state else -1),
-                _trajectory_log(config, folder),
-                disk,
-            ),
+            Workers(pool, rewards, learner, _weight_sync(config, learner, pool, source)),
+            records,
             Guards(config.guards, state["guards"] if state else None),
             held_out,
             state,
@@ -202,6 +167,27 @@ class ControllerHost(PoolObserver):
             Suspects(recovery.max_quarantined_prompts),
             self,
         )
+
+    def _reward_pool(self) -> RewardPool:
+        reward = self._config.reward
+        options = (reward.deadline_s, reward.error_reward, reward.max_concurrent_requests, self)
+        return RewardPool(self._cast.rewards, self._cast.reward_factory, *options)
+
+    def _learner_group(self) -> LearnerGroup:
+        config = self._config
+        return LearnerGroup(
+            self._cast.learners,
+            self._run_dir / "checkpoints",
+            config.training.keep_checkpoints,
+            config.learner.critic_warmup_steps,
+            config.cluster.step_timeout_s,
+        )
+
+    def _disk_space(self) -> DiskSpace:
+        def tell(text: str) -> None:
+            self._tell("disk", self._status.step, text, "warning")
+
+        return DiskSpace(self._config.recovery.disk_full_timeout_s, tell, self._status.progress)
 
     def worker_event(self, worker: str, text: str) -> None:
         """See :class:`actors.worker_loss.PoolObserver`."""
