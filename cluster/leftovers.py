@@ -27,15 +27,29 @@ Process = tuple[int, int]
 
 
 def members(folder: Path) -> list[Process]:
-    """Live processes that carry the mark of this folder. A zombie has none, so it does not count."""
+    """Live processes that carry the mark of this folder. A zombie has none, so it does not count.
+
+    A process that has written its title over its environment, as Ray's agents do, has no mark either: it counts if it
+    holds a file below the folder open.
+    """
     wanted = f"{MARK}={folder}".encode()
     found = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError, ValueError, IndexError):  # it ended meanwhile, or is somebody else's
-                if wanted in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                environment = Path(entry.path, "environ").read_bytes()
+                if wanted in environment.split(b"\0") or (b"=" not in environment and _has_open(entry.path, folder)):
                     found.append((int(entry.name), started(int(entry.name))))
     return found
+
+
+def _has_open(process: str, folder: Path) -> bool:
+    """Whether a process has a file below ``folder`` open."""
+    for file in os.scandir(f"{process}/fd"):
+        with suppress(OSError):  # closed meanwhile
+            if os.readlink(file.path).startswith(f"{folder}/"):
+                return True
+    return False
 
 
 def started(pid: int) -> int:
