@@ -45,7 +45,7 @@ def members(folder: Path) -> list[Process]:
 
 def _has_open(process: str, folder: Path) -> bool:
     """Whether a process has a file below ``folder`` open."""
-    for file in os.scandir(f"{process}/fd"):
+    for file in os.scandir(os.path.join(process, "fd")):
         with suppress(OSError):  # closed meanwhile
             if os.readlink(file.path).startswith(f"{folder}/"):
                 return True
