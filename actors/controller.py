@@ -105,10 +105,6 @@ class Controller:
         """Make :meth:`run` finish the update in progress, if any, write a checkpoint and return."""
         await self._buffer.fail(StopRequested(reason))
 
-    async def fail(self, error: Exception) -> None:
-        """Make :meth:`run` raise ``error`` where it waits for a batch."""
-        await self._buffer.fail(error)
-
     async def _next_batch(self) -> list[Group]:
         with self._status.stage("wait", lambda: self._buffer.open_group_ids):
             while True:

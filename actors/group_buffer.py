@@ -59,11 +59,6 @@ class Group:
         """Weight version from which training may see all scores."""
         return max((s.summary.policy_version_max + s.reward.delay_updates for s in self.samples), default=0)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether every sample is scored or dropped."""
-        return len(self.samples) + len(self.dropped) == self.num_samples
-
 
 class GroupBuffer:
     """Admission and batch formation.

@@ -74,10 +74,6 @@ class RolloutPool:
         """Handles of the workers that serve."""
         return {member.name: member.handle for member in self._members if member.is_live}
 
-    def open_requests(self) -> dict[str, list[str]]:
-        """Trajectory ids that each worker is sampling."""
-        return {member.name: [request.trajectory_id for request in member.open] for member in self._members}
-
     def set_weights(self, load: LoadWeights) -> None:
         """Say how a replacement is brought to the current weights before it serves."""
         self._load = load
