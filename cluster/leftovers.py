@@ -38,17 +38,24 @@ def members(folder: Path) -> list[Process]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError, ValueError, IndexError):  # it ended meanwhile, or is somebody else's
                 environment = Path(entry.path, "environ").read_bytes()
-                if wanted in environment.split(b"\0") or (b"=" not in environment and _has_open(entry.path, folder)):
+                marked = wanted in environment.split(b"\0")
+                if marked or (_is_overwritten(environment) and _has_open(entry.path, folder)):
                     found.append((int(entry.name), started(int(entry.name))))
     return found
 
 
+def _is_overwritten(environment: bytes) -> bool:
+    """Whether a title was written over it: its beginning is no variable, though the end of it may be one still."""
+    return b"=" not in environment.partition(b"\0")[0]
+
+
 def _has_open(process: str, folder: Path) -> bool:
     """Whether a process has a file below ``folder`` open."""
-    for file in os.scandir(os.path.join(process, "fd")):
-        with suppress(OSError):  # closed meanwhile
-            if os.readlink(file.path).startswith(f"{folder}/"):
-                return True
+    with os.scandir(os.path.join(process, "fd")) as files:
+        for file in files:
+            with suppress(OSError):  # closed meanwhile
+                if os.readlink(file.path).startswith(f"{folder}/"):
+                    return True
     return False
 
 

@@ -232,8 +232,9 @@ def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any, monkeypat
     finally:
         for actor in made:
             ray.kill(actor)
-    assert records.pop("hang").error == "no score within 5 s (twice)"
+    # its first call may have been lost together with the worker that died
+    assert "no score within 5 s" in records.pop("hang").error
     assert records.pop("nan").error_kind is RewardErrorKind.INVALID
     assert {record.outcome for record in records.values()} == {RewardOutcome.SCORED}, records
-    assert replaced == 3  # one died, two hung
+    assert replaced in (2, 3)  # one died, the call that hangs was made twice, perhaps once on the one that died
     assert seconds < 90

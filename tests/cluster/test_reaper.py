@@ -166,3 +166,25 @@ def test_the_mark_is_that_of_one_folder(tmp_path: Path) -> None:
     finally:
         longer.kill()
         longer.wait()
+
+
+def test_a_process_that_wrote_a_title_over_its_mark(tmp_path: Path) -> None:
+    """As Ray's agents do: what follows a variable that was set anew stays readable, the mark does not."""
+    code = (
+        "import os; os.environ['CHANGED'] = 'y'\n"
+        "import setproctitle, time; setproctitle.setproctitle('ray::Agent'); print(flush=True); time.sleep(300)"
+    )
+    (tmp_path / "agent.log").touch()
+    with (tmp_path / "agent.log").open() as log:
+        environment = {"FIRST": "x" * 500, MARK: str(tmp_path), "CHANGED": "x", "LAST": "z"}
+        agent = subprocess.Popen([sys.executable, "-c", code], stdin=log, stdout=subprocess.PIPE, env=environment)
+    try:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        left = Path(f"/proc/{agent.pid}/environ").read_bytes()
+        assert MARK.encode() not in left and b"LAST=z" in left
+        assert [pid for pid, _ in members(tmp_path)] == [agent.pid]
+        assert members(tmp_path / "other") == []
+    finally:
+        agent.kill()
+        agent.communicate()

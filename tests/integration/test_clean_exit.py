@@ -110,13 +110,7 @@ def begin(tmp_path: Path, start_command: StartCommand) -> Begin:
 ENDLESS = {"num_steps": 100_000, "max_staleness": 1, "num_eval_prompts": 4}
 
 
-AGENTS_STAY = pytest.mark.xfail(reason="on a busy machine two of Ray's agents may outlive the 20 s", strict=False)
-
-
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=AGENTS_STAY), (signal.SIGINT, 130)],
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_signal_in_the_middle(
     tmp_path: Path, begin: Begin, write_config: WriteConfig, number: signal.Signals, status: int
 ) -> None:

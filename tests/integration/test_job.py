@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.whole_runs import REPOSITORY, StartCommand, WriteConfig, read_metrics
+from tests.integration.whole_runs import REPOSITORY, Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +64,18 @@ def ray_head(cluster_environment: dict[str, str], start_command: StartCommand) -
     subprocess.run(["rm", "-rf", str(temp_dir)], check=True)
 
 
+def submit(job: tuple[str, ...], start_command: StartCommand, environment: dict[str, str]) -> Command:
+    """Submit a job; again while Ray says that its agent, which starts after the head, is not there yet."""
+    deadline = time.monotonic() + 120.0
+    while True:
+        command = start_command("job", "submit", *job, program=(RAY,), **environment)
+        while "submitted successfully" not in command.output and command.process.poll() is None:
+            command.note_processes()
+            time.sleep(0.2)
+        if "No available agent to submit job" not in command.output or time.monotonic() > deadline:
+            return command
+
+
 def actors_of(head: psutil.Process) -> list[str]:
     """Titles of the processes below the head that belong to a run."""
     titles = [" ".join(child.cmdline()) for child in head.children(recursive=True) if child.is_running()]
@@ -79,9 +91,9 @@ def test_a_submitted_job_trains_and_a_stopped_one_leaves_nothing(
     ray_head: psutil.Process,
 ) -> None:
     config = write_config(cluster={"num_cpus": None, "object_store_mib": 128}, training={"num_steps": 2})
-    submit = ("job", "submit", "--working-dir", str(REPOSITORY))
+    here = ("--working-dir", str(REPOSITORY))
     train = ("--", "python", "-m", "cluster.cli", "train", str(config))
-    job = start_command(*submit, *train, program=(RAY,), **cluster_environment)
+    job = submit((*here, *train), start_command, cluster_environment)
     assert job.finish() == 0, job.output
     assert "step 2/2" in job.output
     assert "succeeded" in job.output
@@ -89,7 +101,7 @@ def test_a_submitted_job_trains_and_a_stopped_one_leaves_nothing(
     assert actors_of(ray_head) == []
 
     endless = (*train, "--set", "training.num_steps=100000", "--set", "name=endless")
-    job = start_command(*submit, "--submission-id", "endless", *endless, program=(RAY,), **cluster_environment)
+    job = submit((*here, "--submission-id", "endless", *endless), start_command, cluster_environment)
     job.wait_for("step 2/")
     assert actors_of(ray_head)
     stop = start_command("job", "stop", "endless", program=(RAY,), **cluster_environment)
