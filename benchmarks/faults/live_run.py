@@ -183,6 +183,7 @@ def write_small_config(folder: Path, model: Path, name: str, **sections: Any) ->
         "name": name,
         "output_dir": str(folder / "runs"),
         "model": {"path": str(model)},
+        "data": {"task": {"type": "chain", "num_train": 1024, "num_eval": 64}},
         "algorithm": {
             "preset": "dvpo",
             "critic": {"num_heads": 2, "num_quantiles": 16},

@@ -1,4 +1,4 @@
-"""Every preset trains on the demo task through real Ray, vLLM and DeepSpeed. Engines and learner process are shared."""
+"""Every preset trains on the demo task through real Ray, vLLM and DeepSpeed, all in the same processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ray
 
 from actors.learner_worker import LearnerSpec
 from cluster.config import RunConfig, load_config
-from cluster.controller_actor import create_controller
+from cluster.controller_host import Cast, ControllerHost
 from cluster.workers import Workers, create_workers
 from learner.algorithms import PRESETS, build_algorithm
 from tests.integration.whole_runs import WriteConfig, read_metrics
@@ -26,6 +26,23 @@ TRAINING = {"num_steps": NUM_STEPS, "prompts_per_step": 4, "samples_per_prompt":
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> str:
     return str(tiny_model)
+
+
+class ControllerProcess:
+    """Holds one controller after the other; to start a process for each would take longer than to train."""
+
+    async def train(self, config: RunConfig, run_dir: str, model: str, cast: Cast) -> dict[str, Any]:
+        """What :class:`ControllerHost` does with a run."""
+        host = ControllerHost(config, run_dir, model, cast)
+        host.prepare(0, None)
+        return await host.run()
+
+
+@pytest.fixture(scope="module")
+def controller(ray_local: None) -> Iterator[Any]:
+    actor = ray.remote(ControllerProcess).options(num_cpus=0).remote()
+    yield actor
+    ray.kill(actor)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +80,7 @@ def small(preset: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_preset_trains_for_twenty_steps(
-    preset: str, workers: Workers, write_config: WriteConfig, tmp_path: Path
+    preset: str, workers: Workers, controller: Any, model: str, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     noise = {"noise": [{"type": "symmetric_flip", "p": 0.3}]}
     config = load_config(write_config(training=TRAINING, reward=noise, algorithm=small(preset)))
@@ -78,12 +95,10 @@ def test_preset_trains_for_twenty_steps(
         limits=config.guards.update_limits(),
     )
     ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
-    controller = create_controller(config, tmp_path, workers)
+    cast = Cast(workers.rollouts, workers.rewards, workers.learners, workers.rollout_factory, workers.reward_factory)
     try:
-        ray.get(controller.prepare.remote(0, None), timeout=60)
-        result = ray.get(controller.run.remote(), timeout=240)
+        result = ray.get(controller.train.remote(config, str(tmp_path), model, cast), timeout=300)
     finally:
-        ray.kill(controller)
         ray.get(learner.shutdown.remote(), timeout=60)
     assert result["step"] == NUM_STEPS
     steps = read_metrics(tmp_path)

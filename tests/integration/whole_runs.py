@@ -110,7 +110,7 @@ def write_config(tmp_path: Path, tiny_model: Path) -> WriteConfig:
             "name": name,
             "output_dir": str(tmp_path / "runs"),
             "model": {"path": str(tiny_model)},
-            "data": {"task": {"type": "chain"}},
+            "data": {"task": {"type": "chain", "num_train": 512, "num_eval": 64}},
             "algorithm": {"preset": "dvpo", "critic": critic, "alpha": 0.25, "beta": 0.25},
             "rollout": {
                 "num_workers": 1,
