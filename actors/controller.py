@@ -16,6 +16,7 @@ from actors.generation import Generation
 from actors.group_buffer import Group, GroupBuffer
 from actors.guards import Finding, Guards
 from actors.journal import Level
+from actors.reward_trust import RewardTrust
 from actors.step_metrics import EngineRates, activity_metrics, rollout_metrics
 from rollout.trajectory import Prompt
 
@@ -34,6 +35,7 @@ class Controller:
         workers: see :class:`Workers`.
         records: see :class:`Records`.
         guards: watch for numbers that go wrong.
+        trust: how far the reward can be trusted, from trajectories whose true score is known.
         eval_prompts: held-out prompts by split.
         state: ``controller`` state of the checkpoint to go on from, or None.
     """
@@ -48,6 +50,7 @@ class Controller:
         workers: Workers,
         records: Records,
         guards: Guards,
+        trust: RewardTrust,
         eval_prompts: Mapping[str, Sequence[Prompt]],
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,7 +60,7 @@ class Controller:
         self._pool, self._rewards = workers.pool, workers.rewards
         self._learner, self._sync = workers.learner, workers.sync
         self._records, self._status = records, records.status
-        self._guards = guards
+        self._guards, self._trust = guards, trust
         self._eval_prompts = eval_prompts
         self._engine_rates = EngineRates()
         self._step_began = time.monotonic()
@@ -121,7 +124,7 @@ class Controller:
             await self._generation.give_up(groups, reason)
             return
         with self._clock.during("train"), self._status.stage("train", [group.group_id for group in groups]):
-            result = await self._learner.update(groups, self.step)
+            result = await self._learner.update(groups, self.step, self._trust.rates)
         if result.skipped:
             self._tell("guard", f"step {self.step + 1}: the batch was not trained on: {result.skipped}")
             await self._generation.give_up(groups, result.skipped)
@@ -139,11 +142,14 @@ class Controller:
             "time/wait_s": taken - self._step_began,
             "time/train_s": trained - taken,
         }
-        is_last = self.step == self._config.num_steps
+        is_last, accuracy = self.step == self._config.num_steps, dict[str, float]()
         if is_last or self._is_due(self._config.eval_every_steps):
             accuracy = await self._evaluate(metrics)
             self.final_accuracy = accuracy if is_last else {}
+        doubts = self._trust.observe(self.step, groups, metrics, self._first_split(accuracy))
+        metrics |= self._trust.metrics()
         await self._report(groups, metrics)
+        self._act(doubts, "trust")
         self._act(self._guards.after_update(metrics, self.step, result.notes))
 
     def _refused(self, groups: Sequence[Group]) -> str:
@@ -153,7 +159,11 @@ class Controller:
         lengths = [sample.summary.num_response_tokens for sample in samples]
         return self._act(self._guards.before_update(rewards, lengths, self.step + 1))
 
-    def _act(self, findings: Iterable[Finding]) -> str:
+    def _first_split(self, accuracy: Mapping[str, float]) -> tuple[float, int] | None:
+        """Accuracy on the first held-out split, which is in-domain, and its size."""
+        return next(((mean, len(self._eval_prompts[split])) for split, mean in accuracy.items()), None)
+
+    def _act(self, findings: Iterable[Finding], kind: str = "guard") -> str:
         """Do what the guards ask for; returns the reason if the batch is to be skipped.
 
         Raises:
@@ -161,9 +171,9 @@ class Controller:
         """
         skip = ""
         for finding in findings:
-            text = f"guard {finding.guard}: {finding.text}"
-            facts = {"guard": finding.guard, "action": finding.action, "value": finding.value, "limit": finding.limit}
-            self._tell("guard", text, level="warning", **facts)
+            text = f"{kind} {finding.guard}: {finding.text}"
+            facts = {kind: finding.guard, "action": finding.action, "value": finding.value, "limit": finding.limit}
+            self._tell(kind, text, level="warning", **facts)
             if finding.action == "stop":
                 raise GuardStop(text)
             if finding.action == "rollback":
@@ -183,13 +193,17 @@ class Controller:
         return every > 0 and self.step % every == 0 and self.step < self._config.num_steps
 
     async def _evaluate(self, metrics: dict[str, float] | None = None) -> dict[str, float]:
-        """Clean accuracy by split; added to ``metrics``, or recorded by itself where there is no step to add to."""
+        """Clean accuracy by split.
+
+        All that was measured is added to ``metrics``, or recorded by itself where there is no step to add to.
+        """
         begin = time.monotonic()
         with self._status.stage("evaluate"):
-            accuracy = await evaluate(
+            found = await evaluate(
                 self._pool, self._rewards, self._eval_prompts, lambda text: self._tell("evaluation", text, "warning")
             )
-        values = {f"eval/{split}/accuracy": value for split, value in accuracy.items()}
+        values = {f"eval/{split}/{name}": value for split, means in found.items() for name, value in means.items()}
+        accuracy = {split: means["accuracy"] for split, means in found.items()}
         values["time/eval_s"] = time.monotonic() - begin
         if metrics is not None:
             metrics |= values
@@ -237,7 +251,7 @@ class Controller:
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the controller; the ledger has the rest."""
-        return {"initial_accuracy": self.initial_accuracy, "guards": self._guards.state()}
+        return {"initial_accuracy": self.initial_accuracy, "guards": self._guards.state(), "trust": self._trust.state()}
 
     def _tell(self, kind: str, text: str, level: Level = "info", **details: Any) -> None:
         self._records.tell(kind, self.step, text, level, **details)

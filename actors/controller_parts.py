@@ -44,8 +44,8 @@ class Learner(Protocol):
         """Whether that checkpoint needs no more waiting for."""
         ...
 
-    async def update(self, groups: Sequence[Group], step: int) -> StepResult:
-        """Train on the groups."""
+    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
+        """Train on the groups; ``rates``: the reward's estimated false positive and false negative rate."""
         ...
 
     async def begin_save(self, step: int, controller_state: dict[str, Any]) -> None:

@@ -1,16 +1,17 @@
-"""Clean accuracy on held-out prompts: greedy answers from the running engines, scored without noise."""
+"""Clean scores on held-out prompts: greedy answers from the running engines, scored without noise."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.faults import Quarantined
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
-from rollout.trajectory import FinishReason, Prompt, RewardOutcome, RewardRecord, SampleRequest, Trajectory
+from rollout.trajectory import Prompt, RewardRecord, SampleRequest, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +33,17 @@ async def answer_all(pool: RolloutPool, rewards: RewardPool, prompts: Sequence[P
             trajectory = await pool.answer(SampleRequest(prompt, 0))
         except Quarantined as reason:
             return _unanswered(prompt, str(reason))
+        if trajectory.failure:
+            return _unanswered(prompt, f"environment: {trajectory.failure}")
         return Answer(prompt, trajectory, await rewards.clean_score(prompt, trajectory))
 
     return list(await asyncio.gather(*map(one, prompts)))
 
 
 def _unanswered(prompt: Prompt, reason: str) -> Answer:
-    """What stands for the answer to a prompt that is set aside: no token and no score."""
-    num_tokens = len(prompt.token_ids)
-    nothing = (prompt.token_ids, (False,) * num_tokens, (0.0,) * num_tokens, "", FinishReason.ABORT, 0, 0)
-    record = RewardRecord(prompt.prompt_id, 0, None, None, False, {}, RewardOutcome.ERROR, reason)
-    return Answer(prompt, Trajectory(prompt.prompt_id, 0, *nothing), record)
+    """What stands for the answer to a prompt that has none: no token and no score."""
+    request = SampleRequest(prompt, 0)
+    return Answer(prompt, Trajectory.failed(request, reason), RewardRecord.unscored(request, reason))
 
 
 def mean_clean_score(answers: Sequence[Answer]) -> float:
@@ -51,25 +52,44 @@ def mean_clean_score(answers: Sequence[Answer]) -> float:
     return sum(scores) / len(scores) if scores else float("nan")
 
 
+def split_metrics(answers: Sequence[Answer]) -> dict[str, float]:
+    """Means over the answers to one split's prompts, each over the answers that have the number.
+
+    Returns:
+        ``accuracy``, the clean score; ``reward/NAME``, the clean score of each reward function where there are
+        several; and every number that environments report of their conversations, by its name.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    several = len({name for answer in answers for name in answer.reward.parts}) > 1
+    for answer in answers:
+        for name, score in answer.reward.parts.items() if several else ():
+            values[f"reward/{name}"].append(score)
+        if answer.trajectory.outcome is not None:
+            for name, value in answer.trajectory.outcome.metrics.items():
+                values[name].append(value)
+    means = {name: sum(found) / len(found) for name, found in values.items()}
+    return means | {"accuracy": mean_clean_score(answers)}
+
+
 async def evaluate(
     pool: RolloutPool,
     rewards: RewardPool,
     prompts: Mapping[str, Sequence[Prompt]],
     warn: Callable[[str], None] = log.warning,
-) -> dict[str, float]:
-    """Mean clean score by split, as ``{split: score}``.
+) -> dict[str, dict[str, float]]:
+    """:func:`split_metrics` of each split, as ``{split: {name: mean}}``.
 
     Args:
         warn: told of each split in which answers could not be scored: its mean is over the others.
     """
     everything = [prompt for split in prompts.values() for prompt in split]
     answers = iter(await answer_all(pool, rewards, everything))
-    means = {}
+    found = {}
     for split, members in prompts.items():
         answered = [next(answers) for _ in members]
-        means[split] = mean_clean_score(answered)
+        found[split] = split_metrics(answered)
         unscored = [answer.reward for answer in answered if answer.reward.clean is None]
         if unscored:
             told = f"evaluation on {split!r}: {len(unscored)} of {len(answered)} answers have no score"
             warn(f"{told} and are left out; the first: {unscored[0].outcome}: {unscored[0].error}")
-    return means
+    return found

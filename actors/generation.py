@@ -17,6 +17,7 @@ from actors.events import TellEvent
 from actors.faults import Quarantined
 from actors.group_buffer import Dropped, Group, GroupBuffer, Sample
 from actors.ledger import Ledger
+from actors.pseudo_labels import PseudoLabels
 from actors.reward_pool import RewardPool
 from actors.rollout_pool import RolloutPool
 from actors.run_status import RunStatus
@@ -40,10 +41,14 @@ class TooManyRewardErrors(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FailureLimits:
-    """How many scores may fail (``errors``) or be refused (``abstentions``) between two steps."""
+    """How many scores may fail (``errors``) or be refused (``abstentions``) of the trajectories of one step.
+
+    With staleness more than ``per_step`` trajectories may be scored between two steps; of these as large a share may.
+    """
 
     errors: float
     abstentions: float
+    per_step: int
 
 
 class Generation:
@@ -62,6 +67,7 @@ class Generation:
         tell: told of failed scores.
         status: told of every trajectory that is done.
         disk: waits while the ledger's disk is full.
+        labels: scores a group by its samples' votes; None where the reward scores each sample.
     """
 
     def __init__(
@@ -77,18 +83,20 @@ class Generation:
         tell: TellEvent,
         status: RunStatus,
         disk: DiskSpace,
+        labels: PseudoLabels | None = None,
     ) -> None:
         self._source = source
         self._samples_per_prompt = samples_per_prompt
         self._limits = limits
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
         self._ledger, self._tell, self._status, self._disk = ledger, tell, status, disk
+        self._labels = labels
         position = ledger.position()
         self._next_index = position.next_index
         self._again = deque(position.unfinished)
         self._errors: list[RewardRecord] = []
         self._abstentions: list[RewardRecord] = []
-        self._num_dropped_groups = 0
+        self._num_dropped_groups = self._num_environment_failures = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.num_scored = 0
 
@@ -112,8 +120,13 @@ class Generation:
 
     def take_counts(self) -> dict[str, float]:
         """Failures since the last call, by kind; starts the count of scored trajectories anew."""
-        counts = {"rollout/num_dropped_groups": float(self._num_dropped_groups), **self._rewards.take_metrics()}
-        self.num_scored, self._num_dropped_groups = 0, 0
+        counts = {
+            "rollout/num_dropped_groups": float(self._num_dropped_groups),
+            "rollout/environment_failures": float(self._num_environment_failures),
+            **self._rewards.take_metrics(),
+        }
+        counts |= self._labels.take_metrics() if self._labels is not None else {}
+        self.num_scored = self._num_dropped_groups = self._num_environment_failures = 0
         self._errors, self._abstentions = [], []
         return counts
 
@@ -139,9 +152,18 @@ class Generation:
         requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
         await asyncio.gather(*(self._sample(group, request) for request in requests))
         group.samples.sort(key=lambda sample: sample.reward.sample_index)  # whichever came first
+        if self._labels is not None and group.samples:
+            await self._vote(self._labels, group, first // self._samples_per_prompt)
         if not group.samples:
             self._num_dropped_groups += 1
         await self._buffer.settle(group)
+
+    async def _vote(self, labels: PseudoLabels, group: Group, epoch: int) -> None:
+        """Score the samples by their votes; without a label they are dropped."""
+        if reason := labels.score(group, epoch):
+            for sample in group.samples:
+                await self._drop(group, sample.summary.trajectory_id, reason)
+            group.samples.clear()
 
     async def _sample(self, group: Group, request: SampleRequest) -> None:
         """One trajectory from request to score."""
@@ -153,8 +175,11 @@ class Generation:
         self.num_scored += 1
         self._status.progress()
         if record.outcome in (RewardOutcome.ERROR, RewardOutcome.ABSTAINED):
-            self._count_failure(record)
-        if record.observed is None:
+            self._count_failure(record, "environment" if summary.failure else "reward")
+        if summary.failure:
+            self._num_environment_failures += 1
+            await self._drop(group, request.trajectory_id, "the environment failed")
+        elif record.observed is None and record.outcome is not RewardOutcome.PENDING:
             kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
             await self._drop(group, request.trajectory_id, f"no score: {record.outcome.value}{kind}")
         else:
@@ -166,6 +191,8 @@ class Generation:
         while True:
             with self._clock.during("generate"):
                 summary, trajectory = await self._pool.sample(request)
+            if summary.failure:
+                return summary, trajectory, RewardRecord.unscored(request, summary.failure)
             try:
                 return summary, trajectory, await self._rewards.score(request.prompt, trajectory)
             except ObjectLostError as error:
@@ -178,19 +205,24 @@ class Generation:
     async def _record(self, change: Callable[[], None]) -> None:
         await self._disk.write(change, "the ledger")
 
-    def _count_failure(self, record: RewardRecord) -> None:
-        """Tell the first failures of a step, and stop the run when there are too many."""
+    def _count_failure(self, record: RewardRecord, what: str) -> None:
+        """Tell the first failures of a step, and stop the run when there are too many.
+
+        Args:
+            what: failed, the reward or the environment.
+        """
         failed = record.outcome is RewardOutcome.ERROR
         failures = self._errors if failed else self._abstentions
-        what, option = ("failed", "max_error_frac") if failed else ("abstained", "max_abstain_frac")
+        verb, option = ("failed", "max_error_frac") if failed else ("abstained", "max_abstain_frac")
         allowed = self._limits.errors if failed else self._limits.abstentions
+        allowed *= max(1.0, self.num_scored / self._limits.per_step)
         failures.append(record)
         if failed and len(failures) <= MAX_TOLD_ERRORS:
-            text = f"reward failed on prompt {record.prompt_id}, sample {record.sample_index}: {record.error}"
-            self._tell("reward", self._buffer.version, text, "warning")
+            text = f"{what} failed on prompt {record.prompt_id}, sample {record.sample_index}: {record.error}"
+            self._tell(what, self._buffer.version, text, "warning")
         if len(failures) > allowed:
             raise TooManyRewardErrors(
-                f"the reward {what} on {len(failures)} trajectories within one step; reward.{option} allows "
+                f"the {what} {verb} on {len(failures)} trajectories within one step; reward.{option} allows "
                 f"{allowed:g}. The last one, on prompt {record.prompt_id}: {record.error}"
             )
 

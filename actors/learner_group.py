@@ -42,8 +42,13 @@ class LearnerGroup:
         self._critic_warmup_steps = critic_warmup_steps
         self._timeout_s = timeout_s
 
-    async def update(self, groups: Sequence[Group], step: int) -> StepResult:
+    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
         """Train on the groups; the metrics are merged over ranks and have the seconds of each phase.
+
+        Args:
+            groups: the batch.
+            step: updates done before this one.
+            rates: estimated false positive and false negative rate of the reward, for algorithms that ask for them.
 
         Raises:
             LearnerLost: a rank died or does not answer.
@@ -56,6 +61,7 @@ class LearnerGroup:
             "train",
             step,
             step < self._critic_warmup_steps,
+            rates,
             rewards,
             group_ids,
             *(sample.trajectory for _, sample in members),

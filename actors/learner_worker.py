@@ -114,12 +114,19 @@ class LearnerWorker:
         self,
         update_index: int,
         critic_only: bool,
+        rates: tuple[float, float] | None,
         rewards: Sequence[float],
         group_ids: Sequence[str],
         *trajectories: Trajectory,
     ) -> UpdateResult:
-        """:meth:`update` on trajectories that Ray has fetched from the object store, with their observed rewards."""
-        samples = [ScoredTrajectory(*fields) for fields in zip(trajectories, rewards, group_ids, strict=True)]
+        """:meth:`update` on trajectories that Ray has fetched from the object store, with their observed rewards.
+
+        ``rates``: the reward's estimated false positive and false negative rate, where the run has estimates.
+        """
+        if rates is not None:
+            self._ready.algorithm.set_rates(*rates)
+        seen = [trajectory.for_learner() for trajectory in trajectories]
+        samples = [ScoredTrajectory(*fields) for fields in zip(seen, rewards, group_ids, strict=True)]
         return self.update(samples, update_index, critic_only)
 
     def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> None:

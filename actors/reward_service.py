@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
+from rollout.audit.recheck import is_rechecked
 from rollout.component import build
 from rollout.config import RewardConfig
 from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
 from rollout.noise.chain import NoiseChain
-from rollout.reward_caller import Part, RewardCaller
+from rollout.reward_panel import RewardPanel
 from rollout.reward_threads import RewardThreads
-from rollout.rewards.function import build_reward
+from rollout.rewards.exact_match import find_answer
+from rollout.rewards.model import Scorer
 from rollout.trajectory import Prompt, RewardOutcome, RewardRecord, Trajectory
 
 log = logging.getLogger(__name__)
@@ -27,29 +29,35 @@ class RewardService:
     """Scores trajectories. An asyncio actor; a reward that raises, hangs or lies becomes an outcome, never a zero.
 
     Args:
-        config: rewards and noise models.
+        config: rewards, gold rewards and noise models.
         run_seed: first part of the name of every noise stream.
         samples_per_prompt: size of a group, needed by noise whose draws a whole group shares.
+        scorers: what answers for each reward model, by its place such as ``reward.functions.0``.
 
     Raises:
         ValueError: a noise model shares draws within a group and ``samples_per_prompt`` is not given.
     """
 
-    def __init__(self, config: RewardConfig, run_seed: int, samples_per_prompt: int | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: RewardConfig,
+        run_seed: int,
+        samples_per_prompt: int | None = None,
+        scorers: Mapping[str, Scorer] | None = None,
+    ) -> None:
+        self._config, self._run_seed = config, run_seed
         self._threads = RewardThreads()
         self._places = asyncio.Semaphore(config.max_concurrent_requests)
-        self._callers: list[RewardCaller] = []
-        for index, spec in enumerate(config.functions):
-            reward = build_reward(spec, f"reward.functions.{index}")
-            taken = {caller.name for caller in self._callers}
-            name = spec.type if spec.type not in taken else f"{spec.type}.{index}"
-            self._callers.append(RewardCaller(name, reward, config, run_seed, self._threads))
+        self._scorers = dict(scorers or {})
+        shared = (config, run_seed, self._threads, self._scorers)
+        self._functions = RewardPanel(config.functions, "reward.functions", *shared)
+        self._gold = RewardPanel(config.gold, "reward.gold", *shared) if config.gold else None
         models = [build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)]
         self._noise = NoiseChain(models, run_seed, samples_per_prompt)
 
     async def ready(self) -> None:
-        """Answers once the rewards are built."""
+        """Answers once the rewards are built and the reward models loaded."""
+        await asyncio.gather(*(scorer.ready() for scorer in self._scorers.values()))
 
     async def is_worn_out(self) -> bool:
         """Whether so many calls hang in threads, which cannot be ended, that this process should be replaced."""
@@ -57,23 +65,67 @@ class RewardService:
 
     async def close(self) -> None:
         """Let the rewards give up their connections and processes."""
-        for caller in self._callers:
-            await caller.reward.close()
+        for panel in (self._functions, self._gold):
+            if panel is not None:
+                await panel.close()
 
     async def score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Clean and observed score of one trajectory.
 
         A failure of a reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
         ``observed`` set to ``error_reward``, or None where the configuration says ``drop``. An abstention has no
-        observed score.
+        observed score. A failure of gold costs the clean score only. With ``pseudo_labels`` the record has the answer,
+        and the votes of its group score it elsewhere.
         """
-        record = await self.clean_score(prompt, trajectory)
-        if record.outcome is RewardOutcome.ERROR and self._config.error_reward != "drop":
-            return replace(record, observed=float(self._config.error_reward))
-        if record.clean is None:
+        async with self._places:
+            if self._config.pseudo_labels is not None:
+                return await self._with_answer(self._config.pseudo_labels.answer_pattern, prompt, trajectory)
+            if self._gold is None:
+                return self._observed(await self._functions(prompt, trajectory), prompt, trajectory)
+            if not self._is_rechecked(prompt, trajectory):
+                record = await self._functions(prompt, trajectory)
+                return replace(self._observed(record, prompt, trajectory), clean=None)
+            record, gold = await asyncio.gather(self._functions(prompt, trajectory), self._gold(prompt, trajectory))
+        if gold.clean is None:
+            log.warning("gold reward gave no score for prompt %s: %s", prompt.prompt_id, gold.error)
+        observed = self._observed(record, prompt, trajectory)
+        return replace(observed, clean=gold.clean, gold_error="" if gold.clean is not None else gold.error)
+
+    async def _with_answer(self, pattern: str, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """The answer that is to vote; and the true score, which is for reports, where something can tell it."""
+        name, index, answer = prompt.prompt_id, trajectory.sample_index, find_answer(trajectory.response_text, pattern)
+        record = RewardRecord(name, index, None, None, False, {}, RewardOutcome.PENDING, answer=answer)
+        judge = None
+        if self._gold is not None:
+            judge = self._gold if self._is_rechecked(prompt, trajectory) else None
+        elif prompt.reference is not None:
+            judge = self._functions
+        if judge is None:
             return record
-        weights = {caller.name: caller.reward.config.weight for caller in self._callers}
-        seen = self._noise.observe(record.parts, weights, prompt, trajectory)
+        truth = await judge(prompt, trajectory)
+        return replace(record, clean=truth.clean, parts=truth.parts, gold_error=truth.error)
+
+    def _is_rechecked(self, prompt: Prompt, trajectory: Trajectory) -> bool:
+        share = self._config.recheck_share
+        return is_rechecked(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
+
+    async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """Score without noise, that of gold where there is such, for evaluation. A failure has no score at all."""
+        async with self._places:
+            record = await (self._gold or self._functions)(prompt, trajectory)
+        if record.outcome is RewardOutcome.ERROR:
+            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, record.error)
+        return record
+
+    def _observed(self, record: RewardRecord, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """What training sees of the functions' record: noise, and what the configuration says about failures."""
+        if record.outcome is RewardOutcome.ERROR:
+            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, record.error)
+            lost = self._config.error_reward == "drop"
+            return record if lost else replace(record, observed=float(self._config.error_reward))
+        if record.observed is None:
+            return record
+        seen = self._noise.observe(record.parts, self._functions.weights, prompt, trajectory)
         outcome = RewardOutcome.MISSING if seen.observed is None else RewardOutcome.SCORED
         return replace(
             record,
@@ -81,42 +133,4 @@ class RewardService:
             corrupted=seen.corrupted,
             outcome=outcome,
             delay_updates=seen.delay_updates,
-        )
-
-    async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
-        """Score without noise, for evaluation. A failure has no score at all."""
-        async with self._places:
-            parts = await asyncio.gather(*(caller(prompt, trajectory) for caller in self._callers))
-        record = self._combined(parts, trajectory)
-        if record.outcome is RewardOutcome.ERROR:
-            log.warning("reward failed for prompt %s: %s", prompt.prompt_id, record.error)
-        return record
-
-    def _combined(self, parts: Sequence[Part], trajectory: Trajectory) -> RewardRecord:
-        """One record of what all rewards said: a failure comes before an abstention, and that before a score."""
-        scores = {
-            caller.name: part.score for caller, part in zip(self._callers, parts, strict=True) if part.score is not None
-        }
-        clean: float | None = None
-        outcome, error, kind = RewardOutcome.SCORED, "", None
-        failed = next((part for part in parts if part.error_kind is not None), None)
-        abstained = next((part.abstained for part in parts if part.abstained is not None), None)
-        if failed is not None:
-            outcome, error, kind = RewardOutcome.ERROR, failed.error, failed.error_kind
-        elif abstained is not None:
-            outcome, error = RewardOutcome.ABSTAINED, abstained
-        else:
-            clean = sum(caller.reward.config.weight * scores[caller.name] for caller in self._callers)
-        return RewardRecord(
-            trajectory.prompt_id,
-            trajectory.sample_index,
-            clean,
-            clean,
-            False,
-            scores,
-            outcome,
-            error,
-            kind,
-            sum(part.num_retries for part in parts),
-            any(part.cached for part in parts),
         )

@@ -7,8 +7,10 @@ import socket
 import time
 from typing import Any
 
+from rollout.component import ComponentSpec
 from rollout.config import RolloutConfig
 from rollout.engine import LoadOutcome
+from rollout.environment_options import environment_maker
 from rollout.runner import Runner
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 from rollout.vllm_engine import VllmEngine
@@ -27,6 +29,7 @@ class RolloutWorker:
         on_gpu: whether the engine has GPUs.
         trust_remote_code: passed on to vLLM and transformers.
         transfer_backend: vLLM weight-transfer back end to prepare, or None.
+        task: what the prompts come from, which may have environments for them; None if it has none.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class RolloutWorker:
         on_gpu: bool,
         trust_remote_code: bool = False,
         transfer_backend: str | None = None,
+        task: ComponentSpec | None = None,
     ) -> None:
         self._name = name
         self._paths = (model_path, tokenizer_path)
@@ -47,6 +51,7 @@ class RolloutWorker:
         self._on_gpu = on_gpu
         self._trust_remote_code = trust_remote_code
         self._transfer_backend = transfer_backend
+        self._task = task
 
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
@@ -54,11 +59,12 @@ class RolloutWorker:
 
         begin = time.monotonic()
         model_path, tokenizer_path = self._paths
+        make_environment = None if self._task is None else environment_maker(self._task)
         self._engine = VllmEngine(
             model_path, self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend
         )
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, trust_remote_code=self._trust_remote_code)
-        self._runner = Runner(self._engine, tokenizer, self._config.sampling, self._run_seed, self._name)
+        self._runner = Runner(self._engine, tokenizer, self._config, self._run_seed, self._name, make_environment)
         await self._engine.set_version(0)
         return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from actors.activity import seconds_with
 from actors.group_buffer import Group
 from rollout.reward_report import reward_metrics
-from rollout.trajectory import FinishReason
+from rollout.trajectory import FinishReason, TrajectorySummary
 
 
 def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
@@ -23,13 +23,22 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "rollout/num_response_tokens": float(sum(lengths)),
         "rollout/response_tokens_mean": sum(lengths) / len(lengths),
         "rollout/response_tokens_max": float(max(lengths)),
+        "rollout/num_turns": sum(summary.num_turns for summary in summaries) / len(summaries),
         "rollout/truncated_frac": cut / len(summaries),
         "rollout/staleness_mean": sum(staleness) / len(staleness),
         "rollout/staleness_max": float(max(staleness)),
         "rollout/mixed_version_frac": sum(width > 0 for width in spread) / len(spread),
         **reward_metrics([sample.reward for group in groups for sample in group.samples]),
         **_zero_variance(groups),
+        **_outcome_means(summaries),
     }
+
+
+def _outcome_means(summaries: Sequence[TrajectorySummary]) -> dict[str, float]:
+    """Mean of each number that environments report, over the trajectories that have it."""
+    names = dict.fromkeys(name for summary in summaries for name in summary.outcome_metrics)
+    found = {name: [s.outcome_metrics[name] for s in summaries if name in s.outcome_metrics] for name in names}
+    return {f"environment/{name}": sum(values) / len(values) for name, values in found.items()}
 
 
 def _zero_variance(groups: Sequence[Group]) -> dict[str, float]:

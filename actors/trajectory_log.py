@@ -47,6 +47,7 @@ def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, A
         "messages": group.prompt.messages,
         "reference": group.prompt.reference,
         "response": trajectory.response_text,
+        **trajectory.conversation,
         "finish_reason": trajectory.finish_reason,
         "observed_reward": sample.reward.observed,
         "clean_reward": sample.reward.clean,

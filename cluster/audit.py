@@ -13,6 +13,7 @@ from statistics import fmean, pstdev
 from cluster.audit_responses import Response, gold_responses, logged_responses
 from cluster.calibration_plot import draw_calibration, has_matplotlib
 from cluster.config import RunConfig
+from cluster.local_scorers import local_scorers
 from rollout.audit.advice import advised
 from rollout.audit.features import response_features
 from rollout.audit.latent_class import LatentRates, latent_rates
@@ -47,6 +48,11 @@ def run_audit(
     Raises:
         UserError: a wrong reward or noise model, unreadable responses, or not one of them could be scored.
     """
+    if config.reward.pseudo_labels is not None:
+        raise UserError(
+            "reward.pseudo_labels: a vote has no score for a single response; audit without it, or watch "
+            "votes/label_accuracy and trust/ during training"
+        )
     if gold_path is not None:
         responses = gold_responses(config, gold_path, num_samples)
     else:
@@ -63,7 +69,8 @@ async def _score(config: RunConfig, responses: Sequence[Response]) -> list[list[
     from actors.reward_service import RewardService
 
     group = config.training.samples_per_prompt
-    service = RewardService(config.reward, config.seed, group)
+    reward = config.reward.model_copy(update={"gold": ()})  # it is the other rewards that are under audit
+    service = RewardService(reward, config.seed, group, local_scorers(config))
     try:
         records = []
         for repeat in range(REPEATS):

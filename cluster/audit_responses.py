@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.config import RunConfig
 from rollout.component import UserError
+from rollout.environment import Outcome
 from rollout.prompts import load_tokenizer, render
 from rollout.tasks.base import Example
 from rollout.tasks.rows import Row, find_files, hint, read_rows
@@ -46,6 +47,8 @@ class _Entry:
     gold: float | None = None
     step: int = 0
     finish_reason: FinishReason = FinishReason.STOP
+    conversation: tuple[Message, ...] = ()
+    outcome: Outcome | None = None
 
 
 def gold_responses(config: RunConfig, path: Path, num_samples: int | None = None) -> list[Response]:
@@ -104,6 +107,8 @@ def _responses(config: RunConfig, entries: Sequence[_Entry], num_samples: int | 
             finish_reason=entry.finish_reason,
             policy_version_min=entry.step,
             policy_version_max=entry.step,
+            messages=entry.conversation,
+            outcome=entry.outcome,
         )
         found.append(Response(prompt, trajectory, entry.gold, entry.step))
     return found
@@ -144,6 +149,8 @@ def _logged_entry(row: Row, step: int) -> _Entry:
             value.get("extra", {}),
             step=step,
             finish_reason=FinishReason(value["finish_reason"]),
+            conversation=_messages(row, value["conversation"]) if "conversation" in value else (),
+            outcome=Outcome(**value["outcome"]) if "outcome" in value else None,
         )
     except KeyError as error:
         raise UserError(f"{row.place}: no {error.args[0]!r}; not a line of a trajectory log of this version") from error

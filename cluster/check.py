@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.check_environment import check_environment
 from cluster.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
 from cluster.config import RunConfig
 from cluster.derived import derive, plan_lines
 from cluster.machine import Machine, inspect_machine, machine_errors, machine_warnings
+from cluster.reward_models import reward_model_specs
 from rollout.component import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class CheckReport:
         try:
             return function(*arguments)
         except UserError as error:
-            self.errors.append(str(error))
+            if str(error) not in self.errors:
+                self.errors.append(str(error))
             return None
 
     def raise_if_failed(self) -> None:
@@ -67,26 +70,37 @@ def check_run(
         machine: what to compare the demand with; this machine by default.
     """
     from cluster.check_model import check_critic_body, check_model
+    from cluster.check_reward_model import check_reward_model, reward_model_warnings
 
     report = CheckReport()
     task = report.attempt(build_task, config)
     for index in range(len(config.reward.functions)):
-        report.attempt(build_reward, config, index)
+        report.attempt(build_reward, config, "functions", index)
+    for index in range(len(config.reward.gold)):
+        report.attempt(build_reward, config, "gold", index)
+    models = report.attempt(reward_model_specs, config)
+    for model in models or ():
+        report.attempt(check_reward_model, model)
+        report.warnings += reward_model_warnings(config, model)
     if None not in [report.attempt(build_noise, config, index) for index in range(len(config.reward.noise))]:
         report.attempt(build_noise_chain, config)
     algorithm = report.attempt(build_algorithm, config)
     tokenizer = report.attempt(check_model, config)
     if algorithm is not None:
         report.attempt(check_update_shape, config, algorithm)
-        report.plan = plan_lines(config, algorithm.config)
+        report.attempt(check_rates, config, algorithm)
+        report.plan = [] if models is None else plan_lines(config, algorithm.config)
         report.warnings += algorithm_warnings(config, algorithm)
         if algorithm.needs_critic:
             report.attempt(check_critic_body, config)
     if task is not None:
         sizes = report.attempt(check_data, config, task, tokenizer)
-        report.warnings += data_warnings(config, sizes or {})
+        report.warnings += data_warnings(config, sizes or {}) + (task.remarks() if sizes else [])
+        if sizes:
+            report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
-    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:  # otherwise judged when it is joined
+    is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
+    if is_private and models is not None:  # a cluster is judged when it is joined
         found = machine or inspect_machine()
         report.errors += machine_errors(config, found)
         report.warnings += machine_warnings(config, found)
@@ -115,6 +129,19 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
         )
 
 
+def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
+    """Error rates can be estimated only where true scores are known.
+
+    Raises:
+        UserError: they are to be, and none is.
+    """
+    if algorithm.takes_estimated_rates and config.reward.known_share == 0.0:
+        raise UserError(
+            "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "
+            "reward.recheck_share above 0"
+        )
+
+
 def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
     """Options that have no effect with this algorithm."""
     warnings = []
@@ -131,25 +158,15 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
     Raises:
         UserError: data cannot be read, a split is empty, or a prompt is too long.
     """
-    from rollout.prompts import render
+    from rollout.prompts import render_split
 
     sizes = {}
-    limit = config.rollout.max_prompt_tokens
     for split in ("train", *task.splits):
-        examples = task.examples(split)
-        sizes[split] = len(examples)
-        if not examples:
+        if not task.examples(split):
             raise UserError(f"data.task: split {split!r} has no questions")
-        if tokenizer is None:
-            continue
-        lengths = {p.prompt_id: len(p.token_ids) for p in render(tokenizer, examples[:MAX_RENDERED_PROMPTS], split)}
-        longest = max(lengths, key=lengths.__getitem__)
-        if lengths[longest] > limit:
-            too_long = sum(length > limit for length in lengths.values())
-            raise UserError(
-                f"rollout.max_prompt_tokens: {too_long} of {len(lengths)} prompts of split {split!r} are longer than "
-                f"{limit} tokens; the longest, {longest!r}, has {lengths[longest]}"
-            )
+        if tokenizer is not None:
+            render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS)
+        sizes[split] = len(task.examples(split))
     return sizes
 
 

@@ -37,9 +37,14 @@ def check_model(config: RunConfig) -> Any:
                 f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
                 f"at least {MIN_CPU_HEAD_DIM}"
             )
-    longest = config.rollout.max_prompt_tokens + config.rollout.sampling.max_response_tokens
+    longest = config.rollout.longest_tokens
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and positions < longest:
+        if config.rollout.max_conversation_tokens is not None:
+            raise UserError(
+                f"rollout.max_conversation_tokens: {longest} tokens, but the model {config.model.path!r} has "
+                f"{positions} positions"
+            )
         raise UserError(
             f"rollout.max_prompt_tokens: with rollout.sampling.max_response_tokens it makes {longest} tokens, but the "
             f"model {config.model.path!r} has {positions} positions; lower one of them"
@@ -100,7 +105,7 @@ def load_model_config(path: str, key: str, trust_remote_code: bool = False) -> A
         why = f"gives ({reason})" if online else "has left in the cache (the hub cannot be reached)"
         raise UserError(
             f"{key}: {path!r} is neither a folder here{_siblings(folder)} nor a model that the Hugging Face hub {why}. "
-            f"A starting model for a built-in task is made by 'dvpo warmstart --output {path}'"
+            f"A starting model for a built-in task is made by 'dvpo warmstart --task NAME --output {path}'"
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cluster import __version__, cli_run, cli_tools
+from cluster import __version__, cli_reward_model, cli_run, cli_tools
 from cluster.cli_output import Mistake
 from rollout.component import UserError
 
@@ -53,6 +53,7 @@ for command in (
     cli_run.check,
     cli_run.evaluate,
     cli_run.audit,
+    cli_reward_model.reward_model,
     cli_tools.ledger,
     cli_tools.schema,
     cli_tools.doctor,

@@ -121,6 +121,13 @@ def audit(
     print_lines(run_audit(run, gold, num_samples, output).lines())
 
 
+def checked_run(config: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration, once everything that a run of it needs has been checked."""
+    source, run = _read(config, overrides)
+    _check(run, source, resume=None, overwrite=True)
+    return run
+
+
 def _read(config: Path, overrides: Sequence[str]) -> tuple[ConfigSource, RunConfig]:
     """The configuration and where its values were written."""
     from cluster.config import parse_config

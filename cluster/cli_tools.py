@@ -47,11 +47,13 @@ def doctor(quick: bool) -> None:
 @click.command(short_help="Make a small starting model for a task.")
 @click.option("--task", default="chain", show_default=True, help="Built-in task, or 'package.module:Class'.")
 @click.option(
-    "--output", default="models/demo", show_default=True, type=click.Path(path_type=Path), help="Folder to write."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write; by default models/demo for the chain task and models/TASK for others.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="First weights and corpus.")
-@click.option("--num-steps", type=click.IntRange(min=1), help="Optimiser steps; the default suits the chain task.")
-def warmstart(task: str, output: Path, seed: int, num_steps: int | None) -> None:
+@click.option("--num-steps", type=click.IntRange(min=1), help="Optimiser steps; the default suits the task.")
+def warmstart(task: str, output: Path | None, seed: int, num_steps: int | None) -> None:
     """Make a small starting model for a task that has demonstrations.
 
     It imitates imperfect demonstrations until it is right about half of the time, so that training has something to
@@ -64,16 +66,19 @@ def warmstart(task: str, output: Path, seed: int, num_steps: int | None) -> None
     from rollout.tasks.base import Task
 
     built = build(ComponentSpec(type=task), TASKS, Task, "--task")
-    options = WarmstartConfig(seed=seed) if num_steps is None else WarmstartConfig(seed=seed, num_steps=num_steps)
+    options = {**built.warmstart_options(), "seed": seed, **({} if num_steps is None else {"num_steps": num_steps})}
+    folder = output or Path("models", "demo" if built.name == "chain" else built.name)
     try:
-        report = make_model(built, output, options, _print_step)
+        report = make_model(built, folder, WarmstartConfig.model_validate(options), _print_step)
     except NotImplementedError as error:
         raise UserError(f"--task: {error}, so no starting model can be made for it") from error
-    accuracy = "  ".join(f"{split} {value:.3f}" for split, value in report.accuracy.items())
     print_lines(
         [
             f"{report.path}: {report.num_parameters:,} parameters, loss {report.loss:.3f}, {report.seconds:.0f} s",
-            f"greedy accuracy on held-out questions: {accuracy}",
+            *(
+                f"greedy {name} on held-out questions: {'  '.join(f'{split} {x:.3f}' for split, x in by_split.items())}"
+                for name, by_split in report.metrics.items()
+            ),
         ]
     )
 

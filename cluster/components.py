@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cluster.config import AlgorithmSpec, RunConfig
 from rollout.component import Component, ComponentSpec, UserError, build
@@ -22,6 +22,7 @@ class Components:
 
     task: Task
     rewards: tuple[Reward, ...]
+    gold: tuple[Reward, ...]
     noise: tuple[RewardNoise, ...]
     algorithm: Algorithm
 
@@ -34,7 +35,8 @@ def build_components(config: RunConfig) -> Components:
     """
     return Components(
         task=build_task(config),
-        rewards=tuple(build_reward(config, index) for index in range(len(config.reward.functions))),
+        rewards=build_rewards(config, "functions"),
+        gold=build_rewards(config, "gold"),
         noise=tuple(build_noise(config, index) for index in range(len(config.reward.noise))),
         algorithm=build_algorithm(config),
     )
@@ -49,11 +51,16 @@ def build_task(config: RunConfig) -> Task:
     return task
 
 
-def build_reward(config: RunConfig, index: int) -> Reward:
-    """One of ``reward.functions``."""
+def build_rewards(config: RunConfig, group: Literal["functions", "gold"]) -> tuple[Reward, ...]:
+    """All of ``reward.functions`` or of ``reward.gold``."""
+    return tuple(build_reward(config, group, index) for index in range(len(getattr(config.reward, group))))
+
+
+def build_reward(config: RunConfig, group: Literal["functions", "gold"], index: int) -> Reward:
+    """One of ``reward.functions`` or of ``reward.gold``."""
     from rollout.rewards.function import build_reward as build_one
 
-    return build_one(config.reward.functions[index], f"reward.functions.{index}")
+    return build_one(getattr(config.reward, group)[index], f"reward.{group}.{index}")
 
 
 def build_noise(config: RunConfig, index: int) -> RewardNoise:
@@ -106,10 +113,11 @@ def resolve(config: RunConfig) -> RunConfig:
         options["policy_objective"] = _spelled_out(spec, algorithm.objective).model_dump(mode="json")
     noise = tuple(map(_spelled_out, config.reward.noise, parts.noise))
     rewards = tuple(map(_spelled_out, config.reward.functions, parts.rewards))
+    gold = tuple(map(_spelled_out, config.reward.gold, parts.gold))
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"task": _spelled_out(config.data.task, parts.task)}),
-            "reward": config.reward.model_copy(update={"functions": rewards, "noise": noise}),
+            "reward": config.reward.model_copy(update={"functions": rewards, "gold": gold, "noise": noise}),
             "algorithm": AlgorithmSpec(type=name, **options),
         }
     )

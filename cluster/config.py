@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from actors.config import RecoveryConfig, TrainingConfig
 from actors.guards import GuardsConfig
+from actors.trust_config import TrustConfig
 from cluster.config_errors import describe
 from cluster.yaml_source import ConfigSource, KeyPath, read_source
 from learner.config import LearnerConfig, ModelConfig
@@ -114,6 +115,7 @@ class RunConfig(StrictModel):
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimisation.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Steps, batch and schedule.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Numbers that go wrong.")
+    trust: TrustConfig = Field(default_factory=TrustConfig, description="How far the reward can be trusted, online.")
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig, description="Processes that die or hang.")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="Machines and processes.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="What is written and shown.")
@@ -139,6 +141,13 @@ class RunConfig(StrictModel):
                 ("rollout", "sampling", "temperature"),
                 "must be above 0 for training: greedy samples carry no exploration (evaluation is always greedy)",
             )
+        prompt, response = rollout.max_prompt_tokens, rollout.sampling.max_response_tokens
+        if rollout.longest_tokens < prompt + response:
+            yield (
+                ("rollout", "max_conversation_tokens"),
+                f"{rollout.longest_tokens} leaves no room for a prompt and one response: rollout.max_prompt_tokens + "
+                f"rollout.sampling.max_response_tokens = {prompt} + {response} = {prompt + response}",
+            )
         if training.trajectories_per_step < learner.num_workers:
             yield (
                 ("learner", "num_workers"),
@@ -158,11 +167,27 @@ class RunConfig(StrictModel):
                 ("cluster", "gpus_per_rollout_worker"),
                 f"must equal rollout.tensor_parallel_size = {shards}, the GPUs that share one engine (got {gpus:g})",
             )
+        yield from self._label_conflicts()
         if self.reward.deadline_s >= cluster.step_timeout_s:
             longest = f"{self.reward.deadline_s:g} s with {self.reward.max_retries} retries and the pauses before them"
             yield (
                 ("reward", "timeout_s"),
                 f"a score may take {longest}; that must be below cluster.step_timeout_s = {cluster.step_timeout_s:g}",
+            )
+
+    def _label_conflicts(self) -> Iterable[tuple[KeyPath, str]]:
+        """What does not go with labels by vote."""
+        reward = self.reward
+        if reward.pseudo_labels is None:
+            return
+        if self.training.samples_per_prompt < 2:
+            yield ("training", "samples_per_prompt"), "reward.pseudo_labels needs at least 2 samples that can vote"
+        if reward.noise:
+            yield ("reward", "noise"), "goes with scores of reward.functions, not with reward.pseudo_labels; remove one"
+        if reward.error_reward != "drop":
+            yield (
+                ("reward", "error_reward"),
+                "must be 'drop' with reward.pseudo_labels: a sample that was lost has no answer and no score",
             )
 
 

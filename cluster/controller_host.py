@@ -20,7 +20,9 @@ from actors.guards import Guards
 from actors.journal import Entry, Journal, Level
 from actors.learner_group import LearnerGroup
 from actors.ledger import Ledger, LedgerError
+from actors.pseudo_labels import PseudoLabels
 from actors.reward_pool import RewardPool
+from actors.reward_trust import RewardTrust
 from actors.rollout_pool import RolloutPool
 from actors.run_status import RunStatus
 from actors.suspects import Suspects
@@ -31,7 +33,7 @@ from actors.worker_loss import PoolObserver, Replacing
 from cluster.config import RunConfig
 from cluster.event_log import EventLog
 from cluster.processes import Processes
-from cluster.prompts import eval_prompts, training_prompts
+from cluster.prompts import load_prompts
 from cluster.sinks import JsonlSink, Sink, TensorBoardSink
 from cluster.workers import RewardFactory, RolloutFactory, uses_nccl
 from rollout.component import UserError
@@ -83,10 +85,13 @@ class ControllerHost(PoolObserver):
             state: the controller's part of that checkpoint, or None without one: what earlier attempts did is undone.
         """
         config, folder, tokenizer_path = self._config, self._run_dir, self._tokenizer_path
-        source, held_out = training_prompts(config, tokenizer_path), eval_prompts(config, tokenizer_path)
+        prompts = load_prompts(config, tokenizer_path)
+        source, held_out = prompts.training, prompts.held_out
         self._journal, self._events = Journal(), EventLog(folder / "events.jsonl")
         self._status = RunStatus(folder / "status.json")
         self._status.step = step
+        for remark in prompts.remarks:
+            self._tell("data", step, remark, "warning")
         is_new = not (folder / LEDGER).exists()
         self._ledger = _open_ledger(folder / LEDGER, source, config, step)
         self._processes = Processes(self._status, folder / "stacks")
@@ -99,7 +104,7 @@ class ControllerHost(PoolObserver):
         buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
         clock, limits = ActivityClock(), _failure_limits(config)
         parts = (buffer, pool, rewards, clock, self._ledger, self._tell, self._status, disk)
-        generation = Generation(source, training.samples_per_prompt, limits, *parts)
+        generation = Generation(source, training.samples_per_prompt, limits, *parts, _pseudo_labels(config))
         self._controller = Controller(
             training,
             config.cluster.step_timeout_s,
@@ -109,6 +114,7 @@ class ControllerHost(PoolObserver):
             Workers(pool, rewards, learner, _weight_sync(config, learner, pool, source)),
             records,
             Guards(config.guards, state["guards"] if state else None),
+            RewardTrust(config.trust, config.reward.known_share, config.seed, (state or {}).get("trust")),
             held_out,
             state,
         )
@@ -236,7 +242,12 @@ def _open_ledger(path: Path, source: PromptSource, config: RunConfig, step: int)
 
 def _failure_limits(config: RunConfig) -> FailureLimits:
     per_step = config.training.trajectories_per_step
-    return FailureLimits(config.reward.max_error_frac * per_step, config.reward.max_abstain_frac * per_step)
+    return FailureLimits(config.reward.max_error_frac * per_step, config.reward.max_abstain_frac * per_step, per_step)
+
+
+def _pseudo_labels(config: RunConfig) -> PseudoLabels | None:
+    options = config.reward.pseudo_labels
+    return PseudoLabels(options, config.seed) if options is not None else None
 
 
 def _weight_sync(config: RunConfig, learner: LearnerGroup, pool: RolloutPool, source: PromptSource) -> WeightSync:

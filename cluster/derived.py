@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cluster.config import RunConfig
 from cluster.placement import plan as placement_plan
+from cluster.reward_models import reward_model_specs
 
 
 class UpdateShape(Protocol):
@@ -32,7 +33,7 @@ class Derived:
         trajectories_per_step: prompts per step times samples per prompt.
         trajectories_per_minibatch: trajectories of one optimiser step over all ranks.
         optimizer_steps_per_step: epochs times mini-batches.
-        longest_tokens: prompt and response of the longest possible trajectory.
+        longest_tokens: prompt and response of the longest possible trajectory, or its whole conversation.
         micro_batches_per_step: forward and backward passes a rank needs for one epoch at most, if all trajectories
             were of the longest kind.
         max_trajectories_in_flight: trajectories asked for and not yet trained on, at most.
@@ -50,7 +51,7 @@ def derive(config: RunConfig, update: UpdateShape) -> Derived:
     """The derived quantities of ``config`` with the update shape of its algorithm."""
     rollout, learner, training = config.rollout, config.learner, config.training
     per_step = training.trajectories_per_step
-    longest = rollout.max_prompt_tokens + rollout.sampling.max_response_tokens
+    longest = rollout.longest_tokens
     rows_per_minibatch = math.ceil(per_step / update.num_minibatches)
     rows_per_rank = math.ceil(rows_per_minibatch / learner.num_workers)
     rows_per_micro_batch = max(1, learner.micro_batch_tokens // longest)
@@ -74,6 +75,7 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
     saved = "at the end"
     if training.checkpoint_every_steps:
         saved = f"every {_plural(training.checkpoint_every_steps, 'step')} and at the end"
+    models = [spec.options for spec in reward_model_specs(config)]
     return [
         f"run {config.name}: {training.num_steps} steps = {_count(training.num_steps * derived.trajectories_per_step)} "
         f"trajectories, seed {config.seed}, in {config.run_dir}",
@@ -82,8 +84,8 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         f"({_plural(update.num_epochs, 'epoch')} x {_plural(update.num_minibatches, 'mini-batch', 'mini-batches')} of "
         f"{derived.trajectories_per_minibatch}), at most "
         f"{_plural(derived.micro_batches_per_step, 'micro-batch', 'micro-batches')} a rank and epoch",
-        f"longest trajectory = {rollout.max_prompt_tokens} prompt + {rollout.sampling.max_response_tokens} response = "
-        f"{derived.longest_tokens} tokens; a micro-batch holds {learner.micro_batch_tokens} padded tokens",
+        f"{_longest(config)} = {derived.longest_tokens} tokens; a micro-batch holds {learner.micro_batch_tokens} "
+        "padded tokens",
         f"sampling: {_plural(rollout.num_workers, 'rollout worker')} x {rollout.max_concurrent_requests} requests at a "
         f"time; up to {derived.max_trajectories_in_flight} trajectories ahead of training (max_staleness "
         f"{training.max_staleness})",
@@ -91,9 +93,23 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         f"{learner.policy_lr:g} policy, {learner.critic_lr:g} critic",
         f"evaluation {evaluated} on up to {training.num_eval_prompts} prompts a split; checkpoint {saved}, newest "
         f"{training.keep_checkpoints} kept",
+        *(
+            f"reward model {model.path}: {_plural(model.num_workers, 'worker')} x batches of up to {model.batch_size}, "
+            f"conversations of up to {model.max_tokens} tokens, output {model.output}"
+            for model in models
+        ),
         f"resources: {demand.total('CPU'):g} CPUs, {demand.total('GPU'):g} GPUs, "
         + (f"Ray at {config.cluster.address}" if config.cluster.address else "a private Ray on this machine"),
     ]
+
+
+def _longest(config: RunConfig) -> str:
+    """What the longest trajectory consists of."""
+    rollout = config.rollout
+    prompt, response = f"{rollout.max_prompt_tokens} prompt", f"{rollout.sampling.max_response_tokens} response"
+    if rollout.max_conversation_tokens is None:
+        return f"longest trajectory = {prompt} + {response}"
+    return f"longest conversation ({prompt}, {response} a turn, {_plural(rollout.max_turns, 'turn')} at most)"
 
 
 def _count(number: int) -> str:

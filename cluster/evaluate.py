@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
-from cluster.prompts import eval_prompts
+from cluster.prompts import load_prompts
+from cluster.serving import serving_workers
 from cluster.session import ray_session
 from rollout.component import UserError
 
@@ -25,12 +26,13 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
         output: where each answer is written as a line of JSON, or None.
 
     Returns:
-        Rows of a table: mean clean score of each split, and how many answers could not be scored.
+        Rows of a table: mean clean score of each split, and how many answers could not be scored; then what else
+        :func:`actors.evaluation.split_metrics` found in it.
     """
-    from actors.evaluation import mean_clean_score
+    from actors.evaluation import split_metrics
 
     path = str(model.resolve())
-    prompts = {split: members for split, members in eval_prompts(config, path).items() if split in splits}
+    prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
     with ray_session(config, config.run_dir.resolve()):
         answers = _answers(config, path, prompts)
     if output is not None:
@@ -39,7 +41,9 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     for split, members in answers.items():
         unscored = sum(answer.reward.clean is None for answer in members)
         note = f", {unscored} could not be scored" if unscored else ""
-        rows.append((f"clean accuracy ({split})", f"{mean_clean_score(members):.3f} on {len(members)} prompts{note}"))
+        means = split_metrics(members)
+        rows.append((f"clean accuracy ({split})", f"{means.pop('accuracy'):.3f} on {len(members)} prompts{note}"))
+        rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items()]
     return rows
 
 
@@ -50,7 +54,6 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
     from actors.evaluation import answer_all
     from actors.reward_pool import RewardPool
     from actors.rollout_pool import RolloutPool
-    from cluster.workers import create_workers
 
     class Evaluator:
         """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
@@ -65,17 +68,12 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
         async def answer(self, wanted: dict[str, Any]) -> dict[str, list[Any]]:
             return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
 
-    workers = create_workers(config, path, path, with_learners=False)
-    try:
-        ray.get([worker.start.remote() for worker in workers.rollouts], timeout=config.cluster.start_timeout_s)
-        workers.engines_started = True
+    with serving_workers(config, path) as workers:
         evaluator = (
             ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards, workers.reward_factory)
         )
         answers: dict[str, list[Any]] = ray.get(evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s)
         return answers
-    finally:
-        workers.stop(config.cluster.shutdown_timeout_s)
 
 
 def _write_answers(path: Path, answers: dict[str, list[Any]]) -> None:
@@ -88,7 +86,8 @@ def _write_answers(path: Path, answers: dict[str, list[Any]]) -> None:
                 "messages": answer.prompt.messages,
                 "reference": answer.prompt.reference,
                 "response": answer.trajectory.response_text,
-                "token_ids": answer.trajectory.token_ids[-answer.trajectory.num_response_tokens :],
+                **answer.trajectory.conversation,
+                "token_ids": answer.trajectory.response_token_ids,
                 "clean_reward": answer.reward.clean,
             }
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")

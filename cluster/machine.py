@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.config import RunConfig
 from cluster.placement import plan
+from cluster.reward_models import reward_model_specs
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Ray's object store lives on Linux."""
@@ -148,7 +149,8 @@ def machine_warnings(config: RunConfig, machine: Machine) -> list[str]:
 def _sum_in_words(config: RunConfig) -> str:
     """How the demand for CPUs adds up."""
     cluster = config.cluster
+    models = [spec.options for spec in reward_model_specs(config)]
     return (
         f"{config.rollout.num_workers} rollout workers x {cluster.cpus_per_rollout_worker:g} + "
         f"{config.learner.num_workers} learner ranks x {cluster.cpus_per_learner_worker:g}"
-    )
+    ) + "".join(f" + {model.num_workers} reward model workers x {model.num_cpus:g}" for model in models)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.config import RunConfig
+from cluster.reward_models import reward_model_specs
 from rollout.component import UserError
 
 Bundle = dict[str, float]
@@ -15,15 +16,16 @@ Bundle = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One bundle for each learner rank, then one for each rollout worker, in that order."""
+    """One bundle for each learner rank, then each rollout worker, then each reward model worker, in that order."""
 
     learner_bundles: tuple[Bundle, ...]
     rollout_bundles: tuple[Bundle, ...]
+    reward_model_bundles: tuple[Bundle, ...] = ()
 
     @property
     def bundles(self) -> list[Bundle]:
         """All bundles."""
-        return [*self.learner_bundles, *self.rollout_bundles]
+        return [*self.learner_bundles, *self.rollout_bundles, *self.reward_model_bundles]
 
     def total(self, resource: str) -> float:
         """Sum of one resource."""
@@ -31,11 +33,17 @@ class Plan:
 
 
 def plan(config: RunConfig) -> Plan:
-    """The resources that the run's workers ask for. Controller and reward actors ask for none."""
+    """The resources that the run's workers ask for. Controller and reward service actors ask for none.
+
+    Raises:
+        UserError: an option of a reward model is wrong.
+    """
     cluster = config.cluster
     learner = _bundle(cluster.cpus_per_learner_worker, cluster.gpus_per_learner_worker)
     rollout = _bundle(cluster.cpus_per_rollout_worker, cluster.gpus_per_rollout_worker)
-    return Plan((learner,) * config.learner.num_workers, (rollout,) * config.rollout.num_workers)
+    options = [spec.options for spec in reward_model_specs(config)]
+    models = [_bundle(model.num_cpus, model.num_gpus) for model in options for _ in range(model.num_workers)]
+    return Plan((learner,) * config.learner.num_workers, (rollout,) * config.rollout.num_workers, tuple(models))
 
 
 def _bundle(cpus: float, gpus: float) -> Bundle:
@@ -60,10 +68,12 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
                 break
         else:
             have = "; ".join(_describe(node) for node in nodes) or "no nodes"
+            count = len(demand.reward_model_bundles)
+            models = f" and {count} reward model workers" if count else ""
             needed = {name: demand.total(name) for name in ("CPU", "GPU") if demand.total(name)}
             raise UserError(
                 f"the cluster is too small: the run needs {_describe(needed)} for {len(demand.learner_bundles)} "
-                f"learner ranks and {len(demand.rollout_bundles)} rollout workers; the nodes have {have}. "
+                f"learner ranks and {len(demand.rollout_bundles)} rollout workers{models}; the nodes have {have}. "
                 "Lower rollout.num_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, or for a private "
                 "Ray raise cluster.num_cpus (more processes than cores is allowed)"
             )

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cluster.components import build_task
 from cluster.config import RunConfig
 from rollout.prompt_source import PromptSource
-from rollout.prompts import load_tokenizer, render
+from rollout.prompts import load_tokenizer, render_split
 from rollout.trajectory import Prompt
 
 
-def training_prompts(config: RunConfig, tokenizer_path: str) -> PromptSource:
-    """The task's training prompts in the order that the run's seed gives them."""
-    task = build_task(config)
-    tokenizer = load_tokenizer(tokenizer_path, config.model.trust_remote_code)
-    prompts = render(tokenizer, task.examples("train"), config.data.task.type, config.rollout.max_prompt_tokens)
-    return PromptSource(prompts, config.seed, config.data.shuffle)
+@dataclass(frozen=True, slots=True)
+class RunPrompts:
+    """All prompts of a run.
+
+    Attributes:
+        training: the training prompts in the order that the run's seed gives them.
+        held_out: the first ``num_eval_prompts`` prompts of each held-out split, in-domain first.
+        remarks: what the user should know about the data.
+    """
+
+    training: PromptSource
+    held_out: dict[str, list[Prompt]]
+    remarks: list[str]
 
 
-def eval_prompts(config: RunConfig, tokenizer_path: str) -> dict[str, list[Prompt]]:
-    """The first ``num_eval_prompts`` prompts of each held-out split, in-domain first."""
+def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:
+    """Read and render every split, whatever part of it is used, so that what is left out is the same in every command.
+
+    Raises:
+        UserError: data cannot be read, or prompts are too long.
+    """
     task = build_task(config)
     tokenizer = load_tokenizer(tokenizer_path, config.model.trust_remote_code)
-    limit, longest = config.training.num_eval_prompts, config.rollout.max_prompt_tokens
-    return {
-        split: render(tokenizer, task.examples(split)[:limit], config.data.task.type, longest) for split in task.splits
-    }
+    longest, name = config.rollout.max_prompt_tokens, config.data.task.type
+    training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in ("train", *task.splits)]
+    limit = config.training.num_eval_prompts
+    return RunPrompts(
+        PromptSource(training, config.seed, config.data.shuffle),
+        {split: prompts[:limit] for split, prompts in zip(task.splits, others, strict=True)},
+        task.remarks(),
+    )

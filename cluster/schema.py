@@ -33,6 +33,10 @@ def build_schema() -> dict[str, Any]:
     schema["title"] = "dvpo run"
     definitions = schema["$defs"]
     definitions["Task"] = _component("task", TASKS, definitions)
+    definitions["Environment"] = _custom("environment")
+    for variant in definitions["Task"]["anyOf"]:
+        if "environment" in variant["properties"]:
+            variant["properties"]["environment"]["anyOf"][0] = {"$ref": "#/$defs/Environment"}
     definitions["Reward"] = _component("reward", REWARDS, definitions)
     definitions["RewardNoise"] = _component("noise model", NOISES, definitions)
     definitions["RewardCorrection"] = _component("reward correction", CORRECTIONS, definitions)
@@ -40,7 +44,7 @@ def build_schema() -> dict[str, Any]:
     definitions["Algorithm"] = _algorithm(definitions)
     definitions["DataConfig"]["properties"]["task"] = _reference("Task", definitions["DataConfig"], "task")
     reward = definitions["RewardConfig"]["properties"]
-    reward["functions"]["items"] = {"$ref": "#/$defs/Reward"}
+    reward["functions"]["items"] = reward["gold"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")
     for name in [name for name in definitions if name.rpartition(".")[2] in ("ComponentSpec", "AlgorithmSpec")]:

@@ -32,13 +32,13 @@ def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) ->
 
 
 def _accuracy_rows(before: Mapping[str, float], after: Mapping[str, float]) -> list[Row]:
-    """In-domain is the task's first split; all others are out of domain."""
+    """In-domain is the task's first split, out-of-domain the one of that name; others may be either."""
     rows = []
     for index, (split, start) in enumerate(before.items()):
-        kind = "in-domain" if index == 0 else "out-of-domain"
+        kind = ", in-domain" if index == 0 else ", out-of-domain" if split == "ood" else ""
         end = after.get(split)
         change = "" if end is None else f" -> {end:.3f} ({100 * (end - start):+.1f} points)"
-        rows.append((f"clean accuracy, {kind} ({split})", f"{start:.3f}{change}"))
+        rows.append((f"clean accuracy{kind} ({split})", f"{start:.3f}{change}"))
     return rows
 
 

@@ -1,23 +1,26 @@
 """``dvpo warmstart``: make a small language model that is right about half of the time.
 
 The model imitates a task's demonstrations, which are imperfect by the task's own options. What comes out is a normal
-Hugging Face folder: a Qwen2 causal language model, a character tokenizer and a chat template.
+Hugging Face folder: a Qwen2 causal language model, a character tokenizer and a chat template. In conversations the
+assistant's turns are learned; what is said between them is context, token by token as a rollout sees it.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from rollout.component import StrictModel
-from rollout.rewards.exact_match import answer_equals
-from rollout.tasks.base import Example, Task
+from cluster.warmstart_measure import measure
+from rollout.component import StrictModel, UserError, nearest
+from rollout.tasks.base import Task
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -46,6 +49,9 @@ class WarmstartConfig(StrictModel):
     ready_accuracy: float = Field(
         0.35, ge=0.0, le=1.0, description="Greedy accuracy on training questions at which the learning rate may fall."
     )
+    ready_metric: str = Field(
+        "accuracy", description="What is meant by that: 'accuracy' or, for conversations, a metric of their outcome."
+    )
     batch_size: int = Field(64, ge=1, description="Demonstrations in one step.")
     lr: float = Field(3e-3, gt=0.0, description="Learning rate before it falls.")
     num_eval: int = Field(512, ge=1, description="Held-out questions of each split that are measured, at most.")
@@ -68,30 +74,34 @@ class WarmstartReport:
     Attributes:
         path: the model folder.
         num_parameters: with tied embeddings counted once.
-        accuracy: greedy accuracy by split, on held-out questions.
+        metrics: by metric and split, on held-out questions, decoding greedily: ``accuracy``, or for conversations the
+            means of their outcomes' metrics.
         loss: mean of the last ten steps, in nats per token.
         seconds: wall time of everything.
     """
 
     path: Path
     num_parameters: int
-    accuracy: dict[str, float]
+    metrics: dict[str, dict[str, float]]
     loss: float
     seconds: float
 
 
 def build_tokenizer(alphabet: str, max_position: int) -> Any:
-    """A tokenizer with one token per character, role tokens and a chat template."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    """A tokenizer with one token per character (per byte, outside ASCII), role tokens and a chat template.
 
-    special = [PAD, END, UNKNOWN, *ROLES.values()]
-    vocabulary = {token: index for index, token in enumerate([*special, *sorted(set(alphabet))])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
-    core.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    It is a byte-level one without merges, as transformers makes any tokenizer of a Qwen2 folder on loading it, whatever
+    the folder says: another kind would lose its blanks then. Characters that it does not know vanish.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    characters = [part for text in sorted(set(alphabet)) for part in byte_level.pre_tokenize_str(text)[0][0]]
+    tokens = dict.fromkeys([PAD, END, UNKNOWN, *ROLES.values(), *characters])
+    return Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[],
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
@@ -151,50 +161,53 @@ def warmstart(
     started = time.monotonic()
     tokenizer = build_tokenizer(task.alphabet(), config.max_position)
     model = build_model(tokenizer, config)
-    pairs = make_corpus(task, tokenizer, config)
+    corpus = make_corpus(task, tokenizer, config)
     options = {name: getattr(config, name) for name in ("num_steps", "num_decay_steps", "batch_size", "lr", "seed")}
     report_step = None if on_step is None else lambda step, loss: on_step(step, config.num_steps, loss)
-    max_new_tokens = 2 * max(len(response) for _, response in pairs)
+    max_new_tokens = 2 * max(len(response) for turns in corpus for response in turns[1::2])
     probe = task.examples("train")[:128]
-    losses = train_supervised(
-        model,
-        pairs,
-        tokenizer.pad_token_id,
-        SupervisedConfig(**options),
-        report_step,
-        lambda: greedy_accuracy(model, tokenizer, probe, max_new_tokens) >= config.ready_accuracy,
-    )
-    accuracy = {
-        split: greedy_accuracy(model, tokenizer, task.examples(split)[: config.num_eval], max_new_tokens)
-        for split in task.splits
-    }
+
+    def is_ready() -> bool:
+        found = measure(model, tokenizer, task, probe, max_new_tokens)
+        if config.ready_metric not in found:
+            raise UserError(f"ready_metric: no metric {config.ready_metric!r}; {nearest(config.ready_metric, found)}")
+        return found[config.ready_metric] >= config.ready_accuracy
+
+    losses = train_supervised(model, corpus, tokenizer.pad_token_id, SupervisedConfig(**options), report_step, is_ready)
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    for split in task.splits:
+        questions = task.examples(split)[: config.num_eval]
+        for name, value in measure(model, tokenizer, task, questions, max_new_tokens).items():
+            metrics[name][split] = value
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     tail = losses[-10:]
     seconds = time.monotonic() - started
-    return WarmstartReport(output, model.num_parameters(), accuracy, sum(tail) / len(tail), seconds)
+    return WarmstartReport(output, model.num_parameters(), dict(metrics), sum(tail) / len(tail), seconds)
 
 
-def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Token ids of prompts and demonstrated responses, each response with its end-of-sequence token."""
+def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tuple[tuple[int, ...], ...]]:
+    """Token ids of worked conversations, as :data:`learner.supervised.Turns`; each response with its end token."""
+    from rollout.conversation import ChatTokens
     from rollout.prompts import render
 
     rng = random.Random(config.seed)
     examples = task.warmstart_examples(config.num_demonstrations, rng)
-    responses = [task.demonstration(example, rng) for example in examples]
-    rows = tokenizer(responses, add_special_tokens=False)["input_ids"]
-    prompts = render(tokenizer, examples, task.name)
-    return [(prompt.token_ids, (*row, tokenizer.eos_token_id)) for prompt, row in zip(prompts, rows, strict=True)]
+    conversations = [task.conversation(example, rng) for example in examples]
+    chat = ChatTokens(tokenizer)
 
+    @cache
+    def response_ids(text: str) -> tuple[int, ...]:
+        return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
 
-def greedy_accuracy(model: Any, tokenizer: Any, examples: Sequence[Example], max_new_tokens: int) -> float:
-    """Share of questions whose greedily decoded final answer equals the reference."""
-    from learner.supervised import greedy_decode
-    from rollout.prompts import render
+    @cache
+    def reply_ids(text: str) -> tuple[int, ...]:
+        return chat.between((tokenizer.eos_token_id,), [{"role": "user", "content": text}])
 
-    prompts = render(tokenizer, examples, "")
-    rows = greedy_decode(model, [prompt.token_ids for prompt in prompts], tokenizer.eos_token_id, max_new_tokens)
-    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    right = [answer_equals(text, prompt.reference or "") for text, prompt in zip(texts, prompts, strict=True)]
-    return sum(right) / len(right)
+    corpus = []
+    for prompt, messages in zip(render(tokenizer, examples, task.name), conversations, strict=True):
+        said = [response_ids(message["content"]) for message in messages[::2]]
+        heard = [reply_ids(message["content"]) for message in messages[1::2]]
+        corpus.append(tuple(turn for pair in zip([prompt.token_ids, *heard], said, strict=True) for turn in pair))
+    return corpus

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.config import RunConfig
-from cluster.placement import Bundle, plan, reserve
+from cluster.placement import Bundle, Plan, plan, reserve
+from cluster.reward_models import clients, reward_model_specs, serving_options
+
+if TYPE_CHECKING:
+    from actors.reward_model_client import RewardModelClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,20 @@ class RolloutFactory:
             on_gpu=on_gpu,
             trust_remote_code=config.model.trust_remote_code,
             transfer_backend="nccl" if uses_nccl(config) else None,
+            task=config.data.task,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RewardFactory:
-    """Makes reward service actors. Can be sent to another process."""
+    """Makes reward service actors. Can be sent to another process.
+
+    Attributes:
+        scorers: what answers for each reward model, by its place in the configuration.
+    """
 
     config: RunConfig
+    scorers: Mapping[str, RewardModelClient]
 
     def __call__(self, index: int) -> Any:
         """One more actor; they are all alike."""
@@ -65,7 +76,7 @@ class RewardFactory:
 
         config = self.config
         actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
-        return actor.remote(config.reward, config.seed, config.training.samples_per_prompt)
+        return actor.remote(config.reward, config.seed, config.training.samples_per_prompt, self.scorers)
 
 
 @dataclass(slots=True)
@@ -80,6 +91,7 @@ class Workers:
     learners: list[Any]
     rollouts: list[Any]
     rewards: list[Any]
+    reward_models: list[Any]
     rollout_factory: RolloutFactory
     reward_factory: RewardFactory
     placement: Any
@@ -98,7 +110,7 @@ class Workers:
         if self.engines_started:
             with suppress(Exception):  # an engine that does not answer is ended with its actor
                 ray.get([worker.stop.remote() for worker in self.rollouts], timeout=timeout_s)
-        _kill([*self.rollouts, *self.learners, *self.rewards])
+        _kill([*self.rollouts, *self.learners, *self.rewards, *self.reward_models])
         with suppress(Exception):  # without a cluster there is nothing to give back
             remove_placement_group(self.placement)
 
@@ -137,12 +149,14 @@ def create_workers(config: RunConfig, policy_path: str, tokenizer_path: str, wit
     demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
     placement = reserve(demand, config.cluster.start_timeout_s)
     rollout_factory = RolloutFactory(config, policy_path, tokenizer_path, placement, len(demand.learner_bundles))
-    reward_factory = RewardFactory(config)
+    models = _reward_models(config, placement, demand)
+    reward_factory = RewardFactory(config, clients(config, models))
     return Workers(
         config,
         _learners(config, placement) if with_learners else [],
         [rollout_factory(index) for index in range(config.rollout.num_workers)],
         [reward_factory(index) for index in range(config.reward.num_workers)],
+        models,
         rollout_factory,
         reward_factory,
         placement,
@@ -157,6 +171,24 @@ def _learners(config: RunConfig, placement: Any) -> list[Any]:
         _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle), {IO_GROUP: 1}).remote()
         for rank, bundle in enumerate(plan(config).learner_bundles)
     ]
+
+
+def _reward_models(config: RunConfig, placement: Any, demand: Plan) -> list[Any]:
+    """Workers of all reward models, in the order of the configuration. Ray starts them again when they die."""
+    from actors.reward_model_worker import RewardModelWorker
+
+    actors: list[Any] = []
+    first = len(demand.bundles) - len(demand.reward_model_bundles)
+    for spec in reward_model_specs(config):
+        options = serving_options(config, spec.options, "cuda" if spec.options.num_gpus else "cpu")
+        threads = str(max(1, int(spec.options.num_cpus)))
+        environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads}
+        for _ in range(spec.options.num_workers):
+            place = first + len(actors)
+            bundle = demand.bundles[place]
+            actor = _placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
+            actors.append(actor.remote(options))
+    return actors
 
 
 async def collect_stacks(node: str, name: str, pid: int, folder: str) -> str:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from rollout.component import StrictModel
 
-TokenPair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt and of its response."""
+Turns = Sequence[Sequence[int]]
+"""Token ids of a demonstration: a prompt and its response, then what is said to that and the next response, and so on.
+
+The entries at odd places, the responses, are learned; the others are context."""
 
 IGNORED = -100
 
@@ -34,28 +36,31 @@ class SupervisedConfig(StrictModel):
     seed: int = Field(0, ge=0, description="Fixes the order of the demonstrations.")
 
 
-def collate_pairs(pairs: Sequence[TokenPair], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Right-padded tensors of prompt-response pairs.
+def collate_turns(demonstrations: Sequence[Turns], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Right-padded tensors of demonstrations.
 
     Returns:
         ``input_ids`` int64, ``attention_mask`` int64 and ``labels`` int64, each [batch seq]. Labels are aligned to
-        tokens (not shifted) and ignore prompt and padding.
+        tokens (not shifted) and ignore everything but responses.
     """
-    length = max(len(prompt) + len(response) for prompt, response in pairs)
-    input_ids = torch.full((len(pairs), length), pad_token_id)
-    attention_mask = torch.zeros((len(pairs), length), dtype=torch.int64)
-    labels = torch.full((len(pairs), length), IGNORED)
-    for row, (prompt, response) in enumerate(pairs):
-        end = len(prompt) + len(response)
-        input_ids[row, :end] = torch.tensor([*prompt, *response])
+    length = max(sum(map(len, turns)) for turns in demonstrations)
+    input_ids = torch.full((len(demonstrations), length), pad_token_id)
+    attention_mask = torch.zeros((len(demonstrations), length), dtype=torch.int64)
+    labels = torch.full((len(demonstrations), length), IGNORED)
+    for row, turns in enumerate(demonstrations):
+        end = 0
+        for place, turn in enumerate(turns):
+            start, end = end, end + len(turn)
+            input_ids[row, start:end] = torch.tensor(list(turn), dtype=torch.int64)
+            if place % 2 == 1:
+                labels[row, start:end] = input_ids[row, start:end]
         attention_mask[row, :end] = 1
-        labels[row, len(prompt) : end] = torch.tensor(list(response))
     return input_ids, attention_mask, labels
 
 
 def train_supervised(
     model: Any,
-    pairs: Sequence[TokenPair],
+    demonstrations: Sequence[Turns],
     pad_token_id: int,
     config: SupervisedConfig,
     on_step: Callable[[int, float], None] | None = None,
@@ -68,7 +73,7 @@ def train_supervised(
 
     Args:
         model: a causal language model of transformers; trained in place.
-        pairs: the demonstrations; shuffled anew in each pass.
+        demonstrations: shuffled anew in each pass.
         on_step: called with the step (from 1) and its loss.
         is_ready: asked every ``check_every_steps``, with the model in evaluation mode, until it says yes.
 
@@ -76,14 +81,14 @@ def train_supervised(
         The loss of each step, in nats per response token.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    batches = _batches(pairs, config)
+    batches = _batches(demonstrations, config)
     losses: list[float] = []
     decay_start = max(0, config.num_steps - config.num_decay_steps)
     model.train()
     while len(losses) < decay_start + config.num_decay_steps and len(losses) < config.num_steps:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _lr_factor(len(losses), decay_start, config)
-        input_ids, attention_mask, labels = collate_pairs(next(batches), pad_token_id)
+        input_ids, attention_mask, labels = collate_turns(next(batches), pad_token_id)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
@@ -109,13 +114,13 @@ def _ask(model: Any, is_ready: Callable[[], bool]) -> bool:
     return ready
 
 
-def _batches(pairs: Sequence[TokenPair], config: SupervisedConfig) -> Iterator[list[TokenPair]]:
-    """Endless batches; every pair comes once in each pass."""
+def _batches(demonstrations: Sequence[Turns], config: SupervisedConfig) -> Iterator[list[Turns]]:
+    """Endless batches; every demonstration comes once in each pass."""
     rng, order = random.Random(config.seed), list[int]()
     while True:
         while len(order) < config.batch_size:
-            order += rng.sample(range(len(pairs)), len(pairs))
-        yield [pairs[i] for i in order[: config.batch_size]]
+            order += rng.sample(range(len(demonstrations)), len(demonstrations))
+        yield [demonstrations[i] for i in order[: config.batch_size]]
         del order[: config.batch_size]
 
 
@@ -128,38 +133,59 @@ def _lr_factor(step: int, decay_start: int, config: SupervisedConfig) -> float:
 
 @torch.no_grad()
 def greedy_decode(
-    model: Any, prompts: Sequence[Sequence[int]], eos_token_id: int, max_new_tokens: int, batch_size: int = 256
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    eos_token_id: int,
+    max_new_tokens: int,
+    batch_size: int = 256,
+    pad_token_id: int | None = None,
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token, with a key-value cache.
 
-    Prompts of one length share a batch, so there is no padding and the result does not depend on the batch.
+    Args:
+        pad_token_id: if given, prompts of all lengths share a batch, padded on the left: faster, and what comes out
+            may differ by rounding with the batch. Else prompts of one length share a batch, and nothing depends on it.
 
     Returns:
         The new tokens of each prompt, without the end-of-sequence token.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(index)
+        by_length[len(prompt) if pad_token_id is None else 0].append(index)
     found: list[list[int]] = [[] for _ in prompts]
     for indices in by_length.values():
         for start in range(0, len(indices), batch_size):
             chunk = indices[start : start + batch_size]
-            rows = _decode_equal_lengths(model, torch.tensor([prompts[i] for i in chunk]), eos_token_id, max_new_tokens)
+            width = max(len(prompts[i]) for i in chunk)
+            padded = [[pad_token_id or 0] * (width - len(prompts[i])) + list(prompts[i]) for i in chunk]
+            mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chunk]
+            rows = _decode_batch(model, torch.tensor(padded), torch.tensor(mask), eos_token_id, max_new_tokens)
             for index, row in zip(chunk, rows, strict=True):
                 found[index] = row
     return found
 
 
-def _decode_equal_lengths(model: Any, input_ids: Tensor, eos_token_id: int, max_new_tokens: int) -> list[list[int]]:
-    """Greedy decoding of ``input_ids`` [batch seq], without padding."""
+def _decode_batch(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, eos_token_id: int, max_new_tokens: int
+) -> list[list[int]]:
+    """Greedy decoding of ``input_ids`` [batch seq], padded on the left where ``attention_mask`` [batch seq] is 0."""
     ended = torch.zeros(len(input_ids), dtype=torch.bool)
     new: list[Tensor] = []
     cache, step_ids = None, input_ids
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    is_padded = not bool(attention_mask.all())
     while len(new) < max_new_tokens and not ended.all():
-        output = model(input_ids=step_ids, past_key_values=cache, use_cache=True)
+        output = model(
+            input_ids=step_ids,
+            attention_mask=attention_mask if is_padded else None,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
         cache, token = output.past_key_values, output.logits[:, -1].argmax(dim=-1)
         ended = ended | (token == eos_token_id)
         new.append(token)
-        step_ids = token[:, None]
+        step_ids, position_ids = token[:, None], position_ids[:, -1:] + 1
+        attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
     rows = torch.stack(new, dim=1).tolist()
     return [row[: row.index(eos_token_id)] if eos_token_id in row else row for row in rows]

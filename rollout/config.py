@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rollout.component import ComponentSpec, StrictModel
+from rollout.rewards.exact_match import FINAL_ANSWER, check_answer_pattern
 
 
 class SamplingConfig(StrictModel):
@@ -17,7 +18,9 @@ class SamplingConfig(StrictModel):
     """
 
     temperature: float = Field(1.0, ge=0.0, le=10.0, description="Softmax temperature; 0 is greedy decoding.")
-    max_response_tokens: int = Field(256, ge=1, description="Longest response, in tokens; longer ones are cut.")
+    max_response_tokens: int = Field(
+        256, ge=1, description="Longest response, in tokens; longer ones are cut. Of one turn, where there are several."
+    )
     stop: tuple[str, ...] = Field((), description="Strings that end a response, besides the end-of-sequence token.")
 
 
@@ -27,6 +30,18 @@ class RolloutConfig(StrictModel):
     num_workers: int = Field(1, ge=1, le=4096, description="Rollout workers; each holds one vLLM engine.")
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share one engine.")
     max_prompt_tokens: int = Field(512, ge=1, description="Longest prompt, in tokens; longer ones are refused.")
+    max_conversation_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="Longest conversation with an environment, in tokens: prompt, responses and what is said between "
+        "them; a longer one is cut. Only where the task has environments; else it is prompt and response.",
+    )
+    max_turns: int = Field(
+        8, ge=1, le=10_000, description="Most responses in a conversation with an environment; it is cut then."
+    )
+    environment_timeout_s: float = Field(
+        30.0, gt=0.0, description="Longest time one call of an environment may take, in seconds; its trajectory fails."
+    )
     max_concurrent_requests: int = Field(256, ge=1, description="Sequences one engine decodes at the same time.")
     kv_cache_mib: int = Field(256, ge=16, description="Size of one engine's KV cache on CPU, in MiB.")
     gpu_memory_utilization: float = Field(0.85, gt=0.0, le=1.0, description="Share of GPU memory for one engine.")
@@ -52,6 +67,11 @@ class RolloutConfig(StrictModel):
     )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How training responses are sampled.")
 
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest possible trajectory: a conversation, or a prompt and a response."""
+        return self.max_conversation_tokens or self.max_prompt_tokens + self.sampling.max_response_tokens
+
 
 class DataConfig(StrictModel):
     """Where prompts come from: a built-in task, or files."""
@@ -63,6 +83,23 @@ class DataConfig(StrictModel):
     shuffle: bool = Field(True, description="Shuffle the training prompts anew in each epoch.")
 
 
+class PseudoLabelConfig(StrictModel):
+    """Labels by the majority of a prompt's own samples, in place of its reference."""
+
+    min_share: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of a prompt's samples that the winning answer needs; else no label."
+    )
+    answer_pattern: str = Field(
+        FINAL_ANSWER,
+        description="Regular expression; the answer is its only group in its last match ('^' and '$' match at lines).",
+    )
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        return check_answer_pattern(pattern)
+
+
 class RewardConfig(StrictModel):
     """How trajectories are scored, and what happens when scoring fails."""
 
@@ -70,6 +107,23 @@ class RewardConfig(StrictModel):
         default_factory=lambda: (ComponentSpec(type="exact_match"),),
         min_length=1,
         description="Rewards; the score is their sum, each times its 'weight' option.",
+    )
+    gold: tuple[ComponentSpec, ...] = Field(
+        (),
+        description="Verifiers that tell the true score where 'functions' do not, for evaluation and reports only: "
+        "nothing is ever trained on them. None: the score of 'functions' before noise counts as the true one.",
+    )
+    recheck_share: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of trajectories, at random, that 'gold' is asked about; the estimates of 'trust' are from "
+        "them, also where noise is injected and the true score is known of all.",
+    )
+    pseudo_labels: PseudoLabelConfig | None = Field(
+        None,
+        description="Train on the agreement of a prompt's samples with their majority's answer; 'functions' then score "
+        "evaluation, and training for reports, where there is a reference. None: train on 'functions'.",
     )
     noise: tuple[ComponentSpec, ...] = Field(
         (), description="Noise models applied to the score in this order. For experiments only; default none."
@@ -91,6 +145,11 @@ class RewardConfig(StrictModel):
     max_abstain_frac: float = Field(
         1.0, ge=0.0, le=1.0, description="Share of abstentions in one step above which the run is stopped."
     )
+
+    @property
+    def known_share(self) -> float:
+        """Share of trajectories whose true score may be compared with the observed one; 0 where nothing tells it."""
+        return self.recheck_share if self.gold or self.noise or self.pseudo_labels else 0.0
 
     @property
     def deadline_s(self) -> float:

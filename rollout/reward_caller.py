@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import json
 import math
 import time
 from collections import OrderedDict
@@ -147,5 +148,7 @@ def _forget(task: asyncio.Task[float]) -> None:
 
 def _content(prompt: Prompt, trajectory: Trajectory) -> bytes:
     """What a deterministic reward's score depends on, as a short key."""
-    text = "\x1f".join([prompt.prompt_id, str(prompt.reference), trajectory.finish_reason, trajectory.response_text])
+    conversation = json.dumps(trajectory.conversation)
+    parts = [prompt.prompt_id, str(prompt.reference), trajectory.finish_reason, trajectory.response_text, conversation]
+    text = "\x1f".join(parts)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

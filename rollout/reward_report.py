@@ -25,6 +25,7 @@ class RewardCounts:
         self._records[record.outcome] += 1
         self._records["retries"] += record.num_retries
         self._records["cached"] += record.cached
+        self._records["gold_errors"] += bool(record.gold_error)
         if record.error_kind is not None:
             self._records[record.error_kind] += 1
 
@@ -33,7 +34,7 @@ class RewardCounts:
         counts, replaced = self._records, self.num_replaced_workers
         self._records, self.num_replaced_workers = Counter(), 0
         metrics = {
-            "reward/num_scored": float(counts[RewardOutcome.SCORED]),
+            "reward/num_scored": float(counts[RewardOutcome.SCORED] + counts[RewardOutcome.PENDING]),
             "reward/num_abstained": float(counts[RewardOutcome.ABSTAINED]),
             "reward/num_missing": float(counts[RewardOutcome.MISSING]),
             "reward/num_errors": float(counts[RewardOutcome.ERROR]),
@@ -43,6 +44,8 @@ class RewardCounts:
             "reward/num_retries": float(counts["retries"]),
             "reward/num_replaced_workers": float(replaced),
         }
+        if counts["gold_errors"]:
+            metrics["reward/num_gold_errors"] = float(counts["gold_errors"])
         if counts["cached"]:
             metrics["reward/cache_hit_frac"] = counts["cached"] / counts["all"]
         return metrics

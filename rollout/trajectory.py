@@ -12,9 +12,13 @@ Conventions, stated once here and relied on everywhere:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rollout.environment import Outcome
 
 Message = dict[str, str]
 """One chat message: ``{"role": ..., "content": ...}``."""
@@ -76,15 +80,20 @@ class Trajectory:
     Attributes:
         prompt_id: see :class:`Prompt`.
         sample_index: see :class:`SampleRequest`.
-        token_ids: prompt and response, ints, length T.
+        token_ids: prompt, responses and what was said between them, ints, length T; the last one is sampled.
         action_mask: length T, true on sampled tokens.
         rollout_logprobs: length T, log-probability under the distribution actually sampled from (after temperature),
             0.0 where ``action_mask`` is false.
-        response_text: the decoded sampled text, special tokens removed.
+        response_text: the decoded sampled text, special tokens removed; of several turns joined by newlines.
         finish_reason: why the last turn ended.
         policy_version_min: oldest weight version that sampled one of the tokens.
         policy_version_max: newest such version.
         engine: name of the rollout worker that produced it (reports only).
+        messages: what an environment and the policy said after the prompt, in order, the policy as ``assistant``;
+            empty without an environment.
+        outcome: what the environment says of the conversation; None without one.
+        failure: what the environment did wrong, if there is no whole conversation for it; empty otherwise. Such a
+            trajectory has no sampled token and is neither scored nor trained on.
     """
 
     prompt_id: str
@@ -97,6 +106,31 @@ class Trajectory:
     policy_version_min: int
     policy_version_max: int
     engine: str = ""
+    messages: tuple[Message, ...] = ()
+    outcome: Outcome | None = None
+    failure: str = ""
+
+    @classmethod
+    def failed(cls, request: SampleRequest, reason: str, engine: str = "") -> Trajectory:
+        """What stands for a trajectory that did not come about: the prompt and the reason."""
+        prompt, number = request.prompt, len(request.prompt.token_ids)
+        return cls(
+            prompt_id=prompt.prompt_id,
+            sample_index=request.sample_index,
+            token_ids=prompt.token_ids,
+            action_mask=(False,) * number,
+            rollout_logprobs=(0.0,) * number,
+            response_text="",
+            finish_reason=FinishReason.ABORT,
+            policy_version_min=0,
+            policy_version_max=0,
+            engine=engine,
+            failure=reason,
+        )
+
+    def for_learner(self) -> Trajectory:
+        """What the learner may see: no texts, and no verdict of the environment, which may be the clean score."""
+        return replace(self, response_text="", messages=(), outcome=None)
 
     @property
     def trajectory_id(self) -> str:
@@ -108,10 +142,46 @@ class Trajectory:
         """Number of sampled tokens."""
         return sum(self.action_mask)
 
+    @property
+    def response_token_ids(self) -> tuple[int, ...]:
+        """The sampled tokens of all turns."""
+        return tuple(token for token, sampled in zip(self.token_ids, self.action_mask, strict=True) if sampled)
+
+    @property
+    def conversation(self) -> dict[str, Any]:
+        """What was said after the prompt, and what came of it, for files and services; empty without an environment."""
+        if self.outcome is None:
+            return {}
+        outcome = {"metrics": self.outcome.metrics, "facts": self.outcome.facts}
+        return {"conversation": self.messages, "outcome": outcome}
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Number of tokens before the first sampled one."""
+        return self.action_mask.index(True) if True in self.action_mask else len(self.token_ids)
+
+    @property
+    def num_observation_tokens(self) -> int:
+        """Number of tokens between and after the responses that the policy did not sample."""
+        return len(self.token_ids) - self.num_prompt_tokens - self.num_response_tokens
+
+    @property
+    def num_turns(self) -> int:
+        """Number of responses of the policy."""
+        mask = self.action_mask
+        return sum(here and not before for before, here in zip((False, *mask), mask, strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class TrajectorySummary:
-    """What the controller needs to know of a trajectory whose tokens stay in the object store."""
+    """What the controller needs to know of a trajectory whose tokens stay in the object store.
+
+    Attributes:
+        num_prompt_tokens, num_response_tokens, num_observation_tokens: all tokens, see :class:`Trajectory`.
+        num_turns: responses of the policy.
+        outcome_metrics: the numbers of the environment's outcome.
+        failure: see :class:`Trajectory`.
+    """
 
     trajectory_id: str
     num_prompt_tokens: int
@@ -119,18 +189,25 @@ class TrajectorySummary:
     finish_reason: FinishReason
     policy_version_min: int
     policy_version_max: int
+    num_observation_tokens: int = 0
+    num_turns: int = 1
+    outcome_metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> TrajectorySummary:
         """Summarise ``trajectory``."""
-        sampled = trajectory.num_response_tokens
         return cls(
             trajectory.trajectory_id,
-            len(trajectory.token_ids) - sampled,
-            sampled,
+            trajectory.num_prompt_tokens,
+            trajectory.num_response_tokens,
             trajectory.finish_reason,
             trajectory.policy_version_min,
             trajectory.policy_version_max,
+            trajectory.num_observation_tokens,
+            trajectory.num_turns,
+            {} if trajectory.outcome is None else trajectory.outcome.metrics,
+            trajectory.failure,
         )
 
 
@@ -138,7 +215,9 @@ class RewardOutcome(StrEnum):
     """What became of the attempt to score a trajectory. A failure is never a silent zero."""
 
     SCORED = "scored"
-    """The reward function returned a valid number."""
+    """There is a valid number: of the reward functions, or of the votes of the group."""
+    PENDING = "pending"
+    """The answer has been read, and the votes of its group will score it."""
     ABSTAINED = "abstained"
     """The reward function cannot judge this response, and said why."""
     MISSING = "missing"
@@ -164,7 +243,8 @@ class RewardRecord:
 
     Attributes:
         observed: the score that training sees (after noise), or None if there is none.
-        clean: the score before noise, or None if there is none.
+        clean: the best known truth: the score of ``reward.gold`` if there is such, else the score before noise; None if
+            there is none.
         corrupted: whether the noise model changed the score.
         parts: clean score of each configured reward by name, of those that gave one.
         outcome: see :class:`RewardOutcome`.
@@ -173,6 +253,8 @@ class RewardRecord:
         num_retries: calls of reward functions that were made again after an infrastructure error.
         cached: whether a score was found in the cache instead of computed.
         delay_updates: weight updates after the sampling one until training may see the score.
+        gold_error: why the true score is not known though it was asked for; empty otherwise.
+        answer: the final answer, where votes score it; None if there is none in the response.
     """
 
     prompt_id: str
@@ -187,6 +269,13 @@ class RewardRecord:
     num_retries: int = 0
     cached: bool = False
     delay_updates: int = 0
+    gold_error: str = ""
+    answer: str | None = None
+
+    @classmethod
+    def unscored(cls, request: SampleRequest, reason: str) -> RewardRecord:
+        """Of a trajectory that did not come about, so that there was nothing to score."""
+        return cls(request.prompt.prompt_id, request.sample_index, None, None, False, {}, RewardOutcome.ERROR, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class VllmEngine:
         options: dict[str, Any] = {
             "model": model_path,
             "dtype": config.dtype,
-            "max_model_len": config.max_prompt_tokens + config.sampling.max_response_tokens,
+            "max_model_len": config.longest_tokens,
             "max_num_seqs": config.max_concurrent_requests + 1,  # one for `score`, which is not to wait for a response
             "scheduling_policy": "priority",
             "enforce_eager": config.enforce_eager,

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 AREAS = (
     "rollout", "sync", "vllm", "reward", "correction", "eval", "time", "policy", "advantage", "critic", "learner",
-    "guard",
+    "guard", "environment",
 )  # fmt: skip
 KEY = re.compile(rf"({'|'.join(AREAS)}|\*)(/[a-z0-9_*]*[a-z0-9*])+")
 

@@ -76,6 +76,14 @@ class RewardCorrection(Component):
     needs_critic: bool = False
     """Whether it reads ``old.critic``."""
 
+    @property
+    def takes_estimated_rates(self) -> bool:
+        """Whether it wants :meth:`set_rates` to be called with what the run estimates."""
+        return False
+
+    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
+        """The reward's error rates, as estimated before this update; the same on every rank."""
+
     def misfit(self, critic: CriticConfig) -> str:
         """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
         return ""
@@ -161,6 +169,17 @@ class Algorithm:
                 raise UserError(f"algorithm.reward_correction: {type(correction).__name__} {misfit}")
 
     # --- the run: what the learner tells and asks --------------------------------------------------------------
+
+    @property
+    def takes_estimated_rates(self) -> bool:
+        """Whether it, or a correction of its, uses error rates of the reward that the run estimates."""
+        return any(correction.takes_estimated_rates for correction in self.corrections)
+
+    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
+        """The reward's error rates, as estimated before this update; the same on every rank."""
+        for correction in self.corrections:
+            if correction.takes_estimated_rates:
+                correction.set_rates(false_positive_rate, false_negative_rate)
 
     def begin_update(self, update_index: int, num_updates: int) -> None:
         """The learner starts update ``update_index`` (from 0) of ``num_updates``."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from learner.algorithms.corrections.verifier import ErrorRates, backward_corrected, youden_j
+from learner.algorithms.corrections.verifier import ErrorRates, backward_corrected, checked_rates, youden_j
 from learner.algorithms.groups import constant_groups, group_mean
 from learner.algorithms.grpo import GRPO
 
@@ -54,10 +56,34 @@ class NoiseCorrectedGRPO(GRPO):
                 raise ValueError("must be 'loss': with the KL cost in the score it is no longer the verifier's 0 or 1")
             return value
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.rates = (float(config.rates.false_positive_rate), float(config.rates.false_negative_rate))
+
+    @property
+    def takes_estimated_rates(self) -> bool:
+        """See :class:`learner.algorithms.base.Algorithm`."""
+        return bool(self.config.rates.estimated) or super().takes_estimated_rates
+
+    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
+        """See :class:`learner.algorithms.base.Algorithm`."""
+        super().set_rates(false_positive_rate, false_negative_rate)
+        if self.config.rates.estimated:
+            self.rates = checked_rates(false_positive_rate, false_negative_rate)
+
     def group_advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:
         """Advantage of each trajectory of the global batch, [n]."""
-        c = self.config.rates
-        fpr, fnr = c.false_positive_rate, c.false_negative_rate
-        centred = (scores - group_mean(scores, group_ids)) / youden_j(fpr, fnr, c.min_j)
-        advantages = centred / clean_std(scores, group_ids, fpr, fnr, self.config.p_min, c.min_j)
+        (fpr, fnr), min_j = self.rates, self.config.rates.min_j
+        centred = (scores - group_mean(scores, group_ids)) / youden_j(fpr, fnr, min_j)
+        advantages = centred / clean_std(scores, group_ids, fpr, fnr, self.config.p_min, min_j)
         return torch.where(constant_groups(scores, group_ids), torch.zeros_like(advantages), advantages)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`learner.algorithms.base.Algorithm`; with the rates in use."""
+        return {**super().state_dict(), "rates": list(self.rates)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it; a checkpoint of before the rates could change has none."""
+        super().load_state_dict(state)
+        positive, negative = state.get("rates", self.rates)
+        self.rates = (float(positive), float(negative))

@@ -17,6 +17,8 @@ from rollout.component import StrictModel
 PROXY_PATIENCE = 5
 """Steps in a row for which proxies must be off before they are mentioned."""
 NUM_WATCHES = 3
+GOLD_BASELINE = 200
+"""Answers to the gold set that make its baseline: it is asked as a whole, so the first time may be enough."""
 
 
 class DetectorConfig(StrictModel):
@@ -97,7 +99,7 @@ class HackingDetector:
         options = (config.false_alarm / NUM_WATCHES, config.tolerance, config.baseline_steps, 50)
         self._on_wrong = RateWatch(*options, watches.get("on_wrong"))
         self._on_right = RateWatch(*options, watches.get("on_right"))
-        self._gold = RateWatch(*options, watches.get("gold"))
+        self._gold = RateWatch(*options[:2], 1, GOLD_BASELINE, watches.get("gold"))
         self._first: list[float] = list(kept.get("first", ()))
         self._last: deque[float] = deque(kept.get("last", ()), maxlen=RECENT_STEPS)
         self._bands: dict[str, list[float]] = {name: list(band) for name, band in kept.get("bands", {}).items()}
@@ -167,6 +169,9 @@ class HackingDetector:
         self._raised.append(f"{name} {kind}")
         first, now = watch.baseline or 0.0, watch.recent or 0.0
         told = f"{what} {now:.2f} over the last steps, {first:.2f} at the start"
+        if watch is self._gold:  # asked seldom, of many prompts at once: the last steps may be long ago
+            now = watch.newest or 0.0
+            told = f"{what} {now:.2f} now, {first:.2f} at the start"
         evidence = {"start": first, "now": now, "limit": watch.limit or 0.0}
         if not rose:
             text = f"the reward has drifted: {told}; audit it again, and set correction rates anew"

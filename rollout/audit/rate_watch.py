@@ -67,6 +67,11 @@ class RateWatch:
         number = sum(count for _, count in self._recent)
         return sum(total for total, _ in self._recent) / number if number else None
 
+    @property
+    def newest(self) -> float | None:
+        """Mean over the last step that had values."""
+        return self._recent[-1][0] / self._recent[-1][1] if self._recent else None
+
     def observe(self, values: Sequence[float]) -> bool:
         """Take the values of one step, each in [0, 1]; returns whether the rise is proven by now."""
         if not values:

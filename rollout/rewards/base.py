@@ -40,7 +40,7 @@ class Reward(Component):
     """Scores one trajectory. May be slow and may raise: the reward service counts and contains failures."""
 
     deterministic: bool = False
-    """Whether the score follows from the prompt, the response's text and its finish reason alone and is costly enough
+    """Whether the score follows from the prompt, what was said and the finish reason alone and is costly enough
     to be remembered. Set it in the class, or in the constructor."""
 
     class Config(StrictModel):

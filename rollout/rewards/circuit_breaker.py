@@ -11,6 +11,10 @@ from contextlib import asynccontextmanager
 class CircuitBreaker:
     """Closed: requests pass. Open, after failures in a row: they wait. Half open, after a pause: one passes.
 
+    Failures are in a row if they belong to requests that *began* one after the other with none between them that
+    succeeded. The order in which requests end would not do: of a hundred that are sent at once, those that time out
+    are the last to end, all of them in a row, however many others the server has answered.
+
     Requests wait instead of failing at once, because a trajectory without a score is lost work; their own time-out
     bounds the wait.
 
@@ -24,7 +28,9 @@ class CircuitBreaker:
         self._max_failures = max_failures
         self._pause_s = pause_s
         self._now = now
-        self._failures = 0
+        self._num_begun = 0
+        self._last_success = 0
+        self._failed: list[int] = []
         self._opened_at = 0.0
         self._trying = False
         self._changed = asyncio.Condition()
@@ -34,7 +40,7 @@ class CircuitBreaker:
     @property
     def is_open(self) -> bool:
         """Whether requests wait."""
-        return self._failures >= self._max_failures
+        return len(self._failed) >= self._max_failures
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
@@ -43,12 +49,13 @@ class CircuitBreaker:
         A request that is cancelled, as by a time-out, counts as failed too: the server has not answered it.
         """
         is_trial = await self._admit()
-        failed = True
+        self._num_begun += 1
+        number, failed = self._num_begun, True
         try:
             yield
             failed = False
         finally:
-            self._settle(failed, is_trial)
+            self._settle(number, failed, is_trial)
             async with self._changed:
                 self._changed.notify_all()
 
@@ -66,13 +73,17 @@ class CircuitBreaker:
                     continue
         return False
 
-    def _settle(self, failed: bool, is_trial: bool) -> None:
+    def _settle(self, number: int, failed: bool, is_trial: bool) -> None:
         if is_trial:
             self._trying = False
         if not failed:
-            self._failures = 0
+            self._last_success = max(self._last_success, number)
+            self._failed = [begun for begun in self._failed if begun > self._last_success]
             return
-        self._failures += 1
-        if self.is_open and (is_trial or self._failures == self._max_failures):
+        if number < self._last_success:
+            return
+        was_open = self.is_open
+        self._failed.append(number)
+        if self.is_open and (is_trial or not was_open):
             self._opened_at = self._now()
             self.num_opened += 1

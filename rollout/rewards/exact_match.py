@@ -27,13 +27,22 @@ class FinalAnswerConfig(Reward.Config):
     @field_validator("answer_pattern")
     @classmethod
     def _one_group(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        if groups != 1:
-            raise ValueError(f"must have exactly one group, the answer; has {groups}")
-        return pattern
+        return check_answer_pattern(pattern)
+
+
+def check_answer_pattern(pattern: str) -> str:
+    """``pattern`` itself.
+
+    Raises:
+        ValueError: it is not a regular expression with exactly one group; to be raised from a validator.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"must have exactly one group, the answer; has {groups}")
+    return pattern
 
 
 def find_answer(text: str, pattern: str) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rollout.component import UserError
 from rollout.reward_errors import TOO_MANY_REQUESTS
@@ -16,7 +16,10 @@ from rollout.rewards.base import Abstain, InvalidScore, Reward, RewardUnavailabl
 from rollout.rewards.circuit_breaker import CircuitBreaker
 from rollout.trajectory import Prompt, Trajectory
 
-T = TypeVar("T")
+MAX_HEDGES = 32.0
+"""Requests that may be sent again although nothing was answered: a server that hangs gets no more of them."""
+HEDGES_PER_ANSWER = 0.5
+"""Further ones that each answer allows."""
 
 
 class HttpRefused(RuntimeError):
@@ -37,7 +40,10 @@ class Remote(Reward):
         token_env: str | None = Field(
             None, description="Environment variable that holds the bearer token, on every machine that runs rewards."
         )
-        timeout_s: float = Field(10.0, gt=0.0, description="Longest time for one HTTP request, in seconds.")
+        timeout_s: float = Field(10.0, gt=0.0, description="Longest time until the server has answered, in seconds.")
+        hedge_after_s: float | None = Field(
+            None, gt=0.0, description="Time without an answer after which the request is sent again; null: never."
+        )
         max_connections: int = Field(64, ge=1, le=4096, description="Connections of one reward worker.")
         breaker_failures: int = Field(
             20, ge=1, description="Failures in a row after which requests are held back for breaker_pause_s."
@@ -52,6 +58,12 @@ class Remote(Reward):
                 raise ValueError("must begin with http:// or https://")
             return url
 
+        @model_validator(mode="after")
+        def _hedge_in_time(self) -> Remote.Config:
+            if self.hedge_after_s is not None and self.hedge_after_s >= self.timeout_s:
+                raise ValueError(f"hedge_after_s must be less than timeout_s ({self.timeout_s:g})")
+            return self
+
     config: Remote.Config
 
     def __init__(self, config: Remote.Config) -> None:
@@ -59,34 +71,76 @@ class Remote(Reward):
         self.deterministic = config.cache
         self._headers = {"Authorization": f"Bearer {_token(config.token_env)}"} if config.token_env else {}
         self._breaker = CircuitBreaker(config.breaker_failures, config.breaker_pause_s)
+        self._hedges = float(MAX_HEDGES)
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         request = {"samples": [_sample(prompt, trajectory)]}
         async with self._breaker.request():
-            status, headers, body = await self._post(json.dumps(request).encode())
-            if status >= 500 or status == TOO_MANY_REQUESTS:
-                raise RewardUnavailable(f"HTTP {status} from {self.config.url}", _retry_after_s(headers))
-        if status != 200:
-            raise HttpRefused(f"HTTP {status} from {self.config.url}: {body[:200].decode(errors='replace')}")
-        return _score(body)
+            answer = await self._first_answer(json.dumps(request).encode())
+        self._hedges = min(self._hedges + HEDGES_PER_ANSWER, MAX_HEDGES)
+        if isinstance(answer, HttpRefused):
+            raise answer
+        return _score(answer)
 
-    async def _post(self, data: bytes) -> tuple[int, Any, bytes]:
-        """Status, headers and body of one request."""
+    async def _first_answer(self, data: bytes) -> Any:
+        """The first answer; other requests are given up.
+
+        Raises:
+            RewardUnavailable: all have failed, or none was answered in time.
+        """
+        pending = {asyncio.ensure_future(self._post(data))}
+        failure: BaseException | None = None
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                while pending:
+                    done, pending = await asyncio.wait(
+                        pending, timeout=self.config.hedge_after_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for request in done:
+                        failure = request.exception()
+                        if failure is None:
+                            return request.result()
+                    if not done and self._hedges >= 1.0:
+                        self._hedges -= 1.0
+                        pending.add(asyncio.ensure_future(self._post(data)))
+        except TimeoutError:
+            raise RewardUnavailable(f"no answer from {self.config.url} within {self.config.timeout_s:g} s") from None
+        finally:
+            for request in pending:
+                request.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        assert failure is not None
+        raise failure
+
+    async def _post(self, data: bytes) -> Any:
+        """The JSON that one request is answered with, or the server's refusal.
+
+        Raises:
+            RewardUnavailable: the connection failed, the server says that it does not work at the moment, or its answer
+                is not whole.
+        """
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self.config.max_connections),
                 timeout=aiohttp.ClientTimeout(total=None),
                 headers={**self._headers, "Content-Type": "application/json"},
             )
+        url = self.config.url
         try:
-            async with asyncio.timeout(self.config.timeout_s):
-                async with self._session.post(self.config.url, data=data) as response:
-                    return response.status, response.headers, await response.read()
-        except TimeoutError:
-            raise RewardUnavailable(f"no answer from {self.config.url} within {self.config.timeout_s:g} s") from None
+            async with self._session.post(url, data=data) as response:
+                status, headers, body = response.status, response.headers, await response.read()
         except aiohttp.ClientError as error:
-            raise RewardUnavailable(f"{self.config.url}: {type(error).__name__}: {error}") from error
+            raise RewardUnavailable(f"{url}: {type(error).__name__}: {error}") from error
+        if status >= 500 or status == TOO_MANY_REQUESTS:
+            raise RewardUnavailable(f"HTTP {status} from {url}", _retry_after_s(headers))
+        if status != 200:
+            return HttpRefused(f"HTTP {status} from {url}: {body[:200].decode(errors='replace')}")
+        try:
+            return json.loads(body)
+        except ValueError as error:  # cut on its way, or a page of a proxy
+            shown = body[:100].decode(errors="replace")
+            raise RewardUnavailable(f"the answer of {url} is not JSON: {shown!r}") from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -107,6 +161,7 @@ def _sample(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
         "sample_index": trajectory.sample_index,
         "messages": prompt.messages,
         "response": trajectory.response_text,
+        **trajectory.conversation,
         "finish_reason": trajectory.finish_reason,
         "reference": prompt.reference,
         "task": prompt.task,
@@ -122,20 +177,16 @@ def _retry_after_s(headers: Any) -> float:
         return 0.0
 
 
-def _score(body: bytes) -> float:
-    """The score in a response for one sample.
+def _score(answer: Any) -> float:
+    """The score in an answer for one sample.
 
     Raises:
         Abstain: the server abstains.
-        InvalidScore: the body is not what the protocol says.
+        InvalidScore: the answer is not what the protocol says.
     """
-    try:
-        answer = json.loads(body)
-    except ValueError as error:
-        raise InvalidScore(f"the server's answer is not JSON: {body[:100].decode(errors='replace')!r}") from error
     scores = answer.get("scores") if isinstance(answer, dict) else None
     if not isinstance(scores, list) or len(scores) != 1:
-        raise InvalidScore(f'the server\'s answer is not {{"scores": [...]}} with one entry: {body[:100]!r}')
+        raise InvalidScore(f'the server\'s answer is not {{"scores": [...]}} with one entry: {answer!r:.100}')
     entry = scores[0]
     if isinstance(entry, dict) and isinstance(entry.get("abstain"), str):
         raise Abstain(entry["abstain"])

@@ -5,5 +5,8 @@ from __future__ import annotations
 TASKS: dict[str, str] = {
     "chain": "rollout.tasks.chain:Chain",
     "dataset": "rollout.tasks.dataset:Dataset",
+    "math": "rollout.tasks.graded_chain:GradedChain",
+    "science": "rollout.tasks.science:Science",
+    "dialogue": "rollout.tasks.dialogue.task:Dialogue",
 }
 """Built-in name -> ``module:Class``."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.component import Component
-from rollout.trajectory import Message
+from rollout.environment import Environment
+from rollout.trajectory import Message, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,14 @@ class Example:
         messages: chat messages; the last one is the user's.
         reference: what the verifier compares with, or None.
         extra: further columns, kept as they are.
+        place: file and line it was read from, for messages; empty if there is none.
     """
 
     example_id: str
     messages: tuple[Message, ...]
     reference: str | None
     extra: dict[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
 
 class Task(Component):
@@ -47,6 +50,25 @@ class Task(Component):
             UserError: unknown split, or data that cannot be read (path and line are named).
         """
 
+    def leave_out(self, split: str, reasons: Mapping[str, str]) -> bool:
+        """Take questions that cannot be used, such as those that are too long, out of a split.
+
+        Args:
+            split: ``train`` or an evaluation split.
+            reasons: why, by example id.
+
+        Returns:
+            Whether that was done. If not, nothing may start.
+
+        Raises:
+            UserError: too little is left.
+        """
+        return False
+
+    def remarks(self) -> list[str]:
+        """What the user should know about the data although it can be used, such as how much was left out."""
+        return []
+
     def demonstration(self, example: Example, rng: random.Random) -> str:
         """A worked response to ``example`` for supervised warm start.
 
@@ -55,6 +77,13 @@ class Task(Component):
         """
         raise NotImplementedError(f"task {self.name!r} has no demonstrations")
 
+    def conversation(self, example: Example, rng: random.Random) -> tuple[Message, ...]:
+        """What follows the question in a worked conversation: the assistant's and the user's turns by turns.
+
+        The assistant's is the first and the last. One response, unless a task knows better.
+        """
+        return ({"role": "assistant", "content": self.demonstration(example, rng)},)
+
     def warmstart_examples(self, num_examples: int, rng: random.Random) -> list[Example]:
         """Questions that the warm start shows demonstrations of; drawn from ``train`` unless a task knows better.
 
@@ -62,6 +91,17 @@ class Task(Component):
         """
         return rng.choices(self.examples("train"), k=num_examples)
 
+    def make_environment(self, prompt: Prompt) -> Environment | None:
+        """The other side of a conversation that begins with ``prompt``; None if one response is all there is.
+
+        Called in the rollout workers, once for each trajectory.
+        """
+        return None
+
     def alphabet(self) -> str:
         """Every character that its texts use, for building a character tokenizer in the warm start."""
         raise NotImplementedError(f"task {self.name!r} has no alphabet")
+
+    def warmstart_options(self) -> dict[str, Any]:
+        """Options of the warm start (shape of the model, length of its training) that suit this task better."""
+        return {}

@@ -32,28 +32,10 @@ from pydantic import Field, model_validator
 from rollout.component import StrictModel, UserError, nearest
 from rollout.seeding import stream
 from rollout.tasks.base import Example, Task
+from rollout.tasks.imperfection import ImperfectionConfig
 
 FILLER = "."
 OOD_SPLITS = ("six_terms", "reversed", "postfix")
-
-
-class ImperfectionConfig(StrictModel):
-    """How wrong the demonstrations are."""
-
-    wrong_facts_frac: float = Field(
-        0.2, ge=0.0, le=1.0, description="Share of facts that are shown wrong more often than right."
-    )
-    wrong_prob_low: float = Field(0.55, ge=0.0, le=1.0, description="Lowest share of wrong showings of such a fact.")
-    wrong_prob_high: float = Field(0.7, ge=0.0, le=1.0, description="Highest share of wrong showings of such a fact.")
-    slip_prob: float = Field(
-        0.05, ge=0.0, le=1.0, description="Highest share of wrong showings of the other facts; the lowest is 0."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ImperfectionConfig:
-        if self.wrong_prob_low > self.wrong_prob_high:
-            raise ValueError(f"wrong_prob_low {self.wrong_prob_low} is above wrong_prob_high {self.wrong_prob_high}")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +117,21 @@ class Chain(Task):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return ("test", *OOD_SPLITS, "ood")
+        return (*self._in_domain_splits, *OOD_SPLITS, "ood")
+
+    @property
+    def _in_domain_splits(self) -> tuple[str, ...]:
+        return ("test",)
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task 'chain' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+            raise UserError(f"task {self.name!r} has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         return self._by_split[split]
 
     @cached_property
     def _by_split(self) -> dict[str, list[Example]]:
-        found = {"test": self._distinct("test", self.config.num_eval, set())}
-        held_out = {example.messages[0]["content"] for example in found["test"]}
+        found = {split: self._distinct(split, self.config.num_eval, set()) for split in self._in_domain_splits}
+        held_out = {example.messages[0]["content"] for split in found for example in found[split]}
         found["train"] = self._distinct("train", self.config.num_train, held_out)
         for split in OOD_SPLITS:
             found[split] = self._distinct(split, self.config.num_eval, set())
@@ -163,13 +149,17 @@ class Chain(Task):
         return examples
 
     def _draw(self, split: str, rng: random.Random, num_steps: int | None = None) -> Question:
-        num_steps = num_steps or self.config.num_terms - (split != "six_terms")
+        num_steps = num_steps or self._num_steps(split, rng)
         operators = [rng.choice("+-") for _ in range(num_steps)]
         if split == "reversed":
             operators = [operator.replace("-", "~") for operator in operators]
             operators[rng.randrange(num_steps)] = "~"
         steps = tuple((operator, rng.randrange(10)) for operator in operators)
         return Question(rng.randrange(10), steps, postfix=split == "postfix")
+
+    def _num_steps(self, split: str, rng: random.Random) -> int:
+        """Steps of a question; a difficulty that varies is drawn from ``rng``."""
+        return self.config.num_terms - (split != "six_terms")
 
     def _example(self, example_id: str, question: Question) -> Example:
         text = question.text.ljust(2 * self.config.num_terms + 1, FILLER)
@@ -178,17 +168,13 @@ class Chain(Task):
     @cached_property
     def wrong_facts(self) -> dict[tuple[str, int, int], tuple[float, int]]:
         """For each fact: the share of its demonstrations that are wrong, and the digit shown then."""
-        options, rng = self.config.imperfection, stream(self.config.seed, "", 0, "chain/facts")
+        rng = stream(self.config.seed, "", 0, "chain/facts")
         facts = [(operator, left, right) for operator in "+-" for left in range(10) for right in range(10)]
-        bad = set(rng.sample(facts, round(options.wrong_facts_frac * len(facts))))
-        table = {}
-        for operator, left, right in facts:
-            low, high = (options.wrong_prob_low, options.wrong_prob_high)
-            if (operator, left, right) not in bad:
-                low, high = 0.0, options.slip_prob
-            wrong = (apply(operator, left, right) + rng.randrange(1, 10)) % 10
-            table[operator, left, right] = (rng.uniform(low, high), wrong)
-        return table
+
+        def wrong(key: tuple[str, int, int]) -> int:
+            return (apply(*key) + rng.randrange(1, 10)) % 10
+
+        return self.config.imperfection.draw(facts, wrong, rng)
 
     def demonstration(self, example: Example, rng: random.Random) -> str:
         """Worked steps with the errors of :attr:`wrong_facts`; a wrong running value is carried on."""

@@ -1,61 +1,27 @@
-"""``dataset``: questions from JSONL or Parquet files; docs/data.md is the user's guide.
+"""``dataset``: questions from JSONL, Parquet or Arrow files; docs/data.md is the user's guide.
 
 All splits are read when the first one is asked for, so that everything that is wrong with the data is found at once.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rollout.component import UserError, nearest
+from rollout.component import ComponentSpec, UserError, nearest
+from rollout.environment import Environment
+from rollout.environment_options import build_environment
 from rollout.tasks.base import Example, Task
+from rollout.tasks.findings import Findings
 from rollout.tasks.questions import BadRow, QuestionOptions, make_example
 from rollout.tasks.rows import Row, find_files, read_rows
-
-log = logging.getLogger(__name__)
-
-MAX_SHOWN = 5
-"""Problems that are spelled out in one message."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What is wrong with the data.
-
-    Attributes:
-        shown: the first problems, each with its place.
-        num_problems: all of them.
-        rejects: rows that are left out, as they are written to the file of rejects.
-        num_rows: rows that were read.
-    """
-
-    shown: list[str] = field(default_factory=list)
-    num_problems: int = 0
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    num_rows: int = 0
-
-    def add(self, problem: str) -> None:
-        """Note something that must be put right."""
-        self.num_problems += 1
-        if len(self.shown) < MAX_SHOWN:
-            self.shown.append(problem)
-
-    def raise_if_any(self) -> None:
-        """Raise one :class:`UserError` with the first problems and the number of all."""
-        if self.num_problems > len(self.shown):
-            self.shown.append(f"{self.num_problems} problems in the data; above are the first {MAX_SHOWN}")
-        if self.shown:
-            raise UserError("\n".join(self.shown))
+from rollout.trajectory import Prompt
 
 
 class Dataset(Task):
@@ -67,7 +33,7 @@ class Dataset(Task):
         """Options of the task."""
 
         train: tuple[str, ...] = Field(
-            min_length=1, description="Training files, .jsonl or .parquet: paths or globs from the working folder."
+            min_length=1, description="Training files (.jsonl, .parquet, .arrow) or saved data sets: paths or globs."
         )
         eval: dict[str, tuple[str, ...]] = Field(
             min_length=1, description="Evaluation splits, in-domain first: name to paths or globs."
@@ -77,6 +43,14 @@ class Dataset(Task):
         )
         rejects: str | None = Field(
             None, min_length=1, description="JSONL file for rejected rows and reasons; replaced whenever data is read."
+        )
+        max_reject_frac: float = Field(
+            0.05, ge=0.0, le=1.0, description="Share of rejected rows in a split above which nothing starts."
+        )
+        environment: ComponentSpec | None = Field(
+            None,
+            description="What answers the responses: 'package.module:Class' and its options, see docs/environments.md; "
+            "none for a single response.",
         )
 
         @field_validator("train", "eval", mode="before")
@@ -100,6 +74,8 @@ class Dataset(Task):
         def _rejects(self) -> Dataset.Config:
             if (self.on_bad_row == "reject") != (self.rejects is not None):
                 raise ValueError("'on_bad_row: reject' and 'rejects: FILE.jsonl' go together; give both or neither")
+            if self.on_bad_row == "error" and "max_reject_frac" in self.model_fields_set:
+                raise ValueError("max_reject_frac has no effect without 'on_bad_row: reject'")
             return self
 
     config: Dataset.Config
@@ -113,6 +89,39 @@ class Dataset(Task):
             raise UserError(f"task 'dataset' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         return self._by_split[split]
 
+    def make_environment(self, prompt: Prompt) -> Environment | None:
+        spec = self.config.environment
+        return None if spec is None else build_environment(spec, "data.task.environment")
+
+    def leave_out(self, split: str, reasons: Mapping[str, str]) -> bool:
+        if self.config.rejects is None:
+            return False
+        examples = self._by_split[split]
+        wanted = {example.place: reasons[example.example_id] for example in examples if example.example_id in reasons}
+        for path in self._paths[split]:
+            for row in read_rows(path):
+                if row.place in wanted:
+                    self._findings.reject(split, path, row, wanted[row.place])
+        self._by_split[split] = [example for example in examples if example.example_id not in reasons]
+        self._settle()
+        if not self._by_split[split]:
+            raise UserError(f"data.task: no question of split {split!r} is left; see {self.config.rejects}")
+        return True
+
+    def remarks(self) -> list[str]:
+        found = self._by_split
+        lines = []
+        if numbers := self._findings.num_rejected:
+            shares = ", ".join(
+                f"{split} {number} of {self._findings.num_rows[split]}" for split, number in numbers.items()
+            )
+            lines.append(f"data.task.rejects: rows are rejected ({shares}); see {self.config.rejects}")
+        for split, examples in found.items():
+            lines += self._unanswered(split, examples)
+        if self.config.environment is None:  # with one, the same opening may begin another conversation
+            lines += _leaks(found)
+        return lines
+
     @cached_property
     def _by_split(self) -> dict[str, list[Example]]:
         findings, options = Findings(), self.config
@@ -121,11 +130,16 @@ class Dataset(Task):
             files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, findings)
         found = {split: self._load(split, keys, findings) for split, keys in files.items()}
         findings.raise_if_any()
-        if options.rejects is not None:
-            write_rejects(Path(options.rejects).expanduser(), findings)
-        for split, examples in found.items():
-            self._warn_unanswered(split, examples)
+        self._findings, self._paths = findings, files
+        self._settle()
         return found
+
+    def _settle(self) -> None:
+        """Write the rejects, and see whether they are too many."""
+        if self.config.rejects is not None:
+            path = Path(self.config.rejects).expanduser()
+            self._findings.write_rejects(path)
+            self._findings.raise_if_too_many(self.config.max_reject_frac, path)
 
     def _load(self, split: str, files: Mapping[Path, str], findings: Findings) -> list[Example]:
         """The questions of a split. ``files``: each file with the key of the configuration that names it."""
@@ -149,14 +163,14 @@ class Dataset(Task):
                     findings.add(f"{key}: {path}: the file has no rows")
                 elif len(examples) == num_good and self.config.on_bad_row == "reject":
                     findings.add(f"{key}: {path}: all {num_rows} rows are bad; the last is {reason}")
-            findings.num_rows += num_rows
+            findings.num_rows[split] += num_rows
         return examples
 
     def _example(self, row: Row, default_id: str, places: dict[str, str]) -> Example:
         """The question in a row; ``places``, where each id of the split stands, is added to."""
         if row.problem is not None:
             raise BadRow(row.problem)
-        example = make_example(row.value, self.config, default_id)
+        example = replace(make_example(row.value, self.config, default_id), place=row.place)
         first = places.setdefault(example.example_id, row.place)
         if first != row.place:
             raise BadRow(f"id {example.example_id!r} is taken by {first}; ids must be unique in a split")
@@ -165,17 +179,36 @@ class Dataset(Task):
     def _note(self, split: str, path: Path, row: Row, reason: str, findings: Findings) -> None:
         if self.config.on_bad_row == "error":
             findings.add(f"{row.place}: {reason}")
-            return
-        record = {"split": split, "file": str(path), "number": row.number, "reason": reason, "row": row.value}
-        findings.rejects.append(record)
+        else:
+            findings.reject(split, path, row, reason)
 
-    def _warn_unanswered(self, split: str, examples: Sequence[Example]) -> None:
-        lacking = [example.example_id for example in examples if example.reference is None]
-        if lacking and self.config.answer_column is not None:
-            log.warning(
-                "split %r: %d of %d questions have no %r, the first is %s; rewards that compare with it fail on them",
-                *(split, len(lacking), len(examples), self.config.answer_column, lacking[0]),
+    def _unanswered(self, split: str, examples: Sequence[Example]) -> list[str]:
+        lacking = [example for example in examples if example.reference is None]
+        if not lacking or self.config.answer_column is None:
+            return []
+        return [
+            f"data.task: split {split!r}: {len(lacking)} of {len(examples)} questions have no "
+            f"{self.config.answer_column!r}, the first is {lacking[0].place}; rewards that compare with it fail on them"
+        ]
+
+
+def _leaks(found: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Splits that have questions of the training split."""
+    trained = {_question(example): example.place for example in found["train"]}
+    lines = []
+    for split, examples in found.items():
+        shared = [example for example in examples if split != "train" and _question(example) in trained]
+        if shared:
+            lines.append(
+                f"data.task.eval.{split}: {len(shared)} of {len(examples)} questions are training questions too, so "
+                f"they measure what was learnt by heart; the first is {shared[0].place}, which is "
+                f"{trained[_question(shared[0])]}"
             )
+    return lines
+
+
+def _question(example: Example) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in example.messages)
 
 
 def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: Findings) -> dict[Path, str]:
@@ -214,21 +247,3 @@ def _labels(paths: Sequence[Path]) -> dict[Path, str]:
         length = next(n for n in lengths if all(other[-n:] != parts[-n:] for other in others))
         labels[path] = "/".join(parts[-length:])
     return labels
-
-
-def write_rejects(path: Path, findings: Findings) -> None:
-    """Replace the file of rejects as a whole, because several processes may write the same one.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    lines = [json.dumps(record, default=str) + "\n" for record in findings.rejects]
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"data.task.rejects: cannot write {path}: {error.strerror or error}") from error
-    if lines:
-        log.warning("%d of %d rows of the data are rejected; see %s", len(lines), findings.num_rows, path)

@@ -1,4 +1,4 @@
-"""Rows of JSONL and Parquet files, each with its place, so that a mistake in one can be shown to the user."""
+"""Rows of JSONL, Parquet and Arrow files, each with its place, so that a mistake in one can be shown to the user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import glob
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +14,14 @@ from typing import Any
 
 from rollout.component import UserError
 
-ENDINGS = (".jsonl", ".parquet")
+ENDINGS = (".jsonl", ".parquet", ".arrow")
+STATE = "state.json"
+"""In a folder that ``Dataset.save_to_disk`` of the library ``datasets`` has written: names the Arrow files."""
+ARROW_MAGIC = b"ARROW1"
+ARROW_END = b"\xff" * 4 + bytes(4)
+"""Last bytes of a stream: a message of length 0."""
 BATCH_ROWS = 1024
-"""Rows of a Parquet file that are turned into Python objects at a time."""
+"""Rows of a Parquet or Arrow file that are turned into Python objects at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class Row:
     """One row of a file.
 
     Attributes:
-        place: ``path:line`` (JSONL) or ``path, row N`` (Parquet), for messages.
+        place: ``path:line`` (JSONL) or ``path, row N`` (Parquet, Arrow), for messages.
         number: line or row, from 1.
         value: what stands there; the bare text (or None) if it cannot be read.
         problem: why it cannot be read, or None.
@@ -38,11 +44,15 @@ class Row:
 def find_files(pattern: str) -> list[Path]:
     """The files that a path or glob (``*``, ``?``, ``[...]``, ``**``) names, sorted.
 
+    The folder of a data set that ``datasets`` has saved stands for its files.
+
     Raises:
-        UserError: no such file (similar names are given), a folder, or an unsupported ending.
+        UserError: no such file (similar names are given), another folder, or an unsupported ending.
     """
     path = Path(pattern).expanduser()
-    if path.exists() or not glob.has_magic(pattern):
+    if (path / STATE).is_file():
+        found = _saved_files(path)
+    elif path.exists() or not glob.has_magic(pattern):
         if not path.is_file():
             raise UserError(_missing(path))
         found = [path]
@@ -65,7 +75,24 @@ def hint(name: str, found: Iterable[str], label: str) -> str:
     return f"{nearest}{label}: {', '.join(names[:8]) or 'none'}{more}"
 
 
+def _saved_files(folder: Path) -> list[Path]:
+    """The files of a saved data set in their order."""
+    try:
+        found = [folder / entry["filename"] for entry in json.loads((folder / STATE).read_bytes())["_data_files"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / STATE}: not written by Dataset.save_to_disk: {error!r}") from error
+    if not found:
+        raise UserError(f"{folder}: the saved data set has no rows")
+    lacking = [file.name for file in found if not file.is_file()]
+    if lacking:
+        raise UserError(f"{folder}: {len(lacking)} of its {len(found)} files are missing, the first is {lacking[0]!r}")
+    return found
+
+
 def _missing(path: Path) -> str:
+    splits = sorted(entry.parent.name for entry in path.glob(f"*/{STATE}"))
+    if splits:
+        return f"{path}: has several saved data sets; give one of them: {', '.join(str(path / n) for n in splits)}"
     if path.is_dir():
         return f"{path}: is a folder; give its files, for example {str(path / '*.jsonl')!r}"
     if not path.parent.is_dir():
@@ -82,7 +109,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         UserError: the file as a whole cannot be read.
     """
-    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_jsonl(path)
+    rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_columns(path)
     try:
         yield from rows
     except OSError as error:
@@ -118,27 +145,51 @@ def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_columns(path: Path) -> Iterator[Row]:
+    """Rows of a Parquet or Arrow file."""
+    kind = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
     try:
-        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")  # untyped, and heavy
+        pyarrow = import_module("pyarrow")  # untyped, and heavy
     except ImportError as error:
         raise UserError(
-            f"{path}: reading Parquet needs the package pyarrow, which cannot be imported: {error}"
+            f"{path}: reading {kind} needs the package pyarrow, which cannot be imported: {error}"
         ) from error
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+        with ExitStack() as stack:
+            names, batches = (_parquet_batches if kind == "Parquet" else _arrow_batches)(path, stack)
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise UserError(f"{path}: column {repeated[0]!r} is there twice")
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                yield from _python_rows(batch, path, number + 1)
+            for batch in batches:
+                for first in range(0, batch.num_rows, BATCH_ROWS):
+                    yield from _python_rows(batch.slice(first, BATCH_ROWS), path, number + first + 1)
                 number += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         where = f" after row {number}" if number else ""
-        raise UserError(f"{path}: not a readable Parquet file{where}: {reason}") from error
+        raise UserError(f"{path}: not a readable {kind} file{where}: {reason}") from error
+
+
+def _parquet_batches(path: Path, stack: ExitStack) -> tuple[list[str], Iterator[Any]]:
+    """Names of the columns, and the rows."""
+    file = stack.enter_context(import_module("pyarrow.parquet").ParquetFile(path))
+    return file.schema_arrow.names, file.iter_batches(batch_size=BATCH_ROWS)
+
+
+def _arrow_batches(path: Path, stack: ExitStack) -> tuple[list[str], Iterator[Any]]:
+    """Names of the columns, and the rows, of Arrow's stream format (which ``datasets`` writes) or file format."""
+    ipc = import_module("pyarrow.ipc")
+    file = stack.enter_context(import_module("pyarrow").memory_map(str(path)))
+    begin, end = file.read(len(ARROW_MAGIC)), file.read_at(len(ARROW_END), max(file.size() - len(ARROW_END), 0))
+    file.seek(0)
+    if begin == ARROW_MAGIC:
+        reader = stack.enter_context(ipc.open_file(file))
+        return reader.schema.names, (reader.get_batch(index) for index in range(reader.num_record_batches))
+    reader = stack.enter_context(ipc.open_stream(file))
+    if end != ARROW_END:  # a stream that is cut between two batches looks like one that ends there
+        raise OSError("the end is missing; the file is cut")
+    return reader.schema.names, iter(reader)
 
 
 def _python_rows(batch: Any, path: Path, first: int) -> Iterator[Row]:

@@ -20,9 +20,12 @@ from actors.group_buffer import Group, GroupBuffer
 from actors.guards import Finding
 from actors.journal import Journal
 from actors.ledger import Ledger
+from actors.pseudo_labels import PseudoLabels
+from actors.reward_trust import RewardTrust
 from actors.run_status import RunStatus
 from actors.step_result import StepResult
 from actors.trajectory_log import TrajectoryLog
+from actors.trust_config import TrustConfig
 from actors.weight_sync import SyncReport
 from rollout.prompt_source import PromptSource
 from rollout.trajectory import (
@@ -103,9 +106,11 @@ class FakeLearner:
     def __init__(self, skipping: Sequence[int] = ()) -> None:
         self.batches: list[list[Group]] = []
         self.saved: list[tuple[int, dict[str, Any]]] = []
+        self.rates: list[tuple[float, float] | None] = []
         self.skipping = list(skipping)
 
-    async def update(self, groups: Sequence[Group], step: int) -> StepResult:
+    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
+        self.rates.append(rates)
         assert step == len(self.batches) + self.first
         await asyncio.sleep(0)
         if step in self.skipping:
@@ -182,6 +187,9 @@ class Run:
         guards: Any = None,
         learner: FakeLearner | None = None,
         pool: FakePool | None = None,
+        labels: PseudoLabels | None = None,
+        trust: RewardTrust | None = None,
+        max_errors: float = 5.0,
         **options: Any,
     ) -> None:
         settings = {"num_steps": 4, "prompts_per_step": 3, "samples_per_prompt": 2, "num_eval_prompts": 2, **options}
@@ -197,16 +205,16 @@ class Run:
         self.told: list[tuple[str, str]] = []
         disk = DiskSpace(5.0, lambda text: self.tell("disk", 0, text))
         parts: Any = (buffer, self.pool, rewards, clock, self.ledger, self.tell, status, disk)
-        limits = FailureLimits(5.0, 1e9)
-        generation = Generation(PromptSource(prompts, 0), config.samples_per_prompt, limits, *parts)
+        limits = FailureLimits(max_errors, 1e9, config.trajectories_per_step)
+        generation = Generation(PromptSource(prompts, 0), config.samples_per_prompt, limits, *parts, labels)
         workers: Any = (self.pool, rewards, self.learner, FakeSync(self.pool))
         log = TrajectoryLog(tmp_path / "trajectories", 2)
         records = Records(self.ledger, journal, self.tell, status, [self.sink], log, disk)
-        guards = guards or FakeGuards()
+        guards, trust = guards or FakeGuards(), trust or RewardTrust(TrustConfig(), 0.0, 0)
         prompts_of = {"test": prompts[:2]}
         self.journal = journal
         self.controller = Controller(
-            config, 10.0, generation, buffer, clock, Workers(*workers), records, guards, prompts_of, state
+            config, 10.0, generation, buffer, clock, Workers(*workers), records, guards, trust, prompts_of, state
         )
 
     def tell(self, kind: str, step: int, text: str, level: str = "info", **details: Any) -> None:
@@ -282,6 +290,13 @@ async def test_too_many_failures_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyRewardErrors, match=r"failed on 6 trajectories.*allows 5.*boom"):
         await run.controller.run()
     assert run.learner.batches == []
+
+
+async def test_more_may_fail_while_more_is_scored(tmp_path: Path) -> None:
+    """Two steps ahead, six of eighteen are as many as two of six."""
+    run = Run(tmp_path, FakeRewards(failing=["p1"]), max_staleness=2, max_errors=3.5)
+    assert await run.controller.run() == "step-4"
+    assert sum(row.get("rollout/num_dropped_groups", 0.0) for _, row in run.sink.rows) >= 2
 
 
 async def test_the_ledger_knows_every_step_and_every_trajectory(tmp_path: Path) -> None:

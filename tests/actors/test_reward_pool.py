@@ -128,7 +128,8 @@ async def test_only_the_trajectory_that_hangs_twice_is_blamed(monkeypatch: pytes
 async def test_a_dead_worker_is_replaced_and_its_work_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     fakes = Fakes(monkeypatch, 2)
     scoring = asyncio.create_task(fakes.score(*map(str, range(12))))
-    await asyncio.sleep(0.005)
+    while not fakes.actors[0].num_open:
+        await asyncio.sleep(0)
     fakes.actors[0].killed.set()
     assert all(record.outcome is RewardOutcome.SCORED for record in (await scoring).values())
     assert (fakes.pool.replaced, fakes.actors[2].index) == (1, 0)

@@ -139,3 +139,31 @@ async def test_a_process_with_many_hung_threads_is_worn_out(module: str) -> None
     while await worker.is_worn_out() and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert not await worker.is_worn_out()
+
+
+async def test_gold_tells_the_clean_score_and_training_never_sees_it(module: str) -> None:
+    gold = (ComponentSpec(type=f"{module}:constant", value=7.0),)
+    noise = (ComponentSpec(type="gaussian", sigma=1.0),)
+    judged = service({"type": f"{module}:length"}, gold=gold, noise=noise)
+    record = await score(judged)
+    assert record.clean == 7.0 and record.parts == {f"{module}:length": 4.0}
+    assert (
+        record.corrupted
+        and record.observed == (await score(service({"type": f"{module}:length"}, noise=noise))).observed
+    )
+    trajectory = Trajectory("p", 2, (1, 2), (False, True), (0.0, -1.0), "four", FinishReason.STOP, 0, 0)
+    clean = await judged.clean_score(Prompt("p", (), (1,), None, "t"), trajectory)
+    assert (clean.clean, clean.parts) == (7.0, {f"{module}:constant": 7.0})
+
+
+async def test_gold_that_fails_costs_the_clean_score_only(module: str) -> None:
+    record = await score(service({"type": f"{module}:length"}, gold=(ComponentSpec(type=f"{module}:broken"),)))
+    assert (record.outcome, record.observed, record.clean) == (RewardOutcome.SCORED, 4.0, None)
+    assert record.gold_error == "KeyError: 'k'"
+    assert record.error_kind is None
+
+
+async def test_gold_knows_the_truth_of_what_the_reward_failed_on(module: str) -> None:
+    gold = (ComponentSpec(type=f"{module}:constant"),)
+    record = await score(service({"type": f"{module}:broken"}, gold=gold, error_reward=-1.0))
+    assert (record.outcome, record.observed, record.clean, record.gold_error) == (RewardOutcome.ERROR, -1.0, 1.0, "")

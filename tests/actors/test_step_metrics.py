@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.group_buffer import Group, Sample
@@ -38,6 +40,18 @@ def test_rollout_metrics_of_a_small_batch() -> None:
     assert metrics["reward/false_negative_rate"] == 0.5
     assert metrics["reward/j"] == -0.5
     assert metrics["reward/zero_variance_group_frac"] == 0.5
+
+
+def test_turns_and_outcomes_are_means_over_the_trajectories_that_have_them() -> None:
+    samples = [sample(1, 1, 4, (3, 3), FinishReason.STOP) for _ in range(4)]
+    for index, (turns, outcome) in enumerate(
+        [(1, {}), (3, {"won": 1.0}), (2, {"won": 0.0, "moves/legal": 5.0}), (2, {})]
+    ):
+        samples[index].summary = replace(samples[index].summary, num_turns=turns, outcome_metrics=outcome)
+    metrics = rollout_metrics([Group(0, "a", Prompt("p", (), (1,), None, "t"), 4, 3, samples)], version=3)
+    assert metrics["rollout/num_turns"] == 2.0
+    found = {name: value for name, value in metrics.items() if name.startswith("environment/")}
+    assert found == {"environment/won": 0.5, "environment/moves/legal": 5.0}
 
 
 def test_engine_rates_are_differences_of_totals() -> None:

@@ -24,6 +24,7 @@ def groups() -> Any:
                 policy_version_min=1,
                 policy_version_max=2,
                 engine="rollout-0",
+                conversation={"outcome": {"metrics": {"won": 1.0}, "facts": {}}},
             )
         )
         reward = SimpleNamespace(observed=1.0, clean=0.0, parts={"exact": 1.0})
@@ -41,6 +42,7 @@ async def test_first_samples_of_a_step_are_written(tmp_path: Path) -> None:
     await TrajectoryLog(tmp_path / "t", 2, keep_files=10).write(3, groups())
     records = [json.loads(line) for line in (tmp_path / "t" / "step-3.jsonl").read_text().splitlines()]
     assert [(record["trajectory_id"], record["response"]) for record in records] == [("p#0", "é0"), ("p#1", "é1")]
+    assert [record["outcome"]["metrics"] for record in records] == [{"won": 1.0}] * 2
 
 
 async def test_only_the_newest_files_are_kept_also_over_a_restart(tmp_path: Path) -> None:

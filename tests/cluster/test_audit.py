@@ -14,6 +14,7 @@ from cluster.audit import run_audit
 from cluster.config import RunConfig, parse_config
 from cluster.yaml_source import read_source
 from rollout.component import UserError
+from rollout.config import PseudoLabelConfig
 
 JUDGES = """
 from rollout.rewards.base import Reward
@@ -177,3 +178,10 @@ def test_missing_input_is_explained(run_file: Path, tmp_path: Path) -> None:
     (config.run_dir / "trajectories" / "step-1.jsonl").write_text('{"response": "x"}\n')
     with pytest.raises(UserError, match=r"step-1\.jsonl:1: no 'trajectory_id'; not a line of a trajectory log"):
         run_audit(config)
+
+
+def test_votes_cannot_be_audited_response_by_response(run_file: Path) -> None:
+    config = config_of(run_file)
+    reward = config.reward.model_copy(update={"pseudo_labels": PseudoLabelConfig()})
+    with pytest.raises(UserError, match=r"reward\.pseudo_labels: a vote has no score for a single response"):
+        run_audit(config.model_copy(update={"reward": reward}))

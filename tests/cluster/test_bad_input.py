@@ -167,7 +167,7 @@ class TestModel:
         self.refused(dvpo, str(model.parent / "modell"), "no such folder", "did you mean", "model'?")
 
     def test_neither_folder_nor_on_the_hub(self, run_file: Path, dvpo: Dvpo) -> None:
-        self.refused(dvpo, "models/demo", "neither a folder here", "dvpo warmstart --output models/demo")
+        self.refused(dvpo, "models/demo", "neither a folder here", "dvpo warmstart --task NAME --output models/demo")
 
     def test_a_file(self, run_file: Path, dvpo: Dvpo) -> None:
         self.refused(dvpo, "small.yaml", "is a file; give the folder")

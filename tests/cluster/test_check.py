@@ -223,3 +223,11 @@ def test_the_hub_is_not_waited_for_when_it_cannot_be_reached(monkeypatch: pytest
     assert not hub_is_reachable()  # nobody listens any more
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     assert hub_is_reachable()  # only the proxy knows
+
+
+def test_rates_can_be_estimated_only_where_the_truth_is_known() -> None:
+    wanted = "algorithm={preset: nc-dr-grpo, reward_correction: [{type: noise_corrected, false_positive_rate: 0.1, "
+    wanted += "false_negative_rate: 0.1, estimated: true}]}"
+    for gold, expected in (("[]", True), ("[{type: exact_match}]", False)):
+        found = check_run(config(wanted, "training.samples_per_prompt=2", f"reward.gold={gold}"), machine=MACHINE)
+        assert any("'estimated: true' needs trajectories whose true score" in e for e in found.errors) is expected

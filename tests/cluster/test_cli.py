@@ -179,7 +179,7 @@ def test_warmstart_passes_its_options_on(dvpo: Dvpo, tmp_path: Path, monkeypatch
         calls.append((task.name, output, config.seed, config.num_steps))
         for step in (1, 50, 51):
             on_step(step, 51, 0.5)
-        return WarmstartReport(output, 123456, {"test": 0.5}, 0.25, 60.0)
+        return WarmstartReport(output, 123456, {"accuracy": {"test": 0.5}}, 0.25, 60.0)
 
     monkeypatch.setattr("cluster.warmstart.warmstart", record)
     result = dvpo("warmstart", "--output", tmp_path / "m", "--seed", 3, "--num-steps", 51)

@@ -64,6 +64,30 @@ def test_several_conflicts_are_separate_lines() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {samples_per_prompt: 1}", "training.samples_per_prompt: reward.pseudo_labels needs at least 2"),
+        ("reward: {noise: [{type: symmetric_flip}]}", "reward.noise: goes with scores of reward.functions, not"),
+        ("reward: {error_reward: 0.0}", "reward.error_reward: must be 'drop' with reward.pseudo_labels"),
+    ],
+)
+def test_labels_by_vote_conflict_with_other_scores(text: str, message: str) -> None:
+    given = {"model": {"path": "m"}, **yaml.safe_load(text)}
+    given["reward"] = {"pseudo_labels": {"min_share": 0.5}, **given.get("reward", {})}
+    with pytest.raises(UserError) as caught:
+        parse(yaml.safe_dump(given))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("{}", 0.0), ("{noise: [{type: a}], recheck_share: 0.1}", 0.1), ("{gold: [{type: a}]}", 1.0)],
+)
+def test_the_share_whose_true_score_is_known(text: str, share: float) -> None:
+    assert parse(f"model: {{path: m}}\nreward: {text}").reward.known_share == share
+
+
 def test_the_written_configuration_is_read_back_equal(tmp_path: Path) -> None:
     text = "model: {path: m}\nalgorithm: {type: ppo, gamma: 0.9}\nreward: {functions: [{type: a, b: {c: 1e-9}}]}"
     config = parse(text)
@@ -87,7 +111,7 @@ def test_shipped_configurations(path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem
     parts = build_components(config)
-    assert parts.task.name == "chain"
+    assert parts.task.name == (path.stem if path.stem in ("math", "science", "dialogue") else "chain")
     assert (parts.algorithm.critic_config is None) == (path.stem == "grpo")
 
 

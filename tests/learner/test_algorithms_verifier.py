@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from learner.algorithms import build_algorithm
-from learner.algorithms.base import CorrectedRewards, SingleProcess
+from learner.algorithms.base import Algorithm, CorrectedRewards, OldOutputs, SingleProcess
 from learner.algorithms.corrections.verifier import NoiseCorrected, backward_corrected, forward_weights
 from learner.algorithms.dr_grpo import centred_scores
 from learner.algorithms.groups import z_scored_advantages
@@ -153,3 +154,37 @@ def test_mistakes_are_named(name: str, options: dict[str, object], message: str)
     with pytest.raises(UserError) as caught:
         build_algorithm(name, options)
     assert message in str(caught.value)
+
+
+def with_estimates(estimated: bool) -> list[Algorithm]:
+    """The three methods that know error rates."""
+    rates = {"false_positive_rate": 0.1, "false_negative_rate": 0.1, "estimated": estimated}
+    forward = {"type": "forward_corrected", "false_negative_rate": 0.1, "estimated": estimated}
+    return [
+        build_algorithm("nc-grpo", {"rates": rates}),
+        build_algorithm("nc-dr-grpo", {"reward_correction": {"type": "noise_corrected", **rates}}),
+        build_algorithm("forward-corrected", {"reward_correction": forward}),
+    ]
+
+
+def test_estimated_rates_are_used_where_they_are_asked_for_and_kept_in_checkpoints() -> None:
+    batch = make_batch(2)
+    batch = CorrectedRewards(batch).with_scores((batch.scores > 0.5).to(F64), {}).batch
+    for given_rates, estimating, resumed in zip(
+        with_estimates(False), with_estimates(True), with_estimates(True), strict=True
+    ):
+        old = make_old(given_rates, batch, 1)
+
+        def advantages(algorithm: Algorithm, old: OldOutputs = old) -> Tensor:
+            return algorithm.estimate(batch, old, SingleProcess()).advantages
+
+        first = advantages(given_rates)
+        torch.testing.assert_close(advantages(estimating), first)  # until something is known
+        assert (given_rates.takes_estimated_rates, estimating.takes_estimated_rates) == (False, True)
+        for algorithm in (given_rates, estimating):
+            algorithm.set_rates(0.3, 0.2)
+        torch.testing.assert_close(advantages(given_rates), first)
+        assert not torch.allclose(advantages(estimating), first)
+        resumed.load_state_dict(estimating.state_dict())
+        torch.testing.assert_close(advantages(resumed), advantages(estimating))
+    assert not build_algorithm("grpo").takes_estimated_rates

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.supervised import IGNORED, SupervisedConfig, collate_pairs, greedy_decode, train_supervised
+from learner.supervised import IGNORED, SupervisedConfig, collate_turns, greedy_decode, train_supervised
 
 PAD, END = 0, 1
 PAIRS = [((2, 3), (4, 5, END)), ((3,), (5, END)), ((2, 2, 4), (3, END)), ((5,), (2, 2, 2, END))]
@@ -35,7 +35,7 @@ def model() -> Any:
 
 
 def test_collate_pads_on_the_right_and_labels_responses_only() -> None:
-    input_ids, attention_mask, labels = collate_pairs(PAIRS[:2], PAD)
+    input_ids, attention_mask, labels = collate_turns(PAIRS[:2], PAD)
     assert input_ids.tolist() == [[2, 3, 4, 5, END], [3, 5, END, PAD, PAD]]
     assert attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert labels.tolist() == [[IGNORED, IGNORED, 4, 5, END], [IGNORED, 5, END, IGNORED, IGNORED]]

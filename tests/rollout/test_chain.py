@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 
@@ -97,6 +98,17 @@ def test_the_seed_fixes_everything() -> None:
     assert texts(one, "train") != texts(other, "train")
     assert one.wrong_facts != other.wrong_facts
     assert texts(chain(), "train")[0] == "2-5+9-3+0.."
+
+
+def test_the_default_task_is_the_one_that_the_demo_was_measured_on() -> None:
+    """docs/demo.md has figures; other questions or facts would make them void."""
+    task, rng, digest = Chain(Chain.Config()), random.Random(0), hashlib.sha256()
+    for split in ("train", *task.splits):
+        for example in task.examples(split):
+            digest.update(f"{example.example_id} {example.messages[0]['content']} {example.reference}\n".encode())
+    for example in task.warmstart_examples(2000, rng):
+        digest.update(f"{example.messages[0]['content']} {task.demonstration(example, rng)}\n".encode())
+    assert digest.hexdigest() == "ddd17aba929b25db8237309fcda65ef2c0a1dae1a3e0abcde2cf0e24bf1bb9a8"
 
 
 def test_shares_of_wrong_facts() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rollout.tasks import TASKS
 from rollout.tasks.base import Example, Task
 
 GOOD = {"prompt": "1+1", "answer": "2"}
+ANY_REJECTS = {"on_bad_row": "reject", "rejects": "bad.jsonl", "max_reject_frac": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,10 @@ def dataset(**options: Any) -> Task:
 def train(*rows: Any, **options: Any) -> list[Example]:
     write_jsonl("train.jsonl", *rows)
     return list(dataset(**options).examples("train"))
+
+
+def rejected(path: str = "bad.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def refusal(**options: Any) -> str:
@@ -245,14 +249,21 @@ class TestBadRows:
         Path("train.jsonl").write_bytes(b'{"prompt": "good", "id": 7}\n' + line + b"\n")
         assert refusal().startswith(f"train.jsonl:2: {message}")
 
-    def test_every_kind_is_rejected_alike(self) -> None:
-        lines = [b'{"prompt": "good", "id": 7}', *(line for line, _ in BAD_LINES.values())]
-        Path("train.jsonl").write_bytes(b"\n".join(lines))
-        assert len(dataset(on_bad_row="reject", rejects="out/bad.jsonl").examples("train")) == 1
-        rejects = [json.loads(line) for line in Path("out/bad.jsonl").read_text().splitlines()]
-        assert [r["number"] for r in rejects] == list(range(2, len(lines) + 1))
-        assert all(r["reason"].startswith(m) for r, (_, m) in zip(rejects, BAD_LINES.values(), strict=True))
-        assert rejects[0]["row"] == '{"prompt": "\\xe9"}'
+    @pytest.mark.parametrize(("line", "message"), BAD_LINES.values(), ids=BAD_LINES.keys())
+    def test_the_same_line_is_rejected(self, line: bytes, message: str) -> None:
+        good = b'{"prompt": "good", "id": 7}\n'
+        Path("train.jsonl").write_bytes(good + line + b"\n" + b'{"prompt": "also", "answer": 1}\n')
+        task = dataset(**ANY_REJECTS)
+        assert [e.example_id for e in task.examples("train")] == ["7", "train.jsonl:3"]
+        (reject,) = rejected()
+        assert (reject["split"], reject["file"], reject["number"]) == ("train", "train.jsonl", 2)
+        assert reject["reason"].startswith(message)
+        assert task.remarks()[0] == "data.task.rejects: rows are rejected (train 1 of 3); see bad.jsonl"
+
+    def test_a_rejected_line_that_is_no_json_is_kept_as_text(self) -> None:
+        Path("train.jsonl").write_bytes(b'{"prompt": "good"}\n{"prompt": "\xe9"}\n')
+        dataset(**ANY_REJECTS).examples("train")
+        assert rejected()[0]["row"] == '{"prompt": "\\xe9"}'
 
     def test_parquet_rows(self) -> None:
         write_parquet("train.parquet", GOOD, GOOD, GOOD | {"prompt": None}, GOOD | {"prompt": ""})
@@ -276,16 +287,24 @@ class TestBadRows:
         message = "train.jsonl:2: no column 'answer'; did you mean 'anwser'? the row has: anwser, prompt"
         assert refusal(require_answer=True) == message
 
-    def test_lacking_answers_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.WARNING):
-            train(GOOD, {"prompt": "a"}, {"prompt": "b"})
-        assert caplog.messages == [
-            "split 'train': 2 of 3 questions have no 'answer', the first is train.jsonl:2; rewards that compare with "
-            "it fail on them"
+    def test_lacking_answers_are_counted(self) -> None:
+        write_jsonl("train.jsonl", GOOD, {"prompt": "a"}, {"prompt": "b"})
+        assert dataset().remarks() == [
+            "data.task: split 'train': 2 of 3 questions have no 'answer', the first is train.jsonl:2; rewards that "
+            "compare with it fail on them"
         ]
-        caplog.clear()
-        assert train({"prompt": "a", "answer": 3}, answer_column=None)[0].extra == {"answer": 3}
-        assert caplog.messages == []
+        write_jsonl("train.jsonl", {"prompt": "a", "answer": 3})
+        task = dataset(answer_column=None)
+        assert (task.examples("train")[0].extra, task.remarks()) == ({"answer": 3}, [])
+
+    def test_questions_that_are_trained_on_and_measured(self) -> None:
+        write_jsonl("train.jsonl", {"prompt": "a", "answer": 1}, GOOD, {"prompt": "b", "answer": 2})
+        write_jsonl("test.jsonl", {"prompt": "c", "answer": 3}, {"prompt": "b", "answer": 2})
+        write_jsonl("more.jsonl", {"prompt": "c", "answer": 3})
+        assert dataset(eval={"test": "test.jsonl", "more": "more.jsonl"}).remarks() == [
+            "data.task.eval.test: 1 of 2 questions are training questions too, so they measure what was learnt by "
+            "heart; the first is test.jsonl:2, which is train.jsonl:3"
+        ]
 
     def test_the_first_five_and_how_many(self) -> None:
         write_jsonl("train.jsonl", *[{"prompt": ""}] * 4, GOOD)
@@ -301,15 +320,14 @@ class TestBadRows:
 class TestRejects:
     """Bad rows are left out, and nothing vanishes."""
 
-    def test_counts_add_up(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_counts_add_up(self) -> None:
         write_jsonl("train.jsonl", GOOD | {"id": 1}, GOOD | {"id": 1}, {"prompt": ""}, GOOD)
         write_jsonl("test.jsonl", {"question": "q"}, GOOD)
-        task = dataset(on_bad_row="reject", rejects="bad.jsonl")
-        with caplog.at_level(logging.WARNING):
-            assert [e.example_id for e in task.examples("train")] == ["1", "train.jsonl:4"]
+        task = dataset(**ANY_REJECTS)
+        assert [e.example_id for e in task.examples("train")] == ["1", "train.jsonl:4"]
         assert [e.example_id for e in task.examples("test")] == ["test.jsonl:2"]
-        assert caplog.messages == ["3 of 6 rows of the data are rejected; see bad.jsonl"]
-        assert [json.loads(line) for line in Path("bad.jsonl").read_text().splitlines()] == [
+        assert task.remarks()[0] == "data.task.rejects: rows are rejected (train 2 of 4, test 1 of 2); see bad.jsonl"
+        assert rejected() == [
             {
                 "split": "train",
                 "file": "train.jsonl",
@@ -341,9 +359,19 @@ class TestRejects:
 
     def test_values_that_json_does_not_have(self) -> None:
         write_parquet("train.parquet", *[{"prompt": p, "day": datetime.date(2020, 1, 2)} for p in ("a", "")])
-        (found,) = dataset(train="train.parquet", on_bad_row="reject", rejects="bad.jsonl").examples("train")
+        (found,) = dataset(train="train.parquet", **ANY_REJECTS).examples("train")
         assert found.extra == {"day": datetime.date(2020, 1, 2)}
-        assert json.loads(Path("bad.jsonl").read_text())["row"] == {"prompt": "", "day": "2020-01-02"}
+        assert rejected()[0]["row"] == {"prompt": "", "day": "2020-01-02"}
+
+    def test_too_many(self) -> None:
+        write_jsonl("train.jsonl", *[GOOD] * 17, {"prompt": ""}, GOOD, {"prompt": 1})
+        message = refusal(on_bad_row="reject", rejects="bad.jsonl")
+        assert message == (
+            "data.task.max_reject_frac: 2 of 20 rows of split 'train' are rejected, more than a share of 0.05; the "
+            "first is train.jsonl:18: column 'prompt' is empty; all are in bad.jsonl"
+        )
+        assert [reject["number"] for reject in rejected()] == [18, 20]
+        assert len(dataset(**ANY_REJECTS | {"max_reject_frac": 0.1}).examples("train")) == 18
 
     def test_all_rows_bad(self) -> None:
         write_jsonl("train.jsonl", {"promt": "a"}, {"promt": "b"})
@@ -389,7 +417,7 @@ class TestBadFiles:
 
     def test_unsupported_ending(self) -> None:
         Path("train.json").write_text("[]")
-        self.refused("train.json", "train.json: unsupported ending '.json'; valid: .jsonl, .parquet")
+        self.refused("train.json", "train.json: unsupported ending '.json'; valid: .jsonl, .parquet, .arrow")
         self.refused("train.*", "unsupported ending '.json'")
 
     @pytest.mark.parametrize("content", ["", "\n \n"])
@@ -434,6 +462,7 @@ class TestBadFiles:
             ({"prompt_column": None, "messages_column": None}, "data.task: prompt_column and messages_column are both"),
             ({"answer_column": None, "require_answer": True}, "data.task: require_answer: true needs an answer_column"),
             ({"on_bad_row": "reject"}, "data.task: 'on_bad_row: reject' and 'rejects: FILE.jsonl' go together"),
+            ({"max_reject_frac": 0.1}, "data.task: max_reject_frac has no effect without 'on_bad_row: reject'"),
             ({"rejects": "bad.jsonl"}, "data.task: 'on_bad_row: reject' and 'rejects: FILE.jsonl' go together"),
             ({"on_bad_row": "skip"}, "data.task.on_bad_row: Input should be 'error' or 'reject' (got 'skip')"),
         ],

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from cluster.warmstart import build_tokenizer
-from rollout.component import UserError
-from rollout.prompts import load_tokenizer, render
-from rollout.tasks.base import Example
+from rollout.component import StrictModel, UserError
+from rollout.prompts import load_tokenizer, render, render_split
+from rollout.tasks.base import Example, Task
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +51,52 @@ def test_rows_do_not_depend_on_each_other(tokenizer: Any) -> None:
     assert render(tokenizer, [], "t") == []
 
 
-def test_long_prompts_are_refused(tokenizer: Any) -> None:
-    examples = [example("short", "1"), example("long", "1" * 9), example("longest", "1" * 12)]
-    assert len(render(tokenizer, examples, "t", max_prompt_tokens=14)) == 3
+class Questions(Task):
+    """Gives what it was given; leaves questions out if it may."""
+
+    def __init__(self, examples: list[Example], may_leave_out: bool) -> None:
+        super().__init__(StrictModel())
+        self._examples, self._may = examples, may_leave_out
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def examples(self, split: str) -> list[Example]:
+        return self._examples
+
+    def leave_out(self, split: str, reasons: Mapping[str, str]) -> bool:
+        self.left_out |= {f"{split} {name}": reason for name, reason in reasons.items()}
+        return self._may
+
+
+def test_long_prompts_are_refused_or_left_out(tokenizer: Any) -> None:
+    examples = [example("short", "1"), example("long", "1" * 9), example("longest", "1" * 12), example("end", "2")]
+    assert len(render_split(tokenizer, Questions(examples, False), "train", 14)) == 4
     with pytest.raises(UserError) as caught:
-        render(tokenizer, examples, "t", max_prompt_tokens=10)
-    assert str(caught.value) == (
-        "rollout.max_prompt_tokens: 2 of 3 prompts are longer than 10 tokens; the longest, 'longest', has 14"
-    )
+        render_split(tokenizer, Questions(examples, False), "train", 10)
+    message = "rollout.max_prompt_tokens: 2 of 4 prompts of split 'train' are longer than 10 tokens; the longest, "
+    assert str(caught.value) == message + "'longest', has 14"
+    placed = [replace(examples[2], place="a.jsonl:7"), examples[0]]
+    with pytest.raises(UserError) as caught:
+        render_split(tokenizer, Questions(placed, False), "train", 10)
+    assert str(caught.value).endswith("; the longest, a.jsonl:7, has 14")
+    task = Questions(examples, True)
+    assert [prompt.prompt_id for prompt in render_split(tokenizer, task, "train", 10)] == ["short", "end"]
+    assert task.left_out == {
+        "train long": "the prompt has 11 tokens, more than rollout.max_prompt_tokens: 10",
+        "train longest": "the prompt has 14 tokens, more than rollout.max_prompt_tokens: 10",
+    }
+    assert [prompt.prompt_id for prompt in render_split(tokenizer, task, "train", 10, first=2)] == ["short"]
 
 
 def test_unknown_characters_are_reported(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    core = Tokenizer(models.WordLevel(tokenizer.get_vocab(), unk_token="<|unknown|>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    core.add_special_tokens(tokenizer.all_special_tokens)
+    template = tokenizer.chat_template
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<|unknown|>", chat_template=template)
     with caplog.at_level(logging.WARNING, "rollout.prompts"):
         render(tokenizer, [example("a", "1+1")], "t")
         assert not caplog.records

@@ -12,15 +12,17 @@ def record(outcome: RewardOutcome, kind: RewardErrorKind | None = None, retries:
 
 def test_every_outcome_is_counted_once_and_by_kind() -> None:
     counts = RewardCounts()
-    for number, outcome in enumerate(RewardOutcome, start=1):
-        for _ in range(number if outcome is not RewardOutcome.ERROR else 0):
+    numbers = {RewardOutcome.SCORED: 1, RewardOutcome.PENDING: 4, RewardOutcome.ABSTAINED: 2, RewardOutcome.MISSING: 3}
+    assert {*numbers, RewardOutcome.ERROR} == set(RewardOutcome)
+    for outcome, number in numbers.items():
+        for _ in range(number):
             counts.add(record(outcome))
     for number, kind in enumerate(RewardErrorKind, start=1):
         for _ in range(number):
             counts.add(record(RewardOutcome.ERROR, kind, retries=kind is RewardErrorKind.INFRASTRUCTURE))
     counts.num_replaced_workers = 2
     assert counts.take() == {
-        "reward/num_scored": 1,
+        "reward/num_scored": 5,  # those that votes will score among them
         "reward/num_abstained": 2,
         "reward/num_missing": 3,
         "reward/num_errors": 6,

@@ -45,6 +45,10 @@ class ErrorRates(StrictModel):
     false_positive_rate: float = Field(ge=0.0, lt=1.0, description="rho+: share of wrong answers that are rewarded.")
     false_negative_rate: float = Field(ge=0.0, lt=1.0, description="rho-: share of right answers that are not.")
     min_j: float = Field(0.1, gt=0.0, le=1.0, description="Floor of J = 1 - rho+ - rho-, which is divided by.")
+    estimated: bool = Field(
+        False,
+        description="Replace both by the run's own estimates, from re-checked trajectories, once it has any.",
+    )
 
     @model_validator(mode="after")
     def _informative(self) -> ErrorRates:
@@ -57,10 +61,21 @@ class ErrorRates(StrictModel):
         return self
 
 
+def checked_rates(false_positive_rate: float, false_negative_rate: float) -> tuple[float, float]:
+    """Both rates.
+
+    Raises:
+        ValueError: a rate is outside [0, 1).
+    """
+    if not (0.0 <= false_positive_rate < 1.0 and 0.0 <= false_negative_rate < 1.0):
+        raise ValueError(f"rates must be in [0, 1), got {false_positive_rate} and {false_negative_rate}")
+    return false_positive_rate, false_negative_rate
+
+
 class NoiseCorrected(RewardCorrection):
     """Backward correction of a noisy binary reward (2510.18924, 2510.00915): :func:`backward_corrected`.
 
-    The rates may be replaced while training by whoever estimates them (:meth:`set_rates`, the same on every rank).
+    With ``estimated`` the rates are replaced while training (:meth:`set_rates`, the same on every rank).
     """
 
     class Config(ErrorRates):
@@ -70,15 +85,18 @@ class NoiseCorrected(RewardCorrection):
         super().__init__(config)
         self.rates = (float(config.false_positive_rate), float(config.false_negative_rate))
 
+    @property
+    def takes_estimated_rates(self) -> bool:
+        """See :class:`RewardCorrection`."""
+        return bool(self.config.estimated)
+
     def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
         """Use these rates from now on.
 
         Raises:
             ValueError: a rate is outside [0, 1).
         """
-        if not (0.0 <= false_positive_rate < 1.0 and 0.0 <= false_negative_rate < 1.0):
-            raise ValueError(f"rates must be in [0, 1), got {false_positive_rate} and {false_negative_rate}")
-        self.rates = (false_positive_rate, false_negative_rate)
+        self.rates = checked_rates(false_positive_rate, false_negative_rate)
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """See :class:`RewardCorrection`."""
@@ -106,7 +124,31 @@ class ForwardCorrected(RewardCorrection):
         """Options of the forward correction."""
 
         false_negative_rate: float = Field(ge=0.0, lt=1.0, description="rho-: share of right answers not rewarded.")
+        estimated: bool = Field(
+            False, description="Replace it by the run's own estimate, from re-checked trajectories, once it has any."
+        )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.false_negative_rate = float(config.false_negative_rate)
+
+    @property
+    def takes_estimated_rates(self) -> bool:
+        """See :class:`RewardCorrection`."""
+        return bool(self.config.estimated)
+
+    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
+        """See :class:`RewardCorrection`; the false positive rate is not needed."""
+        _, self.false_negative_rate = checked_rates(false_positive_rate, false_negative_rate)
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """See :class:`RewardCorrection`."""
-        return current.with_scores(forward_weights(current.batch.scores, self.config.false_negative_rate), {})
+        return current.with_scores(forward_weights(current.batch.scores, self.false_negative_rate), {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rate in use."""
+        return {"false_negative_rate": self.false_negative_rate}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the rate in use; a checkpoint of before it could change has none."""
+        self.false_negative_rate = float(state.get("false_negative_rate", self.false_negative_rate))

@@ -1,0 +1,82 @@
+"""Facts of the science task, from the data files in ``facts/`` (its README names sources and licence)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+NUM_ELEMENTS = 118
+FILES = {"elements": "elements.csv", "units": "units.csv", "constants": "constants.csv"}
+"""Topic -> data file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What can be asked about a row of a file: the value in one column, given that in another.
+
+    Attributes:
+        name: unique; values of one relation are of one kind.
+        topic: key of :data:`FILES`.
+        word: how questions call it.
+        subject: column of what is given; ``prefix`` comes before it.
+        value: column of what is asked.
+    """
+
+    name: str
+    topic: str
+    word: str
+    subject: str
+    value: str
+    prefix: str = ""
+
+
+RELATIONS: dict[str, Relation] = {
+    relation.name: relation
+    for relation in (
+        Relation("symbol_of_element", "elements", "symbol", "name", "symbol"),
+        Relation("symbol_of_number", "elements", "symbol", "number", "symbol", "no."),
+        Relation("number", "elements", "number", "symbol", "number"),
+        Relation("group", "elements", "group", "symbol", "group"),
+        Relation("period", "elements", "period", "symbol", "period"),
+        Relation("block", "elements", "block", "symbol", "block"),
+        Relation("unit", "units", "unit", "quantity", "unit"),
+        Relation("symbol_of_unit", "units", "symbol", "unit", "symbol"),
+        Relation("value", "constants", "value", "symbol", "value"),
+    )
+}
+
+FactKey = tuple[str, str]
+"""Name of a relation, subject."""
+
+
+def read_table(topic: str) -> list[dict[str, str]]:
+    """The rows of a topic's data file, in the file's order."""
+    text = (files("rollout.tasks") / "facts" / FILES[topic]).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def read_facts(topics: Sequence[str], num_elements: int = NUM_ELEMENTS) -> dict[FactKey, str]:
+    """Values by relation and subject.
+
+    Args:
+        topics: keys of :data:`FILES`.
+        num_elements: elements with a higher atomic number are left out.
+    """
+    facts = {}
+    for topic in topics:
+        rows = [row for row in read_table(topic) if topic != "elements" or int(row["number"]) <= num_elements]
+        for relation in RELATIONS.values():
+            if relation.topic == topic:
+                named = ((f"{relation.prefix}{row[relation.subject]}", row[relation.value]) for row in rows)
+                facts.update({(relation.name, subject): value for subject, value in named if value})
+    return facts
+
+
+def values_by_relation(facts: Mapping[FactKey, str]) -> dict[str, tuple[str, ...]]:
+    """The different values of each relation, in the order in which they come first."""
+    found: dict[str, dict[str, None]] = {}
+    for (relation, _), value in facts.items():
+        found.setdefault(relation, {})[value] = None
+    return {relation: tuple(values) for relation, values in found.items()}

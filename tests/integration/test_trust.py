@@ -1,0 +1,46 @@
+"""Labels by vote, estimates from the re-checked share and a correction that uses them, through real engines."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+
+pytestmark = pytest.mark.slow
+
+FIRST_CHARACTER = "^(.)"
+"""What counts as an answer: the model is random, and rarely writes an equals sign."""
+
+
+def test_votes_teach_and_their_errors_are_estimated(start_command: StartCommand, write_config: WriteConfig) -> None:
+    correction = {"type": "noise_corrected", "false_positive_rate": 0.2, "false_negative_rate": 0.1, "estimated": True}
+    config = write_config(
+        reward={
+            "functions": [{"type": "response_format", "pattern": "[0-8].*", "require_stop": False}],
+            "pseudo_labels": {"answer_pattern": FIRST_CHARACTER, "min_share": 0.5},
+            "recheck_share": 0.5,
+        },
+        algorithm={"preset": "nc-dr-grpo", "reward_correction": [correction]},
+        trust={"min_labels": 1},
+        training={"num_steps": 4, "prompts_per_step": 16, "samples_per_prompt": 4},
+    )
+    command = start_command("train", str(config))
+    assert command.finish() == 0, command.output
+    folder = config.parent / "runs" / "run"
+    steps = read_metrics(folder)
+    assert len(steps) == 4
+    for step in steps:
+        assert step["rollout/num_trajectories"] == 64
+        assert 0.25 < step["reward/observed_mean"] <= 1.0, "half of a prompt's samples agree"
+    assert any(step["votes/unlabelled_frac"] > 0.0 for step in steps)
+    last = steps[-1]
+    assert 80 < last["trust/num_rechecked"] < 180, "half of 256"
+    assert last["trust/false_positive_rate_low"] < last["trust/false_positive_rate"]
+    js = [step["correction/noise_corrected_j"] for step in steps]
+    assert js[0] == pytest.approx(0.7), "the configured rates, before anything is known"
+    assert js[-1] != pytest.approx(0.7)
+    with sqlite3.connect(folder / "ledger.sqlite") as ledger:
+        reasons = {reason for (reason,) in ledger.execute("SELECT reason FROM samples WHERE state = 'dropped'")}
+    assert reasons == {"no label by vote: the winner has less than reward.pseudo_labels.min_share"}
