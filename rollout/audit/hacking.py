@@ -29,7 +29,7 @@ class DetectorConfig(StrictModel):
     )
     baseline_steps: int = Field(20, ge=2, description="First steps that later ones are compared with.")
     tolerance: float = Field(
-        0.01, ge=0.0, lt=1.0, description="Rise of an error rate, or fall of gold accuracy, that is no alarm."
+        0.0, ge=0.0, lt=1.0, description="Rise of an error rate, or fall of gold accuracy, that is no alarm."
     )
     low: float = Field(0.0, description="Lowest observed score that counts; lower ones are taken for it.")
     high: float = Field(1.0, description="Highest observed score that counts; higher ones are taken for it.")
