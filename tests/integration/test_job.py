@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,7 @@ def ray_head(cluster_environment: dict[str, str], start_command: StartCommand) -
         "--head",
         f"--port={free_port()}",
         f"--dashboard-port={port}",
+        f"--dashboard-agent-listen-port={free_port()}",  # takes jobs; another Ray of the tests may have the usual port
         *options,
         program=(RAY,),
         **environment,
@@ -78,7 +80,10 @@ def submit(job: tuple[str, ...], start_command: StartCommand, environment: dict[
 
 def actors_of(head: psutil.Process) -> list[str]:
     """Titles of the processes below the head that belong to a run."""
-    titles = [" ".join(child.cmdline()) for child in head.children(recursive=True) if child.is_running()]
+    titles = []
+    for child in head.children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            titles.append(" ".join(child.cmdline()))
     wanted = ("RolloutWorker", "LearnerWorker", "RewardService", "ControllerHost", "VLLM", "cluster.cli")
     return [title for title in titles if any(name in title for name in wanted)]
 
