@@ -237,5 +237,6 @@ def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any, monkeypat
     assert "no score within 5 s" in records.pop("hang").error
     assert records.pop("nan").error_kind is RewardErrorKind.INVALID
     assert {record.outcome for record in records.values()} == {RewardOutcome.SCORED}, records
-    assert replaced in (2, 3)  # one died, the call that hangs was made twice, perhaps once on the one that died
+    # one died, one or two hung; where starting takes longer than the deadline, a replacement is replaced as well
+    assert 2 <= replaced <= 6
     assert seconds < 90
