@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.config import RunConfig
 from cluster.prompts import load_prompts
-from cluster.serving import serving_workers
+from cluster.serving import serving_pools, serving_workers
 from cluster.session import ray_session
 from rollout.component import UserError
 
@@ -52,18 +52,12 @@ def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str,
     import ray
 
     from actors.evaluation import answer_all
-    from actors.reward_pool import RewardPool
-    from actors.rollout_pool import RolloutPool
 
     class Evaluator:
         """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
 
         def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-            requests, reward = config.rollout.max_concurrent_requests, config.reward
-            self._pool = RolloutPool(rollouts, requests, config.recovery.request_timeout_s)
-            self._rewards = RewardPool(
-                rewards, create, reward.deadline_s, reward.error_reward, reward.max_concurrent_requests
-            )
+            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
 
         async def answer(self, wanted: dict[str, Any]) -> dict[str, list[Any]]:
             return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}

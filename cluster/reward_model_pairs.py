@@ -13,7 +13,7 @@ from typing import Any
 from cluster.config import RunConfig
 from cluster.paths import absolute_model_path
 from cluster.prompts import load_prompts
-from cluster.serving import serving_workers
+from cluster.serving import serving_pools, serving_workers
 from cluster.session import ray_session
 from rollout.component import UserError
 from rollout.rewards.model import conversation
@@ -113,19 +113,13 @@ def _responses(
     """Sampled and scored responses by prompt id."""
     import ray
 
-    from actors.reward_pool import RewardPool
-    from actors.rollout_pool import RolloutPool
     from rollout.trajectory import SampleRequest
 
     class Sampler:
         """Asks the workers inside Ray, where actor calls can be awaited."""
 
         def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-            requests, reward = config.rollout.max_concurrent_requests, config.reward
-            self._pool = RolloutPool(rollouts, requests, config.recovery.request_timeout_s)
-            self._rewards = RewardPool(
-                rewards, create, reward.deadline_s, reward.error_reward, reward.max_concurrent_requests
-            )
+            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
 
         async def one(self, prompt: Prompt, index: int) -> ScoredResponse:
             _, reference = await self._pool.sample(SampleRequest(prompt, index))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from cluster.config import RunConfig
 from cluster.workers import Workers, create_workers
+
+if TYPE_CHECKING:
+    from actors.reward_pool import RewardPool
+    from actors.rollout_pool import RolloutPool
 
 
 @contextmanager
@@ -21,3 +26,17 @@ def serving_workers(config: RunConfig, path: str) -> Iterator[Workers]:
         yield workers
     finally:
         workers.stop(config.cluster.shutdown_timeout_s)
+
+
+def serving_pools(
+    config: RunConfig, rollouts: list[Any], rewards: list[Any], create: Any
+) -> tuple[RolloutPool, RewardPool]:
+    """Pools over such workers; to be made inside Ray, where actor calls can be awaited."""
+    from actors.reward_pool import RewardPool
+    from actors.rollout_pool import RolloutPool
+
+    requests, reward = config.rollout.max_concurrent_requests, config.reward
+    return (
+        RolloutPool(rollouts, requests, config.recovery.request_timeout_s),
+        RewardPool(rewards, create, reward.deadline_s, reward.error_reward, reward.max_concurrent_requests),
+    )
