@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.audit_coverage [--plot docs/audit_calibration.png]`` prints the tables of docs/audit.md.
 
-1. Five binary rewards and 300 gold labels: how often the 95 % intervals hold the true rates, in 50 repetitions and in
-   many. Half of the responses are right. Repetition k draws from ``random.Random(k)``, all five rewards from the same
-   numbers, so one unlucky repetition shows in several rows.
+1. Five binary rewards and 300 gold labels: how often the intervals hold the truth, in 50 repetitions and in many. They
+   promise 95 % for both rates at once, and for J. Half of the responses are right. Repetition k draws from
+   ``random.Random(k)``, all five rewards from the same numbers, so an unlucky repetition shows in several rows.
 2. Without gold: the retest bound and the estimate from three judges, where their assumptions hold and where not.
 3. The online watch: a policy that learns to say a phrase which always passes, and one that only learns.
 """
@@ -31,7 +31,7 @@ NUM_LABELS = 300
 
 
 def coverage(false_positive_rate: float, false_negative_rate: float, repetitions: int) -> list[float]:
-    """Share of repetitions in which the interval of FPR, FNR, J, and of FPR and FNR at once, holds the truth."""
+    """Share of repetitions in which the interval of FPR, FNR, both at once, and J holds the truth."""
     truths = (false_positive_rate, false_negative_rate, 1.0 - false_positive_rate - false_negative_rate)
     rows = []
     for seed in range(repetitions):
@@ -39,18 +39,18 @@ def coverage(false_positive_rate: float, false_negative_rate: float, repetitions
         assert isinstance(found, ErrorRates)
         intervals = (found.false_positive_rate, found.false_negative_rate, found.j)
         held = [interval.holds(truth) for interval, truth in zip(intervals, truths, strict=True)]
-        rows.append([*held, held[0] and held[1]])
+        rows.append([*held[:2], held[0] and held[1], held[2]])
     return [fmean(column) for column in zip(*rows, strict=True)]
 
 
 def print_coverage(many: int) -> None:
     """Table 1."""
     print(f"## {NUM_LABELS} gold labels: share of repetitions in which the 95 % interval holds the truth\n")
-    print(f"| FPR / FNR | FPR, 50 | FNR, 50 | J, 50 | FPR, {many} | FNR, {many} | J, {many} | both rates, {many} |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = [f"{name}, {number}" for number in (50, many) for name in ("FPR", "FNR", "both", "J")]
+    print(f"| FPR / FNR | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|")
     for rates in KNOWN:
         few, more = coverage(*rates, 50), coverage(*rates, many)
-        cells = [*(f"{value:.0%}" for value in few[:3]), *(f"{value:.1%}" for value in more)]
+        cells = [*(f"{value:.0%}" for value in few), *(f"{value:.1%}" for value in more)]
         print(f"| {rates[0]:g} / {rates[1]:g} | {' | '.join(cells)} |", flush=True)
 
 

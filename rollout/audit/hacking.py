@@ -25,7 +25,7 @@ class DetectorConfig(StrictModel):
     """Options of the watch for drift and hacking of the reward."""
 
     false_alarm: float = Field(
-        0.05, gt=0.0, lt=1.0, description="Probability of a false alarm over the whole run, all gold tests together."
+        0.01, gt=0.0, lt=1.0, description="Probability of a false alarm over the whole run, all gold tests together."
     )
     baseline_steps: int = Field(20, ge=2, description="First steps that later ones are compared with.")
     tolerance: float = Field(

@@ -1,16 +1,14 @@
-"""Estimates with intervals: of a share, of a difference of two shares, of a mean of values between 0 and 1."""
+"""Estimates with intervals: of a share, of a difference of two shares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 LEVEL = 0.95
 """Coverage that every interval here aims at unless it is told otherwise."""
-BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 0.95)
-"""Shares of the greatest stake that never loses everything; wealth is the mean over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +70,6 @@ def difference(first: tuple[int, int], second: tuple[int, int], level: float = L
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
     return Estimate(value, max(-1.0, low), min(1.0, high), first[1] + second[1])
-
-
-def bounded_mean_high(values: Sequence[float], miss: float) -> float:
-    """A number that the true mean of values in [0, 1] exceeds with probability at most ``miss``, whatever their law.
-
-    By betting (Waudby-Smith and Ramdas, arXiv 2010.09686): if the mean is m or more, no wealth of the form
-    prod(1 - b (x - m) / (1 - m)) grows on average; the bound is the least m at which the mean wealth over several b
-    reaches 1 / miss. It is close where values vary little, which bounds that know the mean only are not.
-    """
-
-    def grown(m: float) -> float:
-        logs = [math.fsum(math.log1p(-bet * (value - m) / (1.0 - m)) for value in values) for bet in BETS]
-        most = max(logs)
-        return most + math.log(math.fsum(math.exp(value - most) for value in logs) / len(BETS)) - math.log(1.0 / miss)
-
-    mean = math.fsum(values) / len(values) if values else 1.0
-    if mean >= 1.0 or grown(1.0 - 1e-9) < 0.0:
-        return 1.0
-    return _root(grown, mean)
 
 
 def upper_tail(hits: int, count: int, share: float) -> float:

@@ -33,7 +33,7 @@ def test_hacking_is_flagged_before_gold_has_lost_five_points() -> None:
         in_time += flagged is not None
         if flagged is not None:
             assert "the reward is being hacked: observed reward rose from" in flagged.text
-            assert flagged.evidence["now"] > flagged.evidence["limit"] > flagged.evidence["start"]
+            assert flagged.evidence["now"] > flagged.evidence["limit"] == flagged.evidence["start"]  # no tolerance
             assert flagged.step > 60
     assert in_time >= 4
 

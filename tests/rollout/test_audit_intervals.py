@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from rollout.audit.calibration import calibration
-from rollout.audit.intervals import bounded_mean_high, clopper_pearson, difference, upper_tail, wilson
+from rollout.audit.intervals import clopper_pearson, difference, upper_tail, wilson
 from rollout.audit.ranking import mid_ranks, pairwise_accuracy, spearman
 
 
@@ -53,18 +53,6 @@ def test_interval_of_j_covers_its_level(right: float, wrong: float) -> None:
         second = sum(rng.random() < wrong for _ in range(150))
         covered += difference((first, 150), (second, 150)).holds(right - wrong)
     assert covered >= 0.935 * 2_000
-
-
-def test_bound_of_a_bounded_mean_holds_and_is_close_where_values_vary_little() -> None:
-    rng, missed = random.Random(3), 0
-    for _ in range(60):
-        missed += bounded_mean_high([rng.betavariate(1.0, 9.0) for _ in range(100)], 0.05) < 0.1
-    assert missed <= 0.05 * 60
-    steady = [0.1 + rng.uniform(-0.02, 0.02) for _ in range(300)]
-    assert 0.1 < bounded_mean_high(steady, 0.01) < 0.125
-    assert bounded_mean_high([], 0.05) == 1.0
-    assert bounded_mean_high([1.0] * 10, 0.05) == 1.0
-    assert bounded_mean_high([0.0] * 300, 0.01) < 0.03
 
 
 def test_pairwise_accuracy_is_the_area_under_the_curve() -> None:
