@@ -7,59 +7,20 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import ray
-import torch
 
 from actors.checkpoint_saver import CheckpointSaver
 from actors.learner_worker import LearnerWorker
 from actors.worker_group import WorkerError, WorkerGroup
-from learner.checkpoint_files import CheckpointFiles
 from learner.manifest import FileFacts, find_newest_complete, verify
 from learner.metrics import to_floats
-from tests.integration.test_learner_ranks import assert_close, batches, curve, ranks, save, spec, weights
+from tests.integration.learner_ranks import ranks
+from tests.integration.test_learner_ranks import assert_close, batches, curve, save, spec, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
-
-
-class ExaminedWorker(LearnerWorker):
-    """A rank that shows what it holds."""
-
-    def moments(self) -> dict[str, np.ndarray]:
-        """Both moments of Adam of every parameter, put together from all ranks."""
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        found = {}
-        for name, engine in (("policy", self._ready.policy), ("critic", self._ready.critic)):
-            assert engine is not None
-            for parameter_name, parameter in engine.module.named_parameters():
-                for key in ("exp_avg", "exp_avg_sq"):
-                    value = safe_get_full_optimizer_state(parameter, key)
-                    found[f"{name}.{parameter_name}.{key}"] = value.reshape(-1).numpy().copy()
-        return found
-
-    def differences_from_deepspeed(self, folder: str) -> list[str]:
-        """Files in which what is saved differs from what DeepSpeed would have written by itself."""
-        path, wrong = Path(folder), []
-        for name, engine in (("policy", self._ready.policy), ("critic", self._ready.critic)):
-            assert engine is not None
-            copy = engine.copy_state()
-            engine._engine.save_checkpoint(str(path / name), tag="state", save_latest=False)  # type: ignore[attr-defined]
-            files = CheckpointFiles(path)
-            copy.write(files, f"{name}-copied")
-            for relative in copy.states:
-                theirs, ours = path / name / relative, path / f"{name}-copied" / relative
-                if not same(torch.load(theirs, weights_only=False), torch.load(ours, weights_only=False)):
-                    wrong.append(f"{name}/{relative}")
-            self._ready.world.barrier()
-            if self.rank == 0:
-                listed = [{p.relative_to(d).as_posix() for p in d.rglob("*.p[ty]*")} for d in
-                          (path / name, path / f"{name}-copied")]  # fmt: skip
-                wrong += sorted(listed[0] ^ listed[1])
-        return wrong
 
 
 class GatedWorker(LearnerWorker):
@@ -83,22 +44,9 @@ class DyingWorker(LearnerWorker):
         return super().write_snapshot(folder)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equality of whatever DeepSpeed saves, to the last bit."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return same(vars(one), vars(other)) if hasattr(one, "__dict__") else bool(one == other)
-
-
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_the_files_are_those_of_deepspeed(zero_stage: int, tiny_model: Path, tmp_path: Path) -> None:
-    with ranks(2, spec(tiny_model, "ppo", zero_stage=zero_stage), ExaminedWorker) as group:
+    with ranks(2, spec(tiny_model, "ppo", zero_stage=zero_stage)) as group:
         curve(group, 0, 1)
         assert group.call_blocking("differences_from_deepspeed", str(tmp_path), timeout_s=60) == [[], []]
 
@@ -139,13 +87,13 @@ def test_training_goes_on_while_a_checkpoint_is_written(tiny_model: Path, tmp_pa
 def test_another_number_of_ranks_goes_on(before: int, after: int, tiny_model: Path, tmp_path: Path) -> None:
     """Adam's moments are the same numbers; what follows is the unbroken run but for the rounding of sums."""
     what = spec(tiny_model, "dvpo")
-    with ranks(before, what, ExaminedWorker) as group:
+    with ranks(before, what) as group:
         curve(group, 0, 3)
         path = save(group, tmp_path, 3)
         moments = group.call_blocking("moments", timeout_s=60)[0]
         unbroken = curve(group, 3)
     assert len(moments) > 20 and all(np.abs(value).max() > 0 for value in moments.values())
-    with ranks(after, what, ExaminedWorker) as group:
+    with ranks(after, what) as group:
         group.call_blocking("load", path, timeout_s=120)
         for found in group.call_blocking("moments", timeout_s=60):
             assert found.keys() == moments.keys()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,15 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.checkpoint_saver import IO_GROUP, CheckpointSaver
-from actors.learner_worker import LearnerSpec, LearnerWorker
+from actors.checkpoint_saver import CheckpointSaver
+from actors.learner_worker import LearnerSpec
 from actors.worker_group import WorkerError, WorkerGroup
 from learner.config import LearnerConfig, ModelConfig
 from learner.manifest import verify
 from learner.metrics import to_floats
 from rollout.component import UserError
 from rollout.trajectory import FinishReason, ScoredTrajectory
+from tests.integration.learner_ranks import ranks
 from tests.learner.plain_learner import plain_learner, random_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
@@ -50,20 +49,6 @@ def spec(path: Path, algorithm: str, zero_stage: int = 2, **changes: Any) -> Lea
     config = CONFIG.model_copy(update={"zero_stage": zero_stage})
     made = LearnerSpec(ModelConfig(path=str(path)), config, algorithm, OPTIONS[algorithm], num_updates=len(SIZES))
     return replace(made, **changes)
-
-
-@contextmanager
-def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = LearnerWorker) -> Iterator[WorkerGroup]:
-    """Learner ranks as real actors; their processes are gone afterwards."""
-    remote = ray.remote(num_cpus=1, concurrency_groups={IO_GROUP: 1})(worker)
-    group = WorkerGroup([remote.remote() for _ in range(world)], "learner")
-    try:
-        host, port = group.call_blocking("address", timeout_s=60)[0]
-        arguments = [(rank, world, host, port, what) for rank in range(world)]
-        asyncio.run(group.call_each("setup", arguments, timeout_s=120))
-        yield group
-    finally:
-        group.kill()
 
 
 def save(group: WorkerGroup, checkpoints: Path, step: int, state: dict[str, Any] | None = None) -> str:

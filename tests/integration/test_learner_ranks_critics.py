@@ -12,7 +12,8 @@ import ray
 from actors.learner_worker import LearnerSpec
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
-from tests.integration.test_learner_ranks import ranks, save
+from tests.integration.learner_ranks import ranks
+from tests.integration.test_learner_ranks import save
 from tests.learner.plain_learner import plain_learner, random_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]

@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import torch
-from torch import Tensor
 
-from actors.learner_worker import LearnerWorker
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
-from tests.integration.test_learner_ranks import ranks, spec
+from tests.integration.learner_ranks import ranks
+from tests.integration.test_learner_ranks import spec
 from tests.learner.plain_learner import random_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
-
-
-class SpoiltGradient(torch.autograd.Function):
-    """What it is given, with a gradient of NaN."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * math.nan
-
-
-class SpoiltRank(LearnerWorker):
-    """A rank whose backward pass can be spoilt, and that tells what it holds."""
-
-    def spoil(self, rank: int, engine: str) -> None:
-        """From now on the gradient of a model is NaN on one rank; rank -1 cures all."""
-        target = getattr(self._ready, engine)
-        target.__dict__.pop("forward", None)
-        if rank == self.rank:
-            forward = target.forward
-
-            def spoilt(**inputs: object) -> dict[str, Tensor]:
-                return {name: SpoiltGradient.apply(value) for name, value in forward(**inputs).items()}
-
-            target.forward = spoilt
-
-    def held(self) -> dict[str, str]:
-        """Digests of this rank's weights, optimiser state, and the algorithm's scales and counters."""
-        learner = self._ready
-        digests = {"algorithm": repr((learner.algorithm.state_dict(), learner.state_dict()))}
-        for name, engine in (("policy", learner.policy), ("critic", learner.critic)):
-            assert engine is not None
-            weights = hashlib.sha256()
-            for parameter in engine.module.parameters():
-                part = getattr(parameter, "ds_tensor", parameter)  # this rank's part under ZeRO-3
-                weights.update(part.detach().float().numpy().tobytes())
-            digests[f"{name} weights"] = weights.hexdigest()
-            wrapped = engine._engine.optimizer  # type: ignore[attr-defined]
-            optimiser = hashlib.sha256()
-            for state in getattr(wrapped, "optimizer", wrapped).state.values():
-                for key in sorted(state):
-                    optimiser.update(torch.as_tensor(state[key]).detach().float().numpy().tobytes())
-            digests[f"{name} optimiser"] = optimiser.hexdigest()
-        return digests
 
 
 @pytest.mark.parametrize(
@@ -83,7 +32,7 @@ def test_all_ranks_refuse_a_gradient_that_is_not_finite_on_one(
         algorithm_options=options,
         model=ModelConfig(path=str(tiny_model), dtype=dtype),
     )
-    with ranks(world, what, SpoiltRank) as group:
+    with ranks(world, what) as group:
 
         def update(step: int) -> Any:
             results = group.call_blocking("update", ray.put(random_samples(8, step)), step, timeout_s=180)
@@ -108,7 +57,7 @@ def test_all_ranks_refuse_a_gradient_that_is_not_finite_on_one(
         after = to_floats(update(2).metrics)
         end = held()
         assert all(one[key] != other[key] for one, other in zip(before, end, strict=True) for key in one)
-    with ranks(world, what, SpoiltRank) as group:  # the same without what was refused
+    with ranks(world, what) as group:  # the same without what was refused
         assert update(0).skipped == ""
         assert to_floats(update(2).metrics) == after
         assert held() == end
