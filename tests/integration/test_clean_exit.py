@@ -19,7 +19,7 @@ import pytest
 
 from cluster.event_log import read_events
 from cluster.leftovers import MARK, members
-from tests.integration.whole_runs import Command, StartCommand, WriteConfig
+from tests.integration.whole_runs import Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,12 @@ FAILS = (
     "from rollout.rewards.base import Reward\n"
     "class Broken(Reward):\n"
     "    async def __call__(self, prompt, trajectory):\n"
-    "        raise KeyError('no such thing')\n"
+    "        draw = hash(prompt.prompt_id + str(trajectory.sample_index)) % 100\n"
+    "        if draw < 20 or trajectory.policy_version_min >= 2:\n"
+    "            raise KeyError('no such thing')\n"
+    "        return 1.0\n"
 )
+"""At first it fails now and then, which is allowed, and later always."""
 
 
 @dataclass
@@ -99,10 +103,10 @@ Begin = Callable[..., Trace]
 def begin(tmp_path: Path, start_command: StartCommand) -> Begin:
     """Start a command whose own temporary files go to an empty folder."""
 
-    def begin(*arguments: str) -> Trace:
+    def begin(*arguments: str, **environment: str) -> Trace:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
-        return Trace(start_command(*arguments, TMPDIR=str(temporary)), temporary)
+        return Trace(start_command(*arguments, TMPDIR=str(temporary), **environment), temporary)
 
     return begin
 
@@ -145,11 +149,16 @@ def test_a_signal_during_the_start(
 
 def test_an_error(tmp_path: Path, begin: Begin, write_config: WriteConfig) -> None:
     (tmp_path / "my_reward.py").write_text(FAILS)
-    reward = {"functions": [{"type": "my_reward:Broken"}], "max_error_frac": 0.3}
-    run = begin("train", str(write_config(reward=reward, training=ENDLESS)))
+    reward = {"functions": [{"type": "my_reward:Broken"}], "max_error_frac": 0.7}
+    training = {"num_steps": 100_000, "num_eval_prompts": 4}
+    run = begin("train", str(write_config(reward=reward, training=training)), PYTHONHASHSEED="0")
     run.note_until("engine ready")
     assert run.command.finish(120.0) == 1, run.command.output
     assert "KeyError: 'no such thing'" in run.command.output
     assert "reward.max_error_frac" in run.command.output
     assert "Traceback" not in run.command.output
     run.assert_nothing_left()
+    steps = read_metrics(tmp_path / "runs" / "run")
+    assert [step["step"] for step in steps] == [1, 2]
+    assert sum(step["reward/num_errors"] for step in steps) > 0, "failures that are few are counted"
+    assert all(step["rollout/num_trajectories"] <= 16 for step in steps)

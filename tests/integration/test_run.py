@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
-
-CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
-PLAIN_VLLM = """
-import json, sys
-from vllm import LLM, SamplingParams
-if __name__ == "__main__":
-    folder, answers = sys.argv[1:]
-    records = [json.loads(line) for line in open(answers)]
-    cache = {"kv_cache_memory_bytes": 64 << 20, "block_size": 32}
-    llm = LLM(folder, dtype="float32", max_model_len=60, enforce_eager=True, **cache)
-    chats = [record["messages"] for record in records]
-    outputs = llm.chat(chats, SamplingParams(temperature=0.0, max_tokens=12), use_tqdm=False)
-    assert [list(output.outputs[0].token_ids) for output in outputs] == [record["token_ids"] for record in records]
-    print("same answers")
-"""
 
 DOCUMENTED = [
     "vllm/generated_tokens_per_s",
@@ -54,10 +38,9 @@ DOCUMENTED = [
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
     """One run through its life: two steps, two more after --resume, then its checkpoint is measured.
 
-    It is resumed with three rollout workers instead of two, and two learner ranks instead of one.
+    It is resumed with three rollout workers and two learner ranks instead of one each.
     """
     config = write_config(
-        rollout={"num_workers": 2},
         reward={"noise": [{"type": "symmetric_flip", "p": 0.5}]},
         training={"num_steps": 2, "checkpoint_every_steps": 1},
     )
@@ -94,9 +77,6 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     assert third.finish() == 0, third.output
     assert third.survivors() == []
     assert_greedy_in_transformers(checkpoint / "policy", answers)
-    plain = start_command(str(checkpoint / "policy"), str(answers), program=(sys.executable, "-c", PLAIN_VLLM), **CPU)
-    assert plain.finish() == 0, plain.output
-    assert "same answers" in plain.output
 
 
 def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
@@ -111,25 +91,3 @@ def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
         )
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False)
         assert output[0, prompt["input_ids"].shape[1] :].tolist() == record["token_ids"]
-
-
-def test_failing_rewards_are_counted(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
-    (tmp_path / "my_reward.py").write_text(
-        "from rollout.rewards.base import Reward\n"
-        "class Fragile(Reward):\n"
-        "    class Config(Reward.Config):\n"
-        "        share: float\n"
-        "    async def __call__(self, prompt, trajectory):\n"
-        "        if hash(prompt.prompt_id + str(trajectory.sample_index)) % 100 < 100 * self.config.share:\n"
-        "            raise KeyError('no such thing')\n"
-        "        return 1.0\n"
-    )
-    training = {"num_steps": 2, "num_eval_prompts": 4}
-    reward = {"functions": [{"type": "my_reward:Fragile", "share": 0.2}], "max_error_frac": 0.9}
-    config = write_config("some", reward=reward, training=training)
-    run = start_command("train", str(config), PYTHONHASHSEED="0")
-    assert run.finish() == 0, run.output
-    steps = read_metrics(tmp_path / "runs" / "some")
-    assert sum(step["reward/num_errors"] for step in steps) > 0
-    assert all(step["rollout/num_trajectories"] <= 16 for step in steps)
-    assert "KeyError: 'no such thing'" in run.output

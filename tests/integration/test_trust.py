@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 
-from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+from tests.integration.shared_run import SharedRun
+from tests.integration.whole_runs import WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +16,9 @@ FIRST_CHARACTER = "^(.)"
 """What counts as an answer: the model is random, and rarely writes an equals sign."""
 
 
-def test_votes_teach_and_their_errors_are_estimated(start_command: StartCommand, write_config: WriteConfig) -> None:
+def test_votes_teach_and_their_errors_are_estimated(
+    shared_run: SharedRun, write_config: WriteConfig, tmp_path: Path
+) -> None:
     correction = {"type": "noise_corrected", "false_positive_rate": 0.2, "false_negative_rate": 0.1, "estimated": True}
     config = write_config(
         reward={
@@ -26,10 +30,8 @@ def test_votes_teach_and_their_errors_are_estimated(start_command: StartCommand,
         trust={"min_labels": 1},
         training={"num_steps": 4, "prompts_per_step": 16, "samples_per_prompt": 4},
     )
-    command = start_command("train", str(config))
-    assert command.finish() == 0, command.output
-    folder = config.parent / "runs" / "run"
-    steps = read_metrics(folder)
+    shared_run.train(config, tmp_path)
+    steps = read_metrics(tmp_path)
     assert len(steps) == 4
     for step in steps:
         assert step["rollout/num_trajectories"] == 64
@@ -41,6 +43,6 @@ def test_votes_teach_and_their_errors_are_estimated(start_command: StartCommand,
     js = [step["correction/noise_corrected_j"] for step in steps]
     assert js[0] == pytest.approx(0.7), "the configured rates, before anything is known"
     assert js[-1] != pytest.approx(0.7)
-    with sqlite3.connect(folder / "ledger.sqlite") as ledger:
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         reasons = {reason for (reason,) in ledger.execute("SELECT reason FROM samples WHERE state = 'dropped'")}
     assert reasons == {"no label by vote: the winner has less than reward.pseudo_labels.min_share"}

@@ -18,6 +18,12 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL_ROLLOUT: dict[str, Any] = {
+    "num_workers": 1,
+    "max_prompt_tokens": 48,
+    "kv_cache_mib": 64,
+    "sampling": {"max_response_tokens": 12},
+}
 
 
 @dataclass
@@ -112,12 +118,7 @@ def write_config(tmp_path: Path, tiny_model: Path) -> WriteConfig:
             "model": {"path": str(tiny_model)},
             "data": {"task": {"type": "chain", "num_train": 512, "num_eval": 64}},
             "algorithm": {"preset": "dvpo", "critic": critic, "alpha": 0.25, "beta": 0.25},
-            "rollout": {
-                "num_workers": 1,
-                "max_prompt_tokens": 48,
-                "kv_cache_mib": 64,
-                "sampling": {"max_response_tokens": 12},
-            },
+            "rollout": SMALL_ROLLOUT,
             "learner": {"policy_lr": 1e-3, "critic_lr": 1e-3},
             "training": {
                 "num_steps": 3,
