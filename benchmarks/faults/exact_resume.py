@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--staleness", type=int, default=0)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="rollout workers")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         model = make_small_model(Path(folder) / "model")
         training = {"num_steps": options.steps, "checkpoint_every_steps": INTERVAL, "max_staleness": options.staleness}
-        sections = {"training": training, "rollout": {"num_workers": 2}, "cluster": {"num_cpus": 5}}
+        sections = {"training": training, "rollout": {"num_workers": options.workers}, "cluster": {"num_cpus": 5}}
         straight = LiveRun(write_small_config(model.parent, model, "straight", **sections))
         killed = LiveRun(write_small_config(model.parent, model, "killed", **sections))
         try:

@@ -194,9 +194,16 @@ def test_a_whole_warm_start_leaves_head_room(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_whole_warm_start_learns_to_converse_and_leaves_head_room(tmp_path: Path) -> None:
+def test_a_short_warm_start_learns_to_converse_and_leaves_head_room(tmp_path: Path) -> None:
     task = Dialogue(Dialogue.Config())
-    options = {**task.warmstart_options(), "num_eval": 128}
+    shorter = {
+        "num_eval": 64,
+        "num_steps": 350,
+        "num_decay_steps": 120,
+        "num_demonstrations": 8192,
+        "ready_accuracy": 0.0,
+    }
+    options = {**task.warmstart_options(), **shorter}
     report = warmstart(task, tmp_path / "m", WarmstartConfig.model_validate(options))
     assert list(report.metrics) == ["tcr", "acr", "gcr"]
     assert 0.38 <= report.metrics["tcr"]["test"] <= 0.62
