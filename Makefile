@@ -18,6 +18,8 @@ INSTALLED := $(VENV)/installed-$(call checksum,requirements/cpu.lock $(BUILD))
 INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock requirements/dev.lock $(BUILD))
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
+# Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
+IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
 help:
 	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"
@@ -33,10 +35,10 @@ demo: $(INSTALLED) $(MODEL)/tokenizer_config.json
 	$(BIN)/dvpo train configs/demo.yaml --overwrite
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_TWO)
 
 test-fast: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

@@ -26,8 +26,27 @@ CHAT_TEMPLATE = (
 )
 
 
+SHARED_PROCESSES = {
+    "test_checkpoint_saving": "learner_ranks",
+    "test_learner_ranks": "learner_ranks",
+    "test_learner_ranks_critics": "learner_ranks",
+    "test_learner_refusals": "learner_ranks",
+    "test_presets": "shared_run",
+    "test_trust": "shared_run",
+}
+"""Files whose tests use the same long-lived processes, by the name of what they share."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is none; REQUIRE_GPU=1 turns the skip into a failure."""
+    """Order and group the tests for `pytest -n`, and leave out what needs a GPU where there is none."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)  # the long ones first, short ones fill the gaps
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(SHARED_PROCESSES.get(item.path.stem, str(item.path))))
+    skip_gpu_tests(items)
+
+
+def skip_gpu_tests(items: list[pytest.Item]) -> None:
+    """Where there is no GPU; REQUIRE_GPU=1 turns the skip into a failure."""
     marked = [item for item in items if item.get_closest_marker("gpu") is not None]
     if not marked or os.environ.get("REQUIRE_GPU") == "1":
         return
