@@ -37,6 +37,7 @@ SHARED_PROCESSES = {
 """Files whose tests use the same long-lived processes, by the name of what they share."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order and group the tests for `pytest -n`, and leave out what needs a GPU where there is none."""
     items.sort(key=lambda item: "integration" not in item.path.parts)  # the long ones first, short ones fill the gaps
