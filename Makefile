@@ -19,7 +19,7 @@ INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock req
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
 # Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
-IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+IN_TWO := -n 2 --no-loadscope-reorder
 
 help:
 	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,12 +38,22 @@ SHARED_PROCESSES = {
 """Files whose tests use the same long-lived processes, by the name of what they share."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n` a file's tests, and those that share processes, are dealt to one worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerForSharedProcesses(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return SHARED_PROCESSES.get(Path(file).stem, file)
+
+    return OneWorkerForSharedProcesses(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order and group the tests for `pytest -n`, and leave out what needs a GPU where there is none."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)  # the long ones first, short ones fill the gaps
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(SHARED_PROCESSES.get(item.path.stem, str(item.path))))
+    """The long tests first, so that short ones fill the gaps; without those that need a GPU where there is none."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
     skip_gpu_tests(items)
 
 
