@@ -35,6 +35,10 @@ SETTINGS: dict[str, Settings] = {
     "as it is": {},
     "hedged": {"remote": {"hedge_after_s": 0.5}},
     "hedged, max_staleness 4": {"remote": {"hedge_after_s": 0.5}, "training": {"max_staleness": 4}},
+    "hedged, timeout 2 s, max_staleness 4": {
+        "remote": {"hedge_after_s": 0.5, "timeout_s": 2.0},
+        "training": {"max_staleness": 4},
+    },
 }
 
 
