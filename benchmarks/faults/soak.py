@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--num-steps", type=int, default=2000)
     parser.add_argument("--output", type=Path, default=ROOT / "runs", help="holds the run's folder soak/")
     parser.add_argument("--interval-s", type=float, default=5.0)
-    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "img" / "soak.png")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "soak.png")
     options = parser.parse_args()
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
