@@ -161,13 +161,13 @@ def run_victim(victim: str, moments: Sequence[str], model: Path, timeout_s: floa
     return cells
 
 
-def end_in_order(run: LiveRun, number: signal.Signals = signal.SIGTERM) -> None:
-    """Send a signal; the run has to write a checkpoint, balance and leave nothing behind."""
+def end_in_order(run: LiveRun) -> None:
+    """SIGTERM; the run has to write a checkpoint, balance and leave nothing behind."""
     assert run.process is not None
     run.note_processes()
-    run.process.send_signal(number)
-    if (status := run.finish(120.0)) != 128 + number:
-        raise run.failure(f"exit status {status} after {number.name}")
+    run.process.send_signal(signal.SIGTERM)
+    if (status := run.finish(120.0)) != 143:
+        raise run.failure(f"exit status {status} after SIGTERM")
     if left := run.survivors():
         raise run.failure(f"processes left behind: {left}")
     run.ledger()

@@ -135,7 +135,7 @@ def _log_gains_above(values: Sequence[float], means: Wealth) -> Wealth:
 
 
 def _log_sum_of(counts: npt.NDArray[np.int64], payoffs: Wealth) -> Wealth:
-    """Sum over values of counts * log(1 + bet * payoff); payoffs of shape [values, 1, means] or [values, means]."""
+    """Sum over values of counts * log(1 + bet * payoff); payoffs of shape [values, 1, means]."""
     gains: Wealth = np.einsum("v,vbm->bm", counts, np.log1p(BETS * payoffs))
     return gains
 

@@ -1,6 +1,6 @@
 """However a run ends, nothing of it stays: no process, port, shared memory or temporary file.
 
-SIGINT ends the run of six kills in test_faults.py, and SIGTERM a job in test_job.py.
+SIGTERM ends the run of six kills in test_faults.py.
 """
 
 from __future__ import annotations
@@ -114,17 +114,24 @@ def begin(tmp_path: Path, start_command: StartCommand) -> Begin:
 ENDLESS = {"num_steps": 100_000, "max_staleness": 1, "num_eval_prompts": 4}
 
 
-def test_a_killed_driver(tmp_path: Path, begin: Begin, write_config: WriteConfig) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_signal_in_the_middle(
+    tmp_path: Path, begin: Begin, write_config: WriteConfig, number: signal.Signals, status: int
+) -> None:
     run = begin("train", str(write_config(training=ENDLESS, learner={"num_workers": 2})))
     run.note_until("step 2/")
     assert run.ports
     assert run.shared
-    run.command.process.send_signal(signal.SIGKILL)
-    assert run.command.finish(60.0) == -signal.SIGKILL, run.command.output
+    run.command.process.send_signal(number)
+    assert run.command.finish(60.0) == status, run.command.output
     run.assert_nothing_left()
     assert "Traceback" not in run.command.output
+    if number != signal.SIGKILL:
+        assert f"stopped by {number.name}" in run.command.output
+        (checkpoint,) = (tmp_path / "runs" / "run" / "checkpoints").iterdir()
+        assert (checkpoint / "manifest.json").is_file()
     told = [event["text"] for event in read_events(tmp_path / "runs" / "run" / "events.jsonl")]
-    assert any("the driver was killed" in text for text in told)
+    assert any("the driver was killed" in text for text in told) is (number == signal.SIGKILL)
     (session,) = (tmp_path / "runs" / "run" / "logs").iterdir()
     assert [path for path in session.iterdir() if path.name.startswith("worker-")], "what the workers printed is kept"
 
