@@ -13,7 +13,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 
 # A stamp's name holds the checksum of what was installed: another lock is another stamp, the same one is up to date.
 checksum = $(shell cat $(1) | cksum | tr ' ' '-')
-BUILD := setup.cfg setup.py pyproject.toml $(wildcard learner/*.[ch])
+BUILD := setup.cfg setup.py pyproject.toml $(wildcard learner/maths/kernels/*.[ch])
 INSTALLED := $(VENV)/installed-$(call checksum,requirements/cpu.lock $(BUILD))
 INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock requirements/dev.lock $(BUILD))
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)

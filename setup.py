@@ -1,4 +1,4 @@
-"""Metadata is in setup.cfg; this adds the one compiled part, which is optional: see learner/quantile_kernel.py."""
+"""Metadata is in setup.cfg; this adds the one compiled part, which is optional: see learner/maths/kernels/."""
 
 from setuptools import Extension, setup
 
@@ -8,9 +8,9 @@ FASTER_SUMS = ["-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", 
 setup(
     ext_modules=[
         Extension(
-            "learner._quantile_kernel",
-            ["learner/quantile_kernel.c", "learner/critic_kernel.c"],
-            depends=["setup.py", "learner/quantile_kernel.h"],
+            "learner.maths.kernels._quantile_kernel",
+            ["learner/maths/kernels/quantile_kernel.c", "learner/maths/kernels/critic_kernel.c"],
+            depends=["setup.py", "learner/maths/kernels/quantile_kernel.h"],
             extra_compile_args=["-O3", *FASTER_SUMS],
             optional=True,
         )

@@ -19,13 +19,13 @@ from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, median
 
-from cluster.calibration_plot import draw_calibration
+from cluster.audit.plot import draw_calibration
 from rollout.audit.calibration import Calibration, calibration
 from rollout.audit.error_rates import ErrorRates, error_rates
 from rollout.audit.hacking import DetectorConfig, HackingDetector
 from rollout.audit.latent_class import latent_rates
 from rollout.audit.retest import retest
-from tests.rollout.synthetic_rewards import KNOWN, RATES, judged, labelled, series, verdicts_of
+from tests.rollout.audit.synthetic_rewards import KNOWN, RATES, judged, labelled, series, verdicts_of
 
 NUM_LABELS = 300
 

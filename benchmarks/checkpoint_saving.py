@@ -19,11 +19,11 @@ from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
 
-from actors.learner_worker import LearnerSpec, LearnerWorker
+from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from benchmarks.faults.checkpoint_kills import samples
-from cluster.warmstart import WarmstartConfig, build_model, build_tokenizer
+from cluster.warmstart.warmstart import WarmstartConfig, build_model, build_tokenizer
 from learner.config import LearnerConfig, ModelConfig
-from learner.manifest import SnapshotFacts, begin, commit
+from learner.storage.manifest import SnapshotFacts, begin, commit
 from rollout.tasks.chain import Chain
 
 SIZES = {

@@ -3,7 +3,7 @@
 ``python -m benchmarks.critic_update`` prints the table of docs/benchmarks.md.
 
 How it is measured. One thread, one rank. Preset ``dvpo`` (3 heads of 200 quantiles) and preset ``ppo`` get the same
-batch and equal bodies, in the same run and turn by turn, through the learner's own code: ``LocalUpdate.optimise`` on a
+batch and equal bodies, in the same run and turn by turn, through the learner's own code: ``RankUpdate.optimise`` on a
 DeepSpeed engine (ZeRO stage 2, AdamW). Estimation (targets, advantages) comes before and is not counted. The ratio is
 the median over pairs, of wall time and, since other work on the machine disturbs that, of CPU time.
 
@@ -30,14 +30,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
-from cluster.warmstart import WarmstartConfig, build_model, build_tokenizer, make_corpus
-from learner.algorithms import build_algorithm
-from learner.collective import TorchCollective
+from cluster.warmstart.warmstart import WarmstartConfig, build_model, build_tokenizer, make_corpus
+from learner.algorithms.catalogue import build_algorithm
 from learner.config import LearnerConfig
-from learner.deepspeed_engine import DeepSpeedEngine, start_process_group
-from learner.local_update import LocalUpdate
+from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
 from learner.models.critic import CriticModel
-from learner.update import Learner, UpdateSettings
+from learner.update.collective import TorchCollective
+from learner.update.learner import Learner
+from learner.update.rank import UpdateSettings
+from learner.update.rank_update import RankUpdate
 from rollout.tasks.chain import Chain
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 
@@ -133,12 +134,12 @@ def one_update(learner: Learner, samples: Sequence[ScoredTrajectory], index: int
     """Wall and CPU seconds of the critic's optimiser step, and the share of raw outputs that were out of order."""
     spent: list[float] = []
 
-    def optimise(update: LocalUpdate, *arguments: Any) -> None:
+    def optimise(update: RankUpdate, *arguments: Any) -> None:
         start = time.perf_counter(), time.process_time()
-        LocalUpdate.optimise(update, *arguments)
+        RankUpdate.optimise(update, *arguments)
         spent.extend((time.perf_counter() - start[0], time.process_time() - start[1]))
 
-    with patch("learner.update.LocalUpdate", type("Timed", (LocalUpdate,), {"optimise": optimise})):
+    with patch("learner.update.learner.RankUpdate", type("Timed", (RankUpdate,), {"optimise": optimise})):
         result = learner.update(samples, index, critic_only=True)
     crossing = result.metrics.get("critic/crossing_frac")
     return spent[0], spent[1], crossing.value if crossing else 0.0

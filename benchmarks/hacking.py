@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.event_log import read_events
-from cluster.sinks import read_metrics
+from actors.recording.event_log import read_events
+from actors.recording.sinks import read_metrics
 from rollout.audit.hacking import DetectorConfig, HackingDetector, StepSignals
 from rollout.audit.pairs import GoldPair
 from rollout.audit.recheck import is_rechecked
@@ -120,8 +120,8 @@ def plant(output: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cluster.warmstart import WarmstartConfig, build_tokenizer, make_corpus
-    from learner.supervised import SupervisedConfig, train_supervised
+    from cluster.warmstart.warmstart import WarmstartConfig, build_tokenizer, make_corpus
+    from learner.warmstart.supervised import SupervisedConfig, train_supervised
 
     torch.set_num_threads(1)
     task = PlantedChain(Chain.Config())

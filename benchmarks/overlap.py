@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from cluster.sinks import read_metrics
-from cluster.warmstart import WarmstartConfig, build_model, build_tokenizer
+from actors.recording.sinks import read_metrics
+from cluster.warmstart.warmstart import WarmstartConfig, build_model, build_tokenizer
 from rollout.tasks.chain import Chain
 
 MODEL = WarmstartConfig(hidden_size=192, num_layers=4, num_heads=6, intermediate_size=512)

@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from learner.quantiles import midpoint_taus, quantile_huber_loss
+from learner.maths.quantiles.quantiles import midpoint_taus, quantile_huber_loss
 from tests.learner.oracles import pairwise_huber
 
 KAPPA = 0.05

@@ -6,8 +6,8 @@ The chain: states say nothing, no token matters, gamma = 1, and the reward on th
 the return is N(0, 1) in every state. The critic is a table with one quantile function per distance to the end.
 
 *Part 1, targets alone.* The table is set to the exact fixed point of quantile regression on the targets of
-``learner.returns``: from the end backwards, the quantiles of a distance become those of all target atoms there, pooled
-over trajectories whose rewards are the midpoint quantiles of N(0, 1). What is left of the law is the targets' doing.
+``learner.maths.returns``: from the end backwards, the quantiles of a distance become those of all target atoms there,
+pooled over trajectories whose rewards are the midpoint quantiles of N(0, 1). The rest is the targets' doing.
 
 *Part 2, whole presets.* The table is trained by Adam on ``DVPO.value_targets`` and ``DVPO.token_losses`` of the presets
 ``dvpo`` and ``dvpo-literal`` with fresh random rewards, as in training; and ``dvpo-literal`` with its targets but plain
@@ -28,11 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from learner.algorithms import build_algorithm
-from learner.algorithms.dvpo import DVPO
+from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.with_critic.dvpo import DVPO
 from learner.batch import TrainBatch
-from learner.quantiles import lower_cvar, midpoint_taus, tail_count, upper_cvar
-from learner.returns import mixture_targets, quantile_gae
+from learner.maths.quantiles.quantiles import lower_cvar, midpoint_taus, tail_count, upper_cvar
+from learner.maths.returns import mixture_targets, quantile_gae
 
 LAMBDAS = (0.99, 0.95, 0.90)
 DISTANCES = (0, 5, 13, 50, 100, 199)

@@ -12,8 +12,8 @@ import re
 from pydantic import Field
 
 from rollout.component import Component, StrictModel
-from rollout.environment import Observation, Outcome
-from rollout.trajectory import Message, Prompt
+from rollout.environment import Observation
+from rollout.trajectory import Message, Outcome, Prompt
 
 
 class GuessNumber(Component):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from rollout.trajectory import Message, Prompt
+from rollout.trajectory import Message, Outcome, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +21,6 @@ class Observation:
 
     messages: tuple[Message, ...] = ()
     done: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a conversation; travels with the trajectory and is what rewards look at.
-
-    Attributes:
-        metrics: numbers of the conversation by name, for example ``{"tcr": 1.0, "acr": 0.5}``.
-        facts: anything else that can be written as JSON.
-    """
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Environment(Protocol):

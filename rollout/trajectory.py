@@ -15,10 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rollout.environment import Outcome
+from typing import Any
 
 Message = dict[str, str]
 """One chat message: ``{"role": ..., "content": ...}``."""
@@ -71,6 +68,19 @@ class SampleRequest:
     def trajectory_id(self) -> str:
         """``prompt_id#sample_index``, unique in the run."""
         return f"{self.prompt.prompt_id}#{self.sample_index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a conversation; travels with the trajectory and is what rewards look at.
+
+    Attributes:
+        metrics: numbers of the conversation by name, for example ``{"tcr": 1.0, "acr": 0.5}``.
+        facts: anything else that can be written as JSON.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,73 +219,6 @@ class TrajectorySummary:
             {} if trajectory.outcome is None else trajectory.outcome.metrics,
             trajectory.failure,
         )
-
-
-class RewardOutcome(StrEnum):
-    """What became of the attempt to score a trajectory. A failure is never a silent zero."""
-
-    SCORED = "scored"
-    """There is a valid number: of the reward functions, or of the votes of the group."""
-    PENDING = "pending"
-    """The answer has been read, and the votes of its group will score it."""
-    ABSTAINED = "abstained"
-    """The reward function cannot judge this response, and said why."""
-    MISSING = "missing"
-    """A noise model withheld the score."""
-    ERROR = "error"
-    """There is no score, though there should be one; see :class:`RewardErrorKind`."""
-
-
-class RewardErrorKind(StrEnum):
-    """Whose fault it is that there is no score."""
-
-    INFRASTRUCTURE = "infrastructure"
-    """Something that may work the next time: a connection, a time-out, a server's 5xx or 429, a dead worker."""
-    INVALID = "invalid"
-    """A score came back and is not one: NaN, infinite, of a wrong type or number, out of the declared range."""
-    CODE = "code"
-    """The reward function raised anything else."""
-
-
-@dataclass(frozen=True, slots=True)
-class RewardRecord:
-    """Everything known about the score of one trajectory. For metrics and reports; never sent to the learner.
-
-    Attributes:
-        observed: the score that training sees (after noise), or None if there is none.
-        clean: the best known truth: the score of ``reward.gold`` if there is such, else the score before noise; None if
-            there is none.
-        corrupted: whether the noise model changed the score.
-        parts: clean score of each configured reward by name, of those that gave one.
-        outcome: see :class:`RewardOutcome`.
-        error: one line on what went wrong, or the reason of an abstention; empty if there is a score.
-        error_kind: see :class:`RewardErrorKind`; None unless ``outcome`` is ``ERROR``.
-        num_retries: calls of reward functions that were made again after an infrastructure error.
-        cached: whether a score was found in the cache instead of computed.
-        delay_updates: weight updates after the sampling one until training may see the score.
-        gold_error: why the true score is not known though it was asked for; empty otherwise.
-        answer: the final answer, where votes score it; None if there is none in the response.
-    """
-
-    prompt_id: str
-    sample_index: int
-    observed: float | None
-    clean: float | None
-    corrupted: bool
-    parts: dict[str, float]
-    outcome: RewardOutcome
-    error: str = ""
-    error_kind: RewardErrorKind | None = None
-    num_retries: int = 0
-    cached: bool = False
-    delay_updates: int = 0
-    gold_error: str = ""
-    answer: str | None = None
-
-    @classmethod
-    def unscored(cls, request: SampleRequest, reason: str) -> RewardRecord:
-        """Of a trajectory that did not come about, so that there was nothing to score."""
-        return cls(request.prompt.prompt_id, request.sample_index, None, None, False, {}, RewardOutcome.ERROR, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.algorithms import PRESETS, build_algorithm
-from learner.algorithms.base import SingleProcess
+from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.corrections import CORRECTIONS
 from learner.algorithms.objectives import OBJECTIVES
+from learner.algorithms.presets import PRESETS
+from learner.maths.collective import SingleProcess
 from learner.metrics import to_floats
 from tests.learner.oracles import on_ranks
 from tests.learner.plain_learner import plain_learner, random_samples

@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 import yaml
 
+from actors.recording.sinks import read_metrics
 from benchmarks.faults.live_run import ROOT, LiveRun
-from cluster.sinks import read_metrics
 
 VICTIMS = ("rollout-0", "rollout-1", "engine-0", "engine-1", "reward-0", "learner-0", "controller", "driver")
 START_TIMEOUT_S, END_TIMEOUT_S = 600.0, 1200.0

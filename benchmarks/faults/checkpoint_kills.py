@@ -36,17 +36,22 @@ os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", TOKENIZERS_PARALLEL
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from actors.learner_worker import LearnerSpec, LearnerWorker
+from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from benchmarks.faults.forked_process import ForkedProcess, Tell
-from learner.checkpoint_folders import prune, sweep
 from learner.config import LearnerConfig, ModelConfig
-from learner.manifest import MANIFEST, SnapshotFacts, begin, checkpoint_step, commit, find_newest_complete
+from learner.storage.folders import prune, sweep
+from learner.storage.manifest import MANIFEST, SnapshotFacts, begin, checkpoint_step, commit, find_newest_complete
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 
 KEEP = 2
 ROUND_TIMEOUT_S = 120.0
 AFTER = "just after the save (not counted)"
-PRELOADED = ("deepspeed", "learner.algorithms.dvpo", "learner.deepspeed_engine", "learner.snapshot")
+PRELOADED = (
+    "deepspeed",
+    "learner.algorithms.with_critic.dvpo",
+    "learner.engine.deepspeed_engine",
+    "learner.checkpoint.snapshot",
+)
 """What takes seconds to import; forked processes have it."""
 
 
@@ -138,7 +143,7 @@ def state_digest(worker: LearnerWorker, step: int) -> str:
 
 
 def write(worker: LearnerWorker, final: Path, facts: SnapshotFacts, tell: Tell) -> None:
-    """The part of a save that goes on beside training, as ``actors.checkpoint_saver`` does it."""
+    """The part of a save that goes on beside training, as ``actors.pools.checkpoint_saver`` does it."""
     partial = begin(final, facts.num_bytes)
     files = worker.write_snapshot(str(partial))
     commit(partial, final, {"step": checkpoint_step(final), "num_ranks": 1, "zero_stage": facts.zero_stage}, files)

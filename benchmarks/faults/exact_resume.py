@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.faults.live_run import PROMPT_POLL_S, LiveRun, make_small_model, write_small_config
-from learner.manifest import MANIFEST, find_newest_complete
+from learner.storage.manifest import MANIFEST, find_newest_complete
 
 INTERVAL = 4
 START_TIMEOUT_S = 400.0

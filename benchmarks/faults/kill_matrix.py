@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.recording.event_log import read_events
 from benchmarks.faults.live_run import PROMPT_POLL_S, FaultTestError, LiveRun, make_small_model, write_small_config
-from cluster.event_log import read_events
-from learner.manifest import MANIFEST
+from learner.storage.manifest import MANIFEST
 
 START_TIMEOUT_S = 300.0
 INTERVAL = 5

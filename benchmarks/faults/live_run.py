@@ -208,7 +208,7 @@ def write_small_config(folder: Path, model: Path, name: str, **sections: Any) ->
 
 def make_small_model(folder: Path) -> Path:
     """A random language model of 40 thousand weights that can spell the chain task."""
-    from cluster.warmstart import WarmstartConfig, build_model, build_tokenizer
+    from cluster.warmstart.warmstart import WarmstartConfig, build_model, build_tokenizer
     from rollout.tasks.chain import Chain
 
     options = WarmstartConfig(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)

@@ -13,27 +13,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from learner.algorithms.base import (
-    Collective,
-    CriticConfig,
-    CriticOutput,
-    Denominators,
-    Estimates,
-    LossOutput,
-    OldOutputs,
-)
 from learner.algorithms.clipped_policy import CRITIC_WEIGHTS, ClippedPolicy, ClippedPolicyConfig
-from learner.algorithms.critic_metrics import critic_metrics
+from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs
 from learner.batch import TrainBatch
-from learner.losses.value import value_loss
 from learner.masking import WhitenMode
+from learner.maths.calibration import critic_metrics
+from learner.maths.collective import Collective
+from learner.maths.losses.value import value_loss
+from learner.maths.quantiles.quantiles import quantile_mean
+from learner.maths.returns import Lam, discounted_returns, gae, lambda_returns
 from learner.metrics import Metrics
-from learner.quantiles import quantile_mean
-from learner.returns import Lam, discounted_returns, gae, lambda_returns
-
-END_VALUES = "end_values"
-"""Key of ``CriticOutput.extra``: [batch head quantile], the value after a row's last token. Asked for by
-``Algorithm.needs_end_values``."""
+from learner.models.spec import END_VALUES, CriticConfig, CriticOutput
 
 
 class ActorCriticConfig(ClippedPolicyConfig):
@@ -170,7 +160,9 @@ class ActorCritic(ClippedPolicy):
         advantages, metrics = self.normalise(raw, mask, world)
         extra, prepared = self.prepare(returns, quantiles, targets, batch, world)
         metrics |= corrected.metrics | found | prepared
-        metrics |= critic_metrics(old.critic, quantiles, values, returns, mask, world)
+        metrics |= critic_metrics(
+            old.critic.quantile_values, old.critic.raw_crossing_frac, quantiles, values, returns, mask, world
+        )
         estimates = Estimates(
             advantages=advantages,
             value_targets=targets,

@@ -1,6 +1,6 @@
 """What an algorithm is: reward shaping, estimation, a policy loss and a critic loss, composed of pure functions.
 
-One update goes through an algorithm like this (``learner/update.py`` drives it, on every rank, on that rank's rows):
+One update goes through an algorithm like this (``learner/update/`` drives it, on every rank, on that rank's rows):
 
 1. the engine computes ``old_logprobs``, and where asked for ``ref_logprobs`` and the old critic's ``QuantileValues``;
 2. :meth:`Algorithm.estimate` turns rewards and old values into advantages and detached value targets, once;
@@ -17,21 +17,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from learner.algorithms.corrections import CORRECTIONS
-from learner.algorithms.records import (
-    Collective,
-    CorrectedRewards,
-    CriticConfig,
-    CriticOutput,
-    Denominators,
-    Estimates,
-    LossOutput,
-    OldOutputs,
-    PolicyInputs,
-    SingleProcess,
-    VariationalCriticConfig,
-    apply_globally,
-)
+from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, LossOutput, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
+from learner.maths.collective import Collective, SingleProcess, apply_globally
+from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
 from rollout.component import Component, ComponentSpec, UserError, build
 from rollout.trajectory import ScoredTrajectory
 
@@ -64,40 +54,6 @@ def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
     for name in names:
         if getattr(config, name) != type(config).model_fields[name].default:
             raise ValueError(f"{name} has no effect {why}; leave it out")
-
-
-class RewardCorrection(Component):
-    """Changes or weighs observed rewards before estimation; combines with any algorithm and with other corrections.
-
-    A correction sees what the learner sees: observed rewards, never clean ones. Statistics must be taken over all ranks
-    (``world.gather``), so that every rank corrects alike.
-    """
-
-    needs_critic: bool = False
-    """Whether it reads ``old.critic``."""
-
-    @property
-    def takes_estimated_rates(self) -> bool:
-        """Whether it wants :meth:`set_rates` to be called with what the run estimates."""
-        return False
-
-    def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
-        """The reward's error rates, as estimated before this update; the same on every rank."""
-
-    def misfit(self, critic: CriticConfig) -> str:
-        """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
-        return ""
-
-    @abstractmethod
-    def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
-        """Apply the correction to what earlier ones left."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Running statistics, for the checkpoint."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore running statistics."""
 
 
 class AlgorithmConfig(BaseModel):
@@ -283,7 +239,7 @@ class Algorithm:
         raise NotImplementedError(f"{type(self).__name__} has no critic")
 
     def mismatched_loss(self, output: CriticOutput, batch: TrainBatch, counts: Denominators) -> LossOutput:
-        """Critic loss of one micro-batch of responses put behind other prompts (:mod:`learner.mismatch`)."""
+        """Critic loss of one micro-batch of responses put behind other prompts (:mod:`learner.update.contrast`)."""
         raise NotImplementedError(f"{type(self).__name__} has no loss of mismatched responses")
 
     def state_dict(self) -> dict[str, Any]:

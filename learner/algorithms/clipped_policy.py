@@ -9,24 +9,15 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from learner.algorithms.base import (
-    Algorithm,
-    AlgorithmConfig,
-    Collective,
-    CorrectedRewards,
-    Denominators,
-    Estimates,
-    LossOutput,
-    OldOutputs,
-    PolicyInputs,
-    without_effect,
-)
+from learner.algorithms.base import Algorithm, AlgorithmConfig, without_effect
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
+from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, LossOutput, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
-from learner.losses.kl import kl_estimate, penalised_rewards
-from learner.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
 from learner.masking import WhitenMode, masked, sequence_mean, token_mean, whiten
+from learner.maths.collective import Collective
+from learner.maths.losses.kl import kl_estimate, penalised_rewards
+from learner.maths.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
 from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
 from rollout.component import ComponentSpec, UserError, build
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from learner.algorithms.base import CriticConfig
 from learner.models.quantile_heads import QuantileHeads
+from learner.models.spec import CriticConfig
 
 MIN_LOGVAR, MAX_LOGVAR = -8.0, 4.0
 INITIAL_LOGVAR = -4.0

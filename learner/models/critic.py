@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from learner.algorithms.actor_critic import END_VALUES
-from learner.algorithms.base import CriticConfig, CriticOutput, VariationalCriticConfig
 from learner.config import ModelConfig
-from learner.logprobs import scatter_to_tokens, states_of_actions
+from learner.maths.logprobs import scatter_to_tokens, states_of_actions
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
 from learner.models.policy import load_pretrained
 from learner.models.quantile_heads import QuantileHeads
+from learner.models.spec import END_VALUES, CriticConfig, CriticOutput, VariationalCriticConfig
 
 __all__ = ["CriticModel", "QuantileHeads", "critic_output", "load_critic"]
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from learner.algorithms.base import CriticConfig
+from learner.maths.quantiles.quantiles import crossing_fraction, midpoint_taus
 from learner.models.quantile_heads import INITIAL_SPREAD, INITIAL_WEIGHT_STD
-from learner.quantiles import crossing_fraction, midpoint_taus
+from learner.models.spec import CriticConfig
 
 FLOW_VELOCITY, FLOW_VELOCITY_OTHER = "flow_velocity", "flow_velocity_other"
 """Names of the outputs that training gets beside the quantiles, [n head quantile], aligned to tokens by the critic."""

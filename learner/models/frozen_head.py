@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.head_kl import head_kl
-from learner.logprobs import scatter_to_tokens, states_of_actions, token_logprobs
+from learner.maths.logprobs import scatter_to_tokens, states_of_actions, token_logprobs
+from learner.models.head_kl import head_kl
 from learner.models.policy import has_plain_head, load_pretrained
 from rollout.component import UserError
 

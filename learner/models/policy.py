@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.logprobs import TokenLogprobs, token_logprobs, token_logprobs_from_logits
+from learner.maths.logprobs import TokenLogprobs, token_logprobs, token_logprobs_from_logits
 from rollout.component import UserError
 
 Entropy = Literal["none", "value", "grad"]
@@ -22,8 +22,8 @@ class PolicyModel(nn.Module):
     """A Hugging Face causal language model under ``lm``, whose output is log-probabilities and entropies.
 
     The logits of a whole sequence are never made: the LM head is applied to sampled tokens only, in chunks
-    (:func:`learner.logprobs.token_logprobs`). A model that does more than a linear map between its last hidden state
-    and its logits (soft-capping, scaling) is noticed at construction and goes through its own logits instead.
+    (:func:`learner.maths.logprobs.token_logprobs`). A model that does more than a linear map between its last hidden
+    state and its logits (soft-capping, scaling) is noticed at construction and goes through its own logits instead.
     """
 
     def __init__(self, lm: PreTrainedModel) -> None:
@@ -78,7 +78,7 @@ class LogprobHead(nn.Module):
     def forward(
         self, hidden: Tensor, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: Entropy
     ) -> TokenLogprobs:
-        """See :func:`learner.logprobs.token_logprobs`, and ``entropy`` of :meth:`PolicyModel.forward`."""
+        """See :func:`learner.maths.logprobs.token_logprobs`, and ``entropy`` of :meth:`PolicyModel.forward`."""
         tokens = token_logprobs(
             hidden,
             self.weight,

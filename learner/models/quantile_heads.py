@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from learner.algorithms.base import CriticConfig
-from learner.ordering import ascending
-from learner.quantiles import crossing_fraction, midpoint_taus
+from learner.maths.quantiles.ordering import ascending
+from learner.maths.quantiles.quantiles import crossing_fraction, midpoint_taus
+from learner.models.spec import CriticConfig
 
 INITIAL_WEIGHT_STD = 1e-3
 INITIAL_SPREAD = 0.1

@@ -13,7 +13,7 @@ from rollout.trajectory import Prompt, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class NoisyScore:
     """What noise made of a clean score.
 
     Attributes:
@@ -66,7 +66,7 @@ class NoiseChain:
 
     def observe(
         self, parts: Mapping[str, float], weights: Mapping[str, float], prompt: Prompt, trajectory: Trajectory
-    ) -> Observation:
+    ) -> NoisyScore:
         """Apply every model to one trajectory's clean score.
 
         Args:
@@ -90,7 +90,7 @@ class NoiseChain:
             rng = self._stream(index, model, prompt, trajectory)
             observed = model(observed, prompt, trajectory, rng)
             delay += model.delay_updates(prompt, trajectory, rng)
-        return Observation(observed, observed != clean, delay)
+        return NoisyScore(observed, observed != clean, delay)
 
     def _stream(
         self, index: int, model: RewardNoise, prompt: Prompt, trajectory: Trajectory, suffix: str = ""

@@ -11,9 +11,9 @@ import aiohttp
 from pydantic import Field, field_validator, model_validator
 
 from rollout.component import UserError
-from rollout.reward_errors import TOO_MANY_REQUESTS
 from rollout.rewards.base import Abstain, InvalidScore, Reward, RewardUnavailable
 from rollout.rewards.circuit_breaker import CircuitBreaker
+from rollout.rewards.errors import TOO_MANY_REQUESTS
 from rollout.trajectory import Prompt, Trajectory
 
 MAX_HEDGES = 32.0

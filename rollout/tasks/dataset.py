@@ -15,11 +15,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rollout.component import ComponentSpec, UserError, nearest
+from rollout.conversation.options import build_environment
 from rollout.environment import Environment
-from rollout.environment_options import build_environment
 from rollout.tasks.base import Example, Task
-from rollout.tasks.findings import Findings
 from rollout.tasks.questions import BadRow, QuestionOptions, make_example
+from rollout.tasks.row_errors import RowErrors
 from rollout.tasks.rows import Row, find_files, read_rows
 from rollout.trajectory import Prompt
 
@@ -124,7 +124,7 @@ class Dataset(Task):
 
     @cached_property
     def _by_split(self) -> dict[str, list[Example]]:
-        findings, options = Findings(), self.config
+        findings, options = RowErrors(), self.config
         files = {"train": _files("data.task.train", options.train, options.rejects, findings)}
         for split, patterns in options.eval.items():
             files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, findings)
@@ -141,7 +141,7 @@ class Dataset(Task):
             self._findings.write_rejects(path)
             self._findings.raise_if_too_many(self.config.max_reject_frac, path)
 
-    def _load(self, split: str, files: Mapping[Path, str], findings: Findings) -> list[Example]:
+    def _load(self, split: str, files: Mapping[Path, str], findings: RowErrors) -> list[Example]:
         """The questions of a split. ``files``: each file with the key of the configuration that names it."""
         labels = _labels(list(files))
         examples: list[Example] = []
@@ -176,7 +176,7 @@ class Dataset(Task):
             raise BadRow(f"id {example.example_id!r} is taken by {first}; ids must be unique in a split")
         return example
 
-    def _note(self, split: str, path: Path, row: Row, reason: str, findings: Findings) -> None:
+    def _note(self, split: str, path: Path, row: Row, reason: str, findings: RowErrors) -> None:
         if self.config.on_bad_row == "error":
             findings.add(f"{row.place}: {reason}")
         else:
@@ -211,7 +211,7 @@ def _question(example: Example) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in example.messages)
 
 
-def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: Findings) -> dict[Path, str]:
+def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: RowErrors) -> dict[Path, str]:
     """The files that the patterns name, each with the key of its pattern."""
     found: dict[Path, str] = {}
     for index, pattern in enumerate(patterns):

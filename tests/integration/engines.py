@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from rollout.config import RolloutConfig
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.sampling.vllm_engine import VllmEngine, engine_environment
 
 
 @asynccontextmanager

@@ -15,10 +15,10 @@ import ray
 import torch
 from torch import Tensor
 
-from actors.checkpoint_saver import IO_GROUP
-from actors.learner_worker import LearnerSpec, LearnerWorker
-from actors.worker_group import WorkerError, WorkerGroup
-from learner.checkpoint_files import CheckpointFiles
+from actors.pools.checkpoint_saver import IO_GROUP
+from actors.pools.ranks import Ranks, WorkerError
+from actors.workers.learner_worker import LearnerSpec, LearnerWorker
+from learner.storage.files import CheckpointFiles
 
 
 class SpoiltGradient(torch.autograd.Function):
@@ -114,12 +114,12 @@ def same(one: Any, other: Any) -> bool:
     return same(vars(one), vars(other)) if hasattr(one, "__dict__") else bool(one == other)
 
 
-_idle: dict[tuple[int, type[LearnerWorker]], WorkerGroup] = {}
+_idle: dict[tuple[int, type[LearnerWorker]], Ranks] = {}
 """Groups that no test uses now; Ray ends them with the session."""
 
 
 @contextmanager
-def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedRank) -> Iterator[WorkerGroup]:
+def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedRank) -> Iterator[Ranks]:
     """Learner ranks that have been set up with ``what``.
 
     Their processes may have served other tests of as many ranks, each with models and optimisers of its own. Those of a
@@ -142,6 +142,6 @@ def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedR
         _idle[world, worker] = group
 
 
-def _started(world: int, worker: type[LearnerWorker]) -> WorkerGroup:
+def _started(world: int, worker: type[LearnerWorker]) -> Ranks:
     remote = ray.remote(num_cpus=0, concurrency_groups={IO_GROUP: 1})(worker)
-    return WorkerGroup([remote.remote() for _ in range(world)], "learner")
+    return Ranks([remote.remote() for _ in range(world)], "learner")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import ray
 
-from actors.learner_worker import LearnerSpec
-from cluster.config import RunConfig, load_config
-from cluster.controller_host import Cast, ControllerHost
-from cluster.workers import RewardFactory, Workers, create_workers
+from actors.workers.learner_worker import LearnerSpec
+from cluster.config.run_config import RunConfig, load_config
+from cluster.run.controller_actor import Cast, ControllerActor
+from cluster.run.workers import RewardFactory, Workers, create_workers
 from tests.integration.whole_runs import SMALL_ROLLOUT
 
 
@@ -22,8 +22,8 @@ class ControllerProcess:
     """Holds one controller after the other."""
 
     async def train(self, config: RunConfig, run_dir: str, model: str, cast: Cast) -> dict[str, Any]:
-        """What :class:`ControllerHost` does with a run."""
-        host = ControllerHost(config, run_dir, model, cast)
+        """What :class:`ControllerActor` does with a run."""
+        host = ControllerActor(config, run_dir, model, cast)
         host.prepare(0, None)
         return await host.run()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from rollout.component import Component
-from rollout.environment import Observation, Outcome
-from rollout.trajectory import Message, Prompt
+from rollout.environment import Observation
+from rollout.trajectory import Message, Outcome, Prompt
 
 FAILING = "failing"
 """Id of the prompt on which it raises."""

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import ray
 
-from actors.checkpoint_saver import CheckpointSaver
-from actors.learner_worker import LearnerWorker
-from actors.worker_group import WorkerError, WorkerGroup
-from learner.manifest import FileFacts, find_newest_complete, verify
+from actors.pools.checkpoint_saver import CheckpointSaver
+from actors.pools.ranks import Ranks, WorkerError
+from actors.workers.learner_worker import LearnerWorker
 from learner.metrics import to_floats
+from learner.storage.manifest import FileFacts, find_newest_complete, verify
 from tests.integration.learner_ranks import ranks
 from tests.integration.test_learner_ranks import assert_close, batches, curve, save, spec, weights
 
@@ -54,7 +54,7 @@ def test_the_files_are_those_of_deepspeed(zero_stage: int, tiny_model: Path, tmp
 def test_training_goes_on_while_a_checkpoint_is_written(tiny_model: Path, tmp_path: Path) -> None:
     """The writing ranks hold still until two more steps are done, and yet what they write is the state at step 2."""
 
-    async def train_while_saving(group: WorkerGroup) -> list[dict[str, float]]:
+    async def train_while_saving(group: Ranks) -> list[dict[str, float]]:
         saver, metrics = CheckpointSaver(group, checkpoints, 2, 60.0), []
         for step, samples in enumerate(batches()):
             if step == 2:

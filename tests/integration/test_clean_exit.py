@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.event_log import read_events
-from cluster.leftovers import MARK, members
+from actors.recording.event_log import read_events
+from cluster.cleanup.leftovers import MARK, members
 from tests.integration.whole_runs import Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.recording.event_log import read_events
 from benchmarks.faults import exact_resume
 from benchmarks.faults.kill_matrix import INTERVAL, end_in_order, kill_once
 from benchmarks.faults.live_run import LiveRun, write_small_config
-from cluster.event_log import read_events
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow

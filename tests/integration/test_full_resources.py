@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.recording.event_log import read_events
 from benchmarks.faults.live_run import LiveRun, write_small_config
-from cluster.event_log import read_events
-from learner.manifest import verify
-from tests.cluster.event_files import points
+from learner.storage.manifest import verify
+from tests.actors.recording.event_files import points
 from tests.integration.test_job import RAY, free_port
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 from tests.small_disk import fill, small_disk

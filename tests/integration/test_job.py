@@ -84,7 +84,7 @@ def actors_of(head: psutil.Process) -> list[str]:
     for child in head.children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
             titles.append(" ".join(child.cmdline()))
-    wanted = ("RolloutWorker", "LearnerWorker", "RewardService", "ControllerHost", "VLLM", "cluster.cli")
+    wanted = ("RolloutWorker", "LearnerWorker", "RewardService", "ControllerActor", "VLLM", "cluster.cli")
     return [title for title in titles if any(name in title for name in wanted)]
 
 

@@ -14,12 +14,12 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.checkpoint_saver import CheckpointSaver
-from actors.learner_worker import LearnerSpec
-from actors.worker_group import WorkerError, WorkerGroup
+from actors.pools.checkpoint_saver import CheckpointSaver
+from actors.pools.ranks import Ranks, WorkerError
+from actors.workers.learner_worker import LearnerSpec
 from learner.config import LearnerConfig, ModelConfig
-from learner.manifest import verify
 from learner.metrics import to_floats
+from learner.storage.manifest import verify
 from rollout.component import UserError
 from rollout.trajectory import FinishReason, ScoredTrajectory
 from tests.integration.learner_ranks import ranks
@@ -51,7 +51,7 @@ def spec(path: Path, algorithm: str, zero_stage: int = 2, **changes: Any) -> Lea
     return replace(made, **changes)
 
 
-def save(group: WorkerGroup, checkpoints: Path, step: int, state: dict[str, Any] | None = None) -> str:
+def save(group: Ranks, checkpoints: Path, step: int, state: dict[str, Any] | None = None) -> str:
     """What a run does to save, without training meanwhile."""
 
     async def begin_and_finish() -> str:
@@ -62,7 +62,7 @@ def save(group: WorkerGroup, checkpoints: Path, step: int, state: dict[str, Any]
     return asyncio.run(begin_and_finish())
 
 
-def curve(group: WorkerGroup, first: int = 0, last: int | None = None) -> list[dict[str, float]]:
+def curve(group: Ranks, first: int = 0, last: int | None = None) -> list[dict[str, float]]:
     """Metrics of some of the updates; every rank must report the same."""
     metrics = []
     for step, samples in list(enumerate(batches()))[first:last]:
@@ -79,7 +79,7 @@ def assert_close(curves: list[dict[str, float]], expected: list[dict[str, float]
             assert found[key] == pytest.approx(wanted[key], rel=2e-3, abs=1e-4, nan_ok=True), f"{key} at step {step}"
 
 
-def weights(group: WorkerGroup) -> dict[str, np.ndarray]:
+def weights(group: Ranks) -> dict[str, np.ndarray]:
     (first, _), *others = group.call_blocking("export_weights", False, timeout_s=60)
     assert all(other == (None, None) for other in others)
     return dict(first)
@@ -170,7 +170,7 @@ class Sleeper:
 
 
 def test_a_group_has_one_deadline_and_keeps_the_order() -> None:
-    group = WorkerGroup([Sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
+    group = Ranks([Sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
     try:
         assert asyncio.run(group.call_each("nap", [(0.2,), (0.1,), (0.0,)], timeout_s=30)) == [0.2, 0.1, 0.0]
         with pytest.raises(WorkerError, match=r"^sleeper-1 failed in nap: no answer within 1 s$"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.learner_worker import LearnerSpec
+from actors.workers.learner_worker import LearnerSpec
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
 from tests.integration.learner_ranks import ranks

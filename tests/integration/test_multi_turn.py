@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cluster.config import load_config
+from cluster.config.run_config import load_config
 from rollout.component import ComponentSpec
-from rollout.environment_options import environment_maker
-from rollout.prompts import load_tokenizer, render
-from rollout.runner import Runner
+from rollout.conversation.runner import Runner
+from rollout.data.prompts import load_tokenizer, render
 from rollout.tasks.base import Example
+from rollout.tasks.environments import environment_maker
 from rollout.trajectory import FinishReason, Prompt, SampleRequest, Trajectory
 from tests.integration.engines import model_logprobs, running_engine
 from tests.integration.talk import FAILING

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.config import load_config
-from learner.algorithms import PRESETS, build_algorithm
+from cluster.config.run_config import load_config
+from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.presets import PRESETS
 from tests.integration.shared_run import SharedRun
 from tests.integration.whole_runs import WriteConfig, read_metrics
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from actors.reward_model_client import RewardModelClient
-from actors.reward_model_worker import RewardModelWorker, ServingOptions
-from actors.reward_pool import RewardPool
-from actors.reward_service import RewardService
-from learner.reward_model import RewardModel
+from actors.pools.reward_model_pool import RewardModelClient
+from actors.pools.reward_pool import RewardPool
+from actors.workers.reward_model_worker import RewardModelWorker, ServingOptions
+from learner.reward_model.model import RewardModel
 from rollout.component import ComponentSpec
 from rollout.config import RewardConfig
-from rollout.trajectory import FinishReason, Prompt, RewardOutcome, RewardRecord, Trajectory
+from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.scoring.service import RewardService
+from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 TEXTS = [f"{'ab' * (index % 7)}{index}" for index in range(60)]

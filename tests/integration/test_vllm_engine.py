@@ -14,10 +14,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.engine import Completion
+from rollout.sampling.engine import Completion
+from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.weight_check import facts_of
 from rollout.trajectory import FinishReason
-from rollout.vllm_engine import VllmEngine
-from rollout.weight_check import facts_of
 from tests.integration.engines import model_logprobs, perturb, running_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

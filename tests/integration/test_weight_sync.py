@@ -16,12 +16,12 @@ import pytest_asyncio
 import torch
 from transformers import AutoModelForCausalLM
 
-import rollout.vllm_engine
-from actors.weight_sync import ObjectStoreRoute
+import rollout.sampling.vllm_engine
+from actors.pools.weight_sync import ObjectStoreRoute
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.vllm_engine import VllmEngine
-from rollout.vllm_weights import SharedWeights
-from rollout.weight_check import Canary, TensorFact, WeightMismatchError, canary_tolerance, facts_of
+from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.vllm_weights import SharedWeights
+from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, canary_tolerance, facts_of
 from tests.integration.engines import model_logprobs, perturb, running_engine, weights_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -165,7 +165,7 @@ async def test_the_last_hop_into_the_engine_is_checked_too(
     await route.publish(1)
     old = await learner.logprobs(PROMPT)
     perturb(learner.model, 3)
-    monkeypatch.setattr(rollout.vllm_engine, "SharedWeights", broken)
+    monkeypatch.setattr(rollout.sampling.vllm_engine, "SharedWeights", broken)
     with pytest.raises(WeightMismatchError, match=problem):
         await route.publish(2)
     await holds(engine, old, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.update import Learner
+from learner.update.learner import Learner
 from tests.learner.plain_learner import plain_learner
 
 

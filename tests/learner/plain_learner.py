@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learner.algorithms import build_algorithm
-from learner.collective import TorchCollective
+from learner.algorithms.catalogue import build_algorithm
+from learner.checkpoint.snapshot import take_snapshot
 from learner.config import LearnerConfig, ModelConfig
-from learner.gradient_watch import GradientWatch
-from learner.manifest import begin, checkpoint_step, commit
-from learner.memory_copy import copy_to_memory
+from learner.engine.gradient_watch import GradientWatch
+from learner.engine.memory_copy import copy_to_memory
+from learner.engine.state_copy import StateCopy
 from learner.models.critic import load_critic
 from learner.models.policy import load_policy, load_reference
-from learner.snapshot import take_snapshot
-from learner.state_copy import StateCopy
-from learner.update import Learner, UpdateSettings
+from learner.storage.manifest import begin, checkpoint_step, commit
+from learner.update.collective import TorchCollective
+from learner.update.learner import Learner
+from learner.update.rank import UpdateSettings
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 
 CPU = torch.device("cpu")

@@ -7,8 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from learner.algorithms.base import Algorithm, CriticOutput, Denominators, OldOutputs, PolicyInputs
+from learner.algorithms.base import Algorithm
+from learner.algorithms.records import Denominators, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
+from learner.models.spec import CriticOutput
 
 F64 = torch.float64
 

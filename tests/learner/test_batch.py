@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.batch import TrainBatch, balance, collate, micro_batches, plan_batch
-from rollout.trajectory import FinishReason, RewardRecord, ScoredTrajectory, Trajectory
+from rollout.scoring.record import RewardRecord
+from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 
 
 def scored(num_prompt: int, num_response: int, reward: float, name: str = "p", sample: int = 0, **changes: object):

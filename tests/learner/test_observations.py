@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.algorithms import PRESETS, build_algorithm
-from learner.algorithms.base import Algorithm, CriticOutput, OldOutputs, SingleProcess
+from learner.algorithms.base import Algorithm
+from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.presets import PRESETS
+from learner.algorithms.records import OldOutputs
 from learner.batch import TrainBatch, collate
-from learner.sampler_gap import SamplerGap
+from learner.maths.collective import SingleProcess
+from learner.models.spec import CriticOutput
+from learner.update.sampler_gap import SamplerGap
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 from tests.learner.random_batches import counts, make_batch, make_old, policy_inputs
 
@@ -112,7 +116,7 @@ def test_the_reward_is_at_the_last_sampled_token_and_observations_have_no_logpro
 
 def test_the_sampler_is_not_compared_at_observations() -> None:
     """Learner and sampler agree about every sampled token; whatever stands elsewhere is no gap."""
-    from learner.limits import UpdateLimits
+    from learner.update.limits import UpdateLimits
 
     batch = collate([ScoredTrajectory(two_turns(), 0.5, "g")])
     limits = UpdateLimits(gap_percentile=1.0, max_gap=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.warmstart import CHAT_TEMPLATE as WARMSTART
+from cluster.warmstart.warmstart import CHAT_TEMPLATE as WARMSTART
 from tests.conftest import CHAT_TEMPLATE as TINY
 
 CHATML = (

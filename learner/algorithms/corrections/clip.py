@@ -6,8 +6,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from learner.algorithms.base import Collective, CorrectedRewards, OldOutputs, RewardCorrection
+from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.masking import MAD_TO_STD
+from learner.maths.collective import Collective
 from learner.metrics import Last, Mean
 from rollout.component import StrictModel
 

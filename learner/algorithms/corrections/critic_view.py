@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from learner.algorithms.base import CriticConfig, OldOutputs
+from learner.algorithms.records import OldOutputs
 from learner.batch import TrainBatch
+from learner.models.spec import CriticConfig
 
 
 def predicted_reward(old: OldOutputs, batch: TrainBatch) -> tuple[Tensor, Tensor]:

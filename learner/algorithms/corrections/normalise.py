@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from learner.algorithms.base import Collective, CorrectedRewards, OldOutputs, RewardCorrection
+from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.records import CorrectedRewards, OldOutputs
+from learner.maths.collective import Collective
 from learner.metrics import Last, Mean
 from rollout.component import StrictModel
 

@@ -9,17 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from learner.algorithms.base import (
-    Collective,
-    CorrectedRewards,
-    CriticConfig,
-    OldOutputs,
-    RewardCorrection,
-    apply_globally,
-)
+from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.corrections.critic_view import predicted_reward, too_few_quantiles
+from learner.algorithms.records import CorrectedRewards, OldOutputs
+from learner.maths.collective import Collective, apply_globally
+from learner.maths.quantiles.quantiles import spread
 from learner.metrics import EffectiveShare, Max, Mean, Metrics
-from learner.quantiles import spread
+from learner.models.spec import CriticConfig
 from rollout.component import StrictModel
 
 _BISECTIONS = 80

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from learner.algorithms.base import Collective, CorrectedRewards, OldOutputs, RewardCorrection
+from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.records import CorrectedRewards, OldOutputs
+from learner.maths.collective import Collective
 from learner.metrics import Last
 from rollout.component import StrictModel
 
@@ -39,7 +41,7 @@ def forward_weights(scores: Tensor, false_negative_rate: float) -> Tensor:
     return scores - (1.0 - false_negative_rate)
 
 
-class ErrorRates(StrictModel):
+class ErrorRateOptions(StrictModel):
     """Error rates of a verifier, from a labelled calibration split (order 1500 items for +-0.1 of J)."""
 
     false_positive_rate: float = Field(ge=0.0, lt=1.0, description="rho+: share of wrong answers that are rewarded.")
@@ -51,7 +53,7 @@ class ErrorRates(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _informative(self) -> ErrorRates:
+    def _informative(self) -> ErrorRateOptions:
         total = self.false_positive_rate + self.false_negative_rate
         if total >= 1.0:
             raise ValueError(
@@ -78,7 +80,7 @@ class NoiseCorrected(RewardCorrection):
     With ``estimated`` the rates are replaced while training (:meth:`set_rates`, the same on every rank).
     """
 
-    class Config(ErrorRates):
+    class Config(ErrorRateOptions):
         """Options of the backward correction."""
 
     def __init__(self, config: Any) -> None:

@@ -8,11 +8,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from learner.algorithms.base import Collective, CorrectedRewards, CriticConfig, OldOutputs, RewardCorrection
+from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.corrections.clip import clip_scores
 from learner.algorithms.corrections.critic_view import predicted_reward, too_few_quantiles
+from learner.algorithms.records import CorrectedRewards, OldOutputs
+from learner.maths.collective import Collective
+from learner.maths.quantiles.quantiles import quantile_at
 from learner.metrics import Last
-from learner.quantiles import quantile_at
+from learner.models.spec import CriticConfig
 from rollout.component import StrictModel
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from learner.algorithms.base import Estimates, PolicyInputs
 from learner.algorithms.objectives.base import PolicyObjective
-from learner.losses.policy import MAX_LOG_RATIO, ClippedLoss
+from learner.algorithms.records import Estimates, PolicyInputs
 from learner.masking import masked
+from learner.maths.losses.policy import MAX_LOG_RATIO, ClippedLoss
 from rollout.component import StrictModel
 
 

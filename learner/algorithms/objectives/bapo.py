@@ -6,10 +6,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from learner.algorithms.base import Collective, Estimates, OldOutputs, PolicyInputs
 from learner.algorithms.objectives.base import PolicyObjective
+from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
-from learner.losses.policy import MAX_LOG_RATIO, ClippedLoss, clipped_policy_loss
+from learner.maths.collective import Collective
+from learner.maths.losses.policy import MAX_LOG_RATIO, ClippedLoss, clipped_policy_loss
 from learner.metrics import Last, Metrics
 from rollout.component import StrictModel
 

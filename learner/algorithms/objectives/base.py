@@ -6,9 +6,10 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from learner.algorithms.base import Collective, Estimates, OldOutputs, PolicyInputs
+from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
-from learner.losses.policy import ClippedLoss
+from learner.maths.collective import Collective
+from learner.maths.losses.policy import ClippedLoss
 from learner.metrics import Metrics
 from rollout.component import Component
 

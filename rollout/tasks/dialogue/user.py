@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from rollout.environment import Observation, Outcome
+from rollout.environment import Observation
 from rollout.tasks.dialogue.domains import DOMAINS
 from rollout.tasks.dialogue.script import Script
-from rollout.trajectory import Message, Prompt
+from rollout.trajectory import Message, Outcome, Prompt
 
 WITHHOLDS, NOT_UNDERSTOOD = "hm", "sorry?"
 BOOKING = re.compile(r"book (\S) (\S) (\S)")

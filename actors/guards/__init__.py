@@ -1,0 +1,1 @@
+"""What a run watches itself with: guards over its metrics, and trust in its reward."""

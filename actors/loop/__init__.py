@@ -1,0 +1,1 @@
+"""The loop: admit prompts, gather scored groups, train, publish weights, evaluate."""

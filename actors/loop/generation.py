@@ -1,0 +1,242 @@
+"""The producing half of the loop: prompts become scored trajectories, as fast as the bound on staleness allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from ray.exceptions import ObjectLostError
+
+from actors.faults import Quarantined
+from actors.groups import Dropped, Group, Sample
+from actors.ledger.ledger import Ledger
+from actors.loop.activity import ActivityClock
+from actors.loop.group_buffer import GroupBuffer
+from actors.loop.pseudo_labels import PseudoLabels
+from actors.pools.reward_pool import RewardPool
+from actors.pools.rollout_pool import RolloutPool
+from actors.recording.disk_space import DiskSpace
+from actors.recording.run_status import RunStatus
+from actors.recording.tell import TellEvent
+from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.trajectory import Prompt, SampleRequest, TrajectorySummary
+
+MAX_TOLD_ERRORS = 3
+"""Failed scores told one by one between two steps; all are counted."""
+
+
+class PromptSource(Protocol):
+    """An endless, deterministic sequence of training prompts."""
+
+    def at(self, index: int) -> tuple[int, Prompt]:
+        """Epoch and prompt at a position of the sequence."""
+        ...
+
+
+class TooManyRewardErrors(Exception):
+    """The reward failed on more than the configured share of a step's trajectories."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimits:
+    """How many scores may fail (``errors``) or be refused (``abstentions``) of the trajectories of one step.
+
+    With staleness more than ``per_step`` trajectories may be scored between two steps; of these as large a share may.
+    """
+
+    errors: float
+    abstentions: float
+    per_step: int
+
+
+class Generation:
+    """Runs beside training: admits groups, samples and scores their trajectories, settles them in the buffer.
+
+    Each trajectory makes its own way from request to score, so none waits for another. Every change of its state is
+    written to the ledger, which also says where to go on from. A failure of any part ends the run through
+    :meth:`GroupBuffer.fail`.
+
+    Args:
+        source: training prompts.
+        samples_per_prompt: trajectories of one group.
+        limits: failures of the reward above which the run is stopped.
+        buffer, pool, rewards, clock: the parts it connects.
+        ledger: where each trajectory stands.
+        tell: told of failed scores.
+        status: told of every trajectory that is done.
+        disk: waits while the ledger's disk is full.
+        labels: scores a group by its samples' votes; None where the reward scores each sample.
+    """
+
+    def __init__(
+        self,
+        source: PromptSource,
+        samples_per_prompt: int,
+        limits: FailureLimits,
+        buffer: GroupBuffer,
+        pool: RolloutPool,
+        rewards: RewardPool,
+        clock: ActivityClock,
+        ledger: Ledger,
+        tell: TellEvent,
+        status: RunStatus,
+        disk: DiskSpace,
+        labels: PseudoLabels | None = None,
+    ) -> None:
+        self._source = source
+        self._samples_per_prompt = samples_per_prompt
+        self._limits = limits
+        self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
+        self._ledger, self._tell, self._status, self._disk = ledger, tell, status, disk
+        self._labels = labels
+        position = ledger.position()
+        self._next_index = position.next_index
+        self._again = deque(position.unfinished)
+        self._errors: list[RewardRecord] = []
+        self._abstentions: list[RewardRecord] = []
+        self._num_dropped_groups = self._num_environment_failures = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.num_scored = 0
+
+    def start(self) -> None:
+        """Begin to generate."""
+        self._spawn(self._admit_groups())
+
+    async def stop(self) -> None:
+        """Cancel what is on its way and wait until it is gone."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def give_up(self, groups: Sequence[Group], reason: str) -> None:
+        """These groups are not trained on; others may be generated in their places."""
+        for group in groups:
+            for sample in group.samples:
+                await self._drop(group, sample.summary.trajectory_id, reason)
+        await self._buffer.give_back(len(groups))
+
+    def take_counts(self) -> dict[str, float]:
+        """Failures since the last call, by kind; starts the count of scored trajectories anew."""
+        counts = {
+            "rollout/num_dropped_groups": float(self._num_dropped_groups),
+            "rollout/environment_failures": float(self._num_environment_failures),
+            **self._rewards.take_metrics(),
+        }
+        counts |= self._labels.take_metrics() if self._labels is not None else {}
+        self.num_scored = self._num_dropped_groups = self._num_environment_failures = 0
+        self._errors, self._abstentions = [], []
+        return counts
+
+    async def _admit_groups(self) -> None:
+        while await self._buffer.wait_until_wanted():
+            index = self._take_index()
+            epoch, prompt = self._source.at(index)
+            first, number = epoch * self._samples_per_prompt, self._samples_per_prompt
+            group = await self._buffer.admit(index, f"{prompt.prompt_id}@{epoch}", prompt, number)
+            if group is None:
+                return
+            await self._record(partial(self._ledger.admit, index, prompt.prompt_id, epoch, first, number))
+            self._spawn(self._fill(group, first))
+
+    def _take_index(self) -> int:
+        if self._again:
+            return self._again.popleft()
+        index = self._next_index
+        self._next_index += 1
+        return index
+
+    async def _fill(self, group: Group, first: int) -> None:
+        requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
+        await asyncio.gather(*(self._sample(group, request) for request in requests))
+        group.samples.sort(key=lambda sample: sample.reward.sample_index)  # whichever came first
+        if self._labels is not None and group.samples:
+            await self._vote(self._labels, group, first // self._samples_per_prompt)
+        if not group.samples:
+            self._num_dropped_groups += 1
+        await self._buffer.settle(group)
+
+    async def _vote(self, labels: PseudoLabels, group: Group, epoch: int) -> None:
+        """Score the samples by their votes; without a label they are dropped."""
+        if reason := labels.score(group, epoch):
+            for sample in group.samples:
+                await self._drop(group, sample.summary.trajectory_id, reason)
+            group.samples.clear()
+
+    async def _sample(self, group: Group, request: SampleRequest) -> None:
+        """One trajectory from request to score."""
+        try:
+            summary, trajectory, record = await self._sample_and_score(request)
+        except Quarantined as quarantined:
+            await self._drop(group, request.trajectory_id, str(quarantined))
+            return
+        self.num_scored += 1
+        self._status.progress()
+        if record.outcome in (RewardOutcome.ERROR, RewardOutcome.ABSTAINED):
+            self._count_failure(record, "environment" if summary.failure else "reward")
+        if summary.failure:
+            self._num_environment_failures += 1
+            await self._drop(group, request.trajectory_id, "the environment failed")
+        elif record.observed is None and record.outcome is not RewardOutcome.PENDING:
+            kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
+            await self._drop(group, request.trajectory_id, f"no score: {record.outcome.value}{kind}")
+        else:
+            await self._record(partial(self._ledger.ready, request.trajectory_id, summary.num_response_tokens))
+            group.samples.append(Sample(summary, record, trajectory))
+
+    async def _sample_and_score(self, request: SampleRequest) -> tuple[TrajectorySummary, Any, RewardRecord]:
+        """Sample again when the node that held the trajectory is lost before it was scored."""
+        while True:
+            with self._clock.during("generate"):
+                summary, trajectory = await self._pool.sample(request)
+            if summary.failure:
+                return summary, trajectory, RewardRecord.unscored(request, summary.failure)
+            try:
+                return summary, trajectory, await self._rewards.score(request.prompt, trajectory)
+            except ObjectLostError as error:
+                await self._record(partial(self._ledger.reissue, request.trajectory_id, type(error).__name__))
+
+    async def _drop(self, group: Group, trajectory_id: str, reason: str) -> None:
+        await self._record(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1))
+        group.dropped.append(Dropped(trajectory_id, reason))
+
+    async def _record(self, change: Callable[[], None]) -> None:
+        await self._disk.write(change, "the ledger")
+
+    def _count_failure(self, record: RewardRecord, what: str) -> None:
+        """Tell the first failures of a step, and stop the run when there are too many.
+
+        Args:
+            what: failed, the reward or the environment.
+        """
+        failed = record.outcome is RewardOutcome.ERROR
+        failures = self._errors if failed else self._abstentions
+        verb, option = ("failed", "max_error_frac") if failed else ("abstained", "max_abstain_frac")
+        allowed = self._limits.errors if failed else self._limits.abstentions
+        allowed *= max(1.0, self.num_scored / self._limits.per_step)
+        failures.append(record)
+        if failed and len(failures) <= MAX_TOLD_ERRORS:
+            text = f"{what} failed on prompt {record.prompt_id}, sample {record.sample_index}: {record.error}"
+            self._tell(what, self._buffer.version, text, "warning")
+        if len(failures) > allowed:
+            raise TooManyRewardErrors(
+                f"the {what} {verb} on {len(failures)} trajectories within one step; reward.{option} allows "
+                f"{allowed:g}. The last one, on prompt {record.prompt_id}: {record.error}"
+            )
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the loop; its failure ends the run."""
+
+        async def guarded() -> None:
+            try:
+                await coroutine
+            except Exception as error:  # whatever it is, take() raises it where the run can end in order
+                await self._buffer.fail(error)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,1 @@
+"""Who holds workers, hands them work and replaces them."""

@@ -1,0 +1,153 @@
+"""All learner ranks as one, as the controller and the weight routes see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.faults import LearnerLost
+from actors.groups import Group
+from actors.pools.checkpoint_saver import CheckpointSaver
+from actors.pools.ranks import Ranks, WorkerError
+from learner.metrics import to_floats
+from rollout.sampling.weight_check import TensorFact
+
+NOTICE_DEATH_S = 5.0
+"""How long to look for a dead rank after another one has reported an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Result of one update, over all ranks.
+
+    Attributes:
+        metrics: of the update.
+        skipped: why nothing was changed; empty if the batch was trained on.
+        notes: where and why single optimiser steps were not taken.
+    """
+
+    metrics: dict[str, float]
+    skipped: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class LearnerRanks:
+    """Trains, exports weights and saves with all ranks at once.
+
+    Args:
+        workers: actor handles of :class:`actors.workers.learner_worker.LearnerWorker`, in rank order, set up.
+        checkpoints: folder of the run's checkpoints.
+        keep_checkpoints: newest ones that stay.
+        critic_warmup_steps: first steps that leave the policy as it is.
+        timeout_s: longest time one call may take.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Any],
+        checkpoints: Path,
+        keep_checkpoints: int,
+        critic_warmup_steps: int,
+        timeout_s: float,
+    ) -> None:
+        self._ranks = Ranks(workers, "learner")
+        self._saver = CheckpointSaver(self._ranks, checkpoints, keep_checkpoints, timeout_s)
+        self._critic_warmup_steps = critic_warmup_steps
+        self._timeout_s = timeout_s
+
+    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
+        """Train on the groups; the metrics are merged over ranks and have the seconds of each phase.
+
+        Args:
+            groups: the batch.
+            step: updates done before this one.
+            rates: estimated false positive and false negative rate of the reward, for algorithms that ask for them.
+
+        Raises:
+            LearnerLost: a rank died or does not answer.
+            WorkerError: a rank reported an error.
+        """
+        members = [(group.group_id, sample) for group in groups for sample in group.samples]
+        rewards = [sample.reward.observed for _, sample in members]
+        group_ids = [group_id for group_id, _ in members]
+        results = await self._call(
+            "train",
+            step,
+            step < self._critic_warmup_steps,
+            rates,
+            rewards,
+            group_ids,
+            *(sample.trajectory for _, sample in members),
+        )
+        timings = {f"time/learner_{phase}_s": seconds for phase, seconds in results[0].timings.items()}
+        return StepResult(to_floats(results[0].metrics) | timings, results[0].skipped, results[0].notes)
+
+    async def _call(self, method: str, *arguments: Any) -> list[Any]:
+        """Call all ranks; see :meth:`_answers`."""
+        return await self._answers(self._ranks.start(method, *arguments), method)
+
+    async def _answers(self, references: Sequence[Any], method: str) -> list[Any]:
+        """Wait for all ranks. When one dies the others fail too, in whichever order; the dead one is to be named."""
+        try:
+            return await self._ranks.gather(references, method, timeout_s=self._timeout_s)
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
+
+    async def _raise_loss(self, error: WorkerError) -> None:
+        """Raise :class:`LearnerLost` if the error is a rank's death, or comes of one."""
+        dead = [error.worker] if error.is_loss else await self._ranks.dead(NOTICE_DEATH_S)
+        if dead:
+            raise LearnerLost(f"lost {', '.join(dead)} in {error.method}: {error.reason}") from error
+
+    async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
+        """A reference to rank 0's ``{name: array}`` in the object store, and the facts of each array."""
+        answers = [
+            actor.export_weights.options(num_returns=2).remote(checksums)  # the arrays stay where they are
+            for actor in self._ranks.actors
+        ]
+        facts = await self._answers([facts for _, facts in answers], "export_weights")
+        return answers[0][0], facts[0]
+
+    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probability of each token given those before it under the current weights, 0.0 for the first."""
+        answers = await self._call("logprobs", [list(token_ids)])
+        return list(answers[0][0])
+
+    @property
+    def saving(self) -> bool:
+        """Whether a save was begun that :meth:`finish_save` has not ended yet."""
+        return self._saver.saving
+
+    @property
+    def save_is_written(self) -> bool:
+        """Whether a save was begun and :meth:`finish_save` has nothing to wait for."""
+        return self._saver.is_written
+
+    async def begin_save(self, step: int, controller_state: dict[str, Any]) -> None:
+        """Copy the state of all ranks, which then write it while training goes on; see :class:`CheckpointSaver`."""
+        try:
+            await self._saver.begin(step, controller_state)
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
+
+    async def finish_save(self) -> str:
+        """Wait for the checkpoint to be complete; returns its path. See :class:`CheckpointSaver`."""
+        try:
+            return await self._saver.finish()
+        except WorkerError as error:
+            await self._raise_loss(error)
+            raise
+
+    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
+        """Rank 0 opens vLLM's NCCL group with all engines."""
+        rank_0 = Ranks(self._ranks.actors[:1], "learner")
+        ((address, _),) = await rank_0.call("address", timeout_s=self._timeout_s)
+        await self._ranks.call("open_transfer", engines, engine_world_size, address, timeout_s=self._timeout_s)
+
+    async def send_weights(self) -> None:
+        """All ranks gather, rank 0 broadcasts to the engines."""
+        await self._ranks.call("send_weights", timeout_s=self._timeout_s)

@@ -1,0 +1,267 @@
+"""New weights from the learner to all running engines, one interface, two routes, and the proof that they arrived.
+
+``ObjectStoreRoute`` works everywhere: rank 0 puts the weights into Ray's object store once, each rollout worker maps
+them and hands them to its engine through shared memory. ``NcclRoute`` keeps the tensors on GPUs: the learner's rank 0
+broadcasts to all engines with vLLM's own NCCL weight transfer.
+
+A version counts once :meth:`WeightSync.publish` has returned: every engine that serves has loaded it, and then gave the
+canary (a fixed token sequence) the log-probabilities that the learner gives it. A difference is a
+:class:`rollout.sampling.weight_check.WeightMismatchError`, which ends the run before the next training step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from ray.exceptions import RayError
+
+from actors.pools.ranks import WorkerError, failure
+from actors.pools.rollout_pool import LoadWeights
+from rollout.sampling.engine import LoadOutcome
+from rollout.sampling.weight_check import (
+    IN_DOUBT_ADVICE,
+    OLD_WEIGHTS_ADVICE,
+    Canary,
+    TensorFact,
+    WeightMismatchError,
+    digest,
+)
+
+
+class LearnerSide(Protocol):
+    """What a route needs of the learner."""
+
+    async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
+        """A reference to ``{name: numpy array}`` in the object store, and the facts of each array."""
+        ...
+
+    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probability of each token at temperature 1 under the current weights, 0.0 for the first."""
+        ...
+
+    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
+        """Rank 0 opens vLLM's NCCL group with all engines."""
+        ...
+
+    async def send_weights(self) -> None:
+        """All ranks gather, rank 0 broadcasts to the engines."""
+        ...
+
+
+class EnginesSide(Protocol):
+    """What a route needs of :class:`actors.pools.rollout_pool.RolloutPool`."""
+
+    @property
+    def workers_by_name(self) -> dict[str, Any]:
+        """Handles of the workers that serve."""
+        ...
+
+    async def every(self, method: str, *arguments: Any) -> dict[str, Any]:
+        """Call all workers that serve; answers by name, none of one that is lost on the way."""
+        ...
+
+    def set_weights(self, load: LoadWeights) -> None:
+        """Say how a replacement is brought to the current weights before it serves."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """One finished synchronisation.
+
+    Attributes:
+        version: weight version that every engine serves.
+        export_s: seconds until the weights had left the learner.
+        load_s: seconds until the last engine had loaded them, its check of the checksums left out.
+        verify_s: seconds of the slowest check of checksums, and of waiting for the canary.
+        canary_gap_max: largest difference of a log-probability over tokens and engines; None if it was not compared.
+        weights_changed: whether the weights are others than those of the last synchronisation; None if not known.
+    """
+
+    version: int
+    export_s: float
+    load_s: float
+    verify_s: float = 0.0
+    canary_gap_max: float | None = None
+    weights_changed: bool | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """By metric key; what is not known is left out."""
+        values = {
+            "time/sync_export_s": self.export_s,
+            "time/sync_load_s": self.load_s,
+            "time/sync_verify_s": self.verify_s,
+            "sync/canary_gap_max": self.canary_gap_max,
+            "sync/weights_changed": self.weights_changed,
+        }
+        return {key: float(value) for key, value in values.items() if value is not None}
+
+
+class WeightSync(Protocol):
+    """Publishes the learner's current weights."""
+
+    async def publish(self, version: int) -> SyncReport:
+        """Return once every engine serves weight version ``version`` and was found to hold the learner's weights.
+
+        Raises:
+            WeightMismatchError: one does not.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipment:
+    """Weights in the object store on their way to the engines, and the learner's log-probabilities of the canary."""
+
+    version: int
+    weights: Any
+    facts: dict[str, TensorFact]
+    logprobs: Awaitable[list[float]]
+
+    def accept(self, worker: str, outcome: LoadOutcome) -> float:
+        """Seconds of the engine's check of its tensors.
+
+        Raises:
+            WeightMismatchError: it has not loaded them.
+        """
+        if outcome.refused:
+            raise WeightMismatchError(worker, self.version, outcome.refused, OLD_WEIGHTS_ADVICE)
+        if outcome.not_loaded:
+            problems = [f"{name}: left out by vLLM's loader" for name in outcome.not_loaded]
+            raise WeightMismatchError(worker, self.version, problems, IN_DOUBT_ADVICE)
+        return outcome.check_s
+
+    async def load(self, canary: Canary | None, timeout_s: float, worker: str, handle: Any) -> None:
+        """Bring one worker to these weights and verify that it has them."""
+        outcome = await _ask(
+            worker, handle, "load_weights", self.weights, self.facts, self.version, timeout_s=timeout_s
+        )
+        self.accept(worker, outcome)
+        if canary is not None:
+            found = await _ask(worker, handle, "score", canary.token_ids, timeout_s=timeout_s)
+            canary.check(worker, self.version, await asyncio.shield(self.logprobs), found)
+
+
+class ObjectStoreRoute:
+    """Weights through Ray's object store and shared memory.
+
+    Args:
+        learner, pool: between which weights go.
+        canary: None leaves out both the checksums and the canary; names, shapes and number formats are always checked.
+        timeout_s: longest time one call of a replacement may take.
+    """
+
+    def __init__(self, learner: LearnerSide, pool: EnginesSide, canary: Canary | None, timeout_s: float) -> None:
+        self._learner, self._pool, self._canary, self._timeout_s = learner, pool, canary, timeout_s
+        self._last: str | None = None
+
+    async def publish(self, version: int) -> SyncReport:
+        """See :meth:`WeightSync.publish`."""
+        begin = time.monotonic()
+        # Both calls are sent before anything else can be, so both are of the same weights; the second runs while the
+        # engines load.
+        exporting = asyncio.ensure_future(self._learner.export_weights(self._canary is not None))
+        scoring = asyncio.ensure_future(_learner_logprobs(self._learner, self._canary))
+        try:
+            shipment = _Shipment(version, *await exporting, scoring)
+            exported = time.monotonic()
+            self._pool.set_weights(partial(shipment.load, self._canary, self._timeout_s))
+            outcomes = await self._pool.every("load_weights", shipment.weights, shipment.facts, version)
+            loaded = time.monotonic()
+            check_s = max((shipment.accept(*outcome) for outcome in outcomes.items()), default=0.0)
+            gap = await _canary_gap_max(self._pool, self._canary, version, await scoring)
+        finally:
+            exporting.cancel()
+            scoring.cancel()
+        now = digest(shipment.facts) if self._canary is not None else None
+        changed, self._last = None if self._last is None else now != self._last, now
+        verify_s = time.monotonic() - loaded + check_s
+        return SyncReport(version, exported - begin, loaded - exported - check_s, verify_s, gap, changed)
+
+
+class NcclRoute:
+    """Weights from GPU to GPUs by vLLM's NCCL weight transfer. Not run on GPUs yet.
+
+    No process sees the bytes on their way, so the canary is the only check. The NCCL group is fixed when it is opened:
+    a replacement gets its first weights through the object store, and the next :meth:`publish` opens a new group. A
+    worker that is lost during the transfer makes the learner wait for it until its time-out ends the step. If an
+    update finishes while a replacement loads, that one serves the new weights under the old version until they are
+    published, which is the next thing to happen.
+
+    Args:
+        learner, pool: between which weights go.
+        engine_world_size: GPUs of one engine (its tensor-parallel size).
+        canary: None leaves verification out.
+        timeout_s: longest time one call of a replacement may take.
+    """
+
+    def __init__(
+        self,
+        learner: LearnerSide,
+        pool: EnginesSide,
+        engine_world_size: int,
+        canary: Canary | None,
+        timeout_s: float,
+    ) -> None:
+        self._learner, self._pool, self._canary, self._timeout_s = learner, pool, canary, timeout_s
+        self._engine_world_size = engine_world_size
+        self._members: list[Any] = []
+
+    async def publish(self, version: int) -> SyncReport:
+        """See :meth:`WeightSync.publish`."""
+        begin = time.monotonic()
+        # Before the members are listed: a replacement that is not among them then loads this version.
+        self._pool.set_weights(partial(self._load_replacement, version))
+        members = list(self._pool.workers_by_name.values())
+        if members != self._members:
+            await self._learner.open_transfer(members, self._engine_world_size)
+            self._members = members
+        await self._pool.every("pause")
+        opened = time.monotonic()
+        try:
+            await self._learner.send_weights()
+            await self._pool.every("set_version", version)
+        finally:
+            await asyncio.shield(self._pool.every("resume"))
+        loaded = time.monotonic()
+        expected = await _learner_logprobs(self._learner, self._canary)
+        gap = await _canary_gap_max(self._pool, self._canary, version, expected)
+        return SyncReport(version, opened - begin, loaded - opened, time.monotonic() - loaded, gap)
+
+    async def _load_replacement(self, version: int, worker: str, handle: Any) -> None:
+        exporting = asyncio.ensure_future(self._learner.export_weights(self._canary is not None))
+        scoring = asyncio.ensure_future(_learner_logprobs(self._learner, self._canary))
+        try:
+            shipment = _Shipment(version, *await exporting, scoring)
+            await shipment.load(self._canary, self._timeout_s, worker, handle)
+        finally:
+            exporting.cancel()
+            scoring.cancel()
+
+
+async def _learner_logprobs(learner: LearnerSide, canary: Canary | None) -> list[float]:
+    return await learner.logprobs(canary.token_ids) if canary is not None else []
+
+
+async def _canary_gap_max(
+    pool: EnginesSide, canary: Canary | None, version: int, expected: Sequence[float]
+) -> float | None:
+    """Ask every engine for the canary; the largest gap, or WeightMismatchError."""
+    if canary is None:
+        return None
+    answers = await pool.every("score", canary.token_ids)
+    return max((canary.check(worker, version, expected, found) for worker, found in answers.items()), default=None)
+
+
+async def _ask(worker: str, handle: Any, method: str, *arguments: Any, timeout_s: float) -> Any:
+    try:
+        return await asyncio.wait_for(getattr(handle, method).remote(*arguments), timeout_s)
+    except TimeoutError as error:
+        raise WorkerError(worker, method, f"no answer within {timeout_s:g} s", is_loss=True) from error
+    except RayError as error:
+        raise failure(worker, method, error) from error

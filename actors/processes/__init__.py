@@ -1,0 +1,1 @@
+"""What watches the processes of a run from inside."""

@@ -1,0 +1,57 @@
+"""A few trajectories of each step, written for people to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.groups import Group, Sample
+from rollout.trajectory import Trajectory
+
+
+class TrajectoryLog:
+    """Writes ``step-N.jsonl`` files, and deletes the oldest when there are too many.
+
+    Args:
+        folder: where to.
+        num_samples: trajectories kept of each step.
+        keep_files: files kept: those of the newest steps.
+    """
+
+    def __init__(self, folder: Path, num_samples: int, keep_files: int = 1000) -> None:
+        self._folder = folder
+        self._num_samples = num_samples
+        self._keep_files = keep_files
+        self._steps = {int(path.stem[5:]) for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
+
+    async def write(self, step: int, groups: Sequence[Group]) -> None:
+        """Fetch and write the first trajectories of a step's batch."""
+        chosen = [(group, sample) for group in groups for sample in group.samples][: self._num_samples]
+        if not chosen:
+            return
+        records = [_record(group, sample, await sample.trajectory) for group, sample in chosen]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (self._folder / f"step-{step}.jsonl").write_text(text, encoding="utf-8")
+        self._steps.add(step)
+        for old in sorted(self._steps)[: -self._keep_files]:
+            (self._folder / f"step-{old}.jsonl").unlink(missing_ok=True)
+            self._steps.discard(old)
+
+
+def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, Any]:
+    return {
+        "trajectory_id": trajectory.trajectory_id,
+        "messages": group.prompt.messages,
+        "reference": group.prompt.reference,
+        "response": trajectory.response_text,
+        **trajectory.conversation,
+        "finish_reason": trajectory.finish_reason,
+        "observed_reward": sample.reward.observed,
+        "clean_reward": sample.reward.clean,
+        "reward_parts": sample.reward.parts,
+        "policy_versions": [trajectory.policy_version_min, trajectory.policy_version_max],
+        "engine": trajectory.engine,
+    }

@@ -1,0 +1,1 @@
+"""Classes that own one resource each; Ray makes actors of them."""

@@ -1,0 +1,282 @@
+"""One learner rank: owns the engines of policy and critic, and forwards calls to them.
+
+An ordinary class; ``cluster/run/start.py`` makes a Ray actor of it. torch is imported in :meth:`LearnerWorker.setup`
+only, so that the process that merely wraps the class stays light, and so that thread counts are set before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ray
+
+from learner.config import LearnerConfig, ModelConfig, check_compatible
+from learner.storage.manifest import FileFacts, SnapshotFacts
+from learner.update.limits import UpdateLimits
+from learner.update.result import UpdateResult
+from rollout.component import UserError
+from rollout.trajectory import ScoredTrajectory, Trajectory
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from learner.checkpoint.snapshot import Snapshot
+    from learner.update.learner import Learner
+    from rollout.sampling.weight_check import TensorFact
+
+
+class LearnerError(RuntimeError):
+    """A learner rank failed; the message names the rank and what it was doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSpec:
+    """What a learner rank is built from; the same for every rank.
+
+    Attributes:
+        model: which model.
+        learner: optimiser and ZeRO stage.
+        algorithm: preset, type or ``module:Class``, see :func:`learner.algorithms.build_algorithm`.
+        algorithm_options: its options.
+        num_updates: updates of the whole run, for the learning-rate schedule.
+        temperature: at which responses are sampled.
+        seed: of the run.
+        device: ``cpu`` (gloo) or ``cuda`` (nccl; the rank uses the first device it sees).
+        num_threads: of torch on CPU.
+        timeout_s: longest time one operation between ranks may take.
+        limits: when an update must not happen.
+        lr_scale: factor on both learning rates; less than 1 after a roll-back.
+    """
+
+    model: ModelConfig
+    learner: LearnerConfig
+    algorithm: str
+    algorithm_options: dict[str, Any] = field(default_factory=dict)
+    num_updates: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    num_threads: int = 1
+    timeout_s: float = 1800.0
+    limits: UpdateLimits = field(default_factory=UpdateLimits)
+    lr_scale: float = 1.0
+
+
+class LearnerWorker:
+    """One rank. Every method but :meth:`address` and :meth:`rss` is to be called on all ranks at once.
+
+    Raises:
+        LearnerError: anything that goes wrong, with rank and step in the message. Mistakes of the user's stay
+            :class:`UserError`.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.world = 0, 1
+        self._learner: Learner | None = None
+        self._spec: LearnerSpec | None = None
+        self._sender: Any = None
+        self._snapshot: Snapshot | None = None
+
+    def address(self) -> tuple[str, int]:
+        """IP address of this process's host and a port that is free there, for the ranks to meet at rank 0."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port: int = probe.getsockname()[1]
+        return host, port
+
+    def setup(self, rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> dict[str, float]:
+        """Join the other ranks and load the models.
+
+        Returns:
+            ``setup_s``, ``policy_parameters`` and ``critic_parameters``.
+        """
+        self.rank, self.world, self._spec = rank, world, spec
+        start = time.perf_counter()
+        with self._doing("setup"):
+            check_compatible(spec.model, spec.learner)
+            self._learner = _build(rank, world, host, port, spec)
+        return {"setup_s": time.perf_counter() - start, **_sizes(self._learner)}
+
+    def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
+        """Train on one global batch, see :meth:`learner.update.learner.Learner.update`."""
+        with self._doing(f"update {update_index}"):
+            return self._ready.update(samples, update_index, critic_only)
+
+    def train(
+        self,
+        update_index: int,
+        critic_only: bool,
+        rates: tuple[float, float] | None,
+        rewards: Sequence[float],
+        group_ids: Sequence[str],
+        *trajectories: Trajectory,
+    ) -> UpdateResult:
+        """:meth:`update` on trajectories that Ray has fetched from the object store, with their observed rewards.
+
+        ``rates``: the reward's estimated false positive and false negative rate, where the run has estimates.
+        """
+        if rates is not None:
+            self._ready.algorithm.set_rates(*rates)
+        seen = [trajectory.for_learner() for trajectory in trajectories]
+        samples = [ScoredTrajectory(*fields) for fields in zip(seen, rewards, group_ids, strict=True)]
+        return self.update(samples, update_index, critic_only)
+
+    def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> None:
+        """Open vLLM's NCCL group with the rollout workers ``engines``; needs GPUs. Called by every rank."""
+        from learner.checkpoint.load import policy_weights
+        from rollout.sampling.vllm_transfer import open_nccl_sender
+
+        def call_engines(stage: str, payloads: list[dict[str, Any] | None]) -> None:
+            ray.get([engine.transfer.remote(stage, payload) for engine, payload in zip(engines, payloads, strict=True)])
+
+        def parameters() -> Iterator[tuple[str, Any]]:
+            return iter(policy_weights(self._ready))
+
+        with self._doing("open_transfer"):
+            self._sender = open_nccl_sender(
+                parameters, self.rank, call_engines, len(engines), engine_world_size, address
+            )
+
+    def send_weights(self) -> None:
+        """Gather the policy's weights and broadcast them to the engines. Called by every rank."""
+        with self._doing("send_weights"):
+            self._sender.send_weights()
+
+    def export_weights(self, checksums: bool) -> tuple[dict[str, np.ndarray] | None, dict[str, TensorFact] | None]:
+        """Every policy weight by its Hugging Face name, float32, and its facts, on rank 0; None twice on the others.
+
+        A tied LM head is left out, as vLLM's own loader wants it. ``checksums``: whether the facts have them.
+        """
+        from learner.checkpoint.load import policy_weights
+        from rollout.sampling.weight_check import facts_of
+
+        with self._doing("export_weights"):
+            weights = {name: weight.float().numpy() for name, weight in policy_weights(self._ready)}
+            return (weights, facts_of(weights, checksums)) if self.rank == 0 else (None, None)
+
+    def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+        """Log-probability of each token given those before it under the current weights, 0.0 for the first."""
+        with self._doing("logprobs"):
+            return self._ready.logprobs(token_ids, temperature)
+
+    def take_snapshot(self, extra: dict[str, Any] | None = None) -> SnapshotFacts:
+        """Copy what a checkpoint holds of this rank into memory; ``extra`` (JSON) is kept with it."""
+        from learner.checkpoint.snapshot import take_snapshot
+
+        with self._doing("take_snapshot"):
+            assert self._spec is not None
+            self._snapshot = None  # what was never written goes first, or memory would hold two
+            self._snapshot = take_snapshot(self._ready, self._spec.model, extra or {})
+            return self._snapshot.facts
+
+    def write_snapshot(self, folder: str) -> dict[str, FileFacts]:
+        """Write what :meth:`take_snapshot` copied into ``folder``; returns size and hash of each file.
+
+        May run beside any other method, in another thread. The copy is kept if writing fails.
+        """
+        with self._doing(f"write_snapshot {folder}"):
+            if self._snapshot is None:
+                raise RuntimeError("take_snapshot() has not been called")
+            files = self._snapshot.write(Path(folder))
+            self._snapshot = None
+            return files
+
+    def load(self, path: str) -> dict[str, Any]:
+        """Restore a checkpoint and return its ``extra``."""
+        from learner.checkpoint.load import load_checkpoint
+
+        with self._doing(f"load {path}"):
+            return load_checkpoint(self._ready, Path(path))
+
+    def rss(self) -> int:
+        """Resident memory of this process, in bytes."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def shutdown(self) -> None:
+        """Free the engines; :meth:`setup` may be called again.
+
+        The group of ranks stays until the process ends: DeepSpeed keeps its groups in module variables, and a second
+        process group in the same process is unknown to them.
+        """
+        if self._learner is not None:
+            for engine in filter(None, (self._learner.policy, self._learner.critic)):
+                engine.close()
+            self._learner = None
+
+    @property
+    def _ready(self) -> Learner:
+        if self._learner is None:
+            raise RuntimeError("setup() has not been called")
+        return self._learner
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # the worker's boundary: say which rank and step
+            reason = f"learner rank {self.rank} of {self.world}, {what}: {type(error).__name__}: {error}"
+            raise LearnerError(reason) from error
+
+
+def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Learner:
+    """Join the process group and build models, engines and algorithm of one rank."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(spec.num_threads))
+    os.environ["DS_ACCELERATOR"] = spec.device
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from learner.algorithms.catalogue import build_algorithm
+    from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
+    from learner.models.critic import load_critic
+    from learner.models.policy import load_policy, load_reference
+    from learner.update.collective import TorchCollective
+    from learner.update.learner import Learner
+    from learner.update.rank import UpdateSettings
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(spec.num_threads)
+    device = torch.device(spec.device)
+    algorithm = build_algorithm(spec.algorithm, spec.algorithm_options)
+    start_process_group(rank, world, host, port, device, spec.timeout_s)
+    policy_model = load_policy(spec.model, spec.seed)
+    pad_token_id = policy_model.lm.config.get_text_config().pad_token_id or 0
+    reference = load_reference(spec.model, spec.seed).to(device) if algorithm.needs_reference else None
+    policy = DeepSpeedEngine(policy_model, spec.learner, bfloat16=spec.model.dtype == "bfloat16")
+    critic = None
+    if algorithm.critic_config is not None:
+        critic = DeepSpeedEngine(load_critic(spec.model, algorithm.critic_config, spec.seed), spec.learner)
+    _seed_everything(spec.seed * 1_000_003 + rank)
+    settings = UpdateSettings(
+        spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale
+    )
+    return Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
+
+
+def _seed_everything(seed: int) -> None:
+    """Begin every random stream of this process anew, so that its state is the run's and no accident."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _sizes(learner: Learner) -> dict[str, float]:
+    """Numbers of parameters."""
+    engines = {"policy_parameters": learner.policy, "critic_parameters": learner.critic}
+    return {name: float(e.num_parameters) if e is not None else 0.0 for name, e in engines.items()}

@@ -1,0 +1,112 @@
+"""One rollout worker: a vLLM engine in its own process, weights that follow the learner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any
+
+from rollout.component import ComponentSpec
+from rollout.config import RolloutConfig
+from rollout.conversation.runner import Runner
+from rollout.sampling.engine import LoadOutcome
+from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.weight_check import TensorFact
+from rollout.tasks.environments import environment_maker
+from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
+
+
+class RolloutWorker:
+    """Serves sampling requests with one engine. An asyncio actor: many requests are open at the same time.
+
+    Args:
+        name: recorded in trajectories and messages.
+        model_path: folder or hub id of the policy.
+        tokenizer_path: folder or hub id of its tokenizer.
+        config: see :class:`RolloutConfig`.
+        run_seed: first part of the name of every random stream.
+        on_gpu: whether the engine has GPUs.
+        trust_remote_code: passed on to vLLM and transformers.
+        transfer_backend: vLLM weight-transfer back end to prepare, or None.
+        task: what the prompts come from, which may have environments for them; None if it has none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model_path: str,
+        tokenizer_path: str,
+        config: RolloutConfig,
+        run_seed: int,
+        on_gpu: bool,
+        trust_remote_code: bool = False,
+        transfer_backend: str | None = None,
+        task: ComponentSpec | None = None,
+    ) -> None:
+        self._name = name
+        self._paths = (model_path, tokenizer_path)
+        self._config = config
+        self._run_seed = run_seed
+        self._on_gpu = on_gpu
+        self._trust_remote_code = trust_remote_code
+        self._transfer_backend = transfer_backend
+        self._task = task
+
+    async def start(self) -> dict[str, Any]:
+        """Start the engine; returns host, pid and the seconds it took."""
+        from transformers import AutoTokenizer
+
+        begin = time.monotonic()
+        model_path, tokenizer_path = self._paths
+        make_environment = None if self._task is None else environment_maker(self._task)
+        self._engine = VllmEngine(
+            model_path, self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend
+        )
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, trust_remote_code=self._trust_remote_code)
+        self._runner = Runner(self._engine, tokenizer, self._config, self._run_seed, self._name, make_environment)
+        await self._engine.set_version(0)
+        return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
+
+    async def sample(self, request: SampleRequest) -> tuple[TrajectorySummary, Trajectory]:
+        """One training trajectory: a small record, and the bulk that stays in the object store."""
+        trajectory = await self._runner.sample(request)
+        return TrajectorySummary.of(trajectory), trajectory
+
+    async def answer(self, request: SampleRequest) -> Trajectory:
+        """One greedy response, for evaluation."""
+        return await self._runner.answer(request)
+
+    async def score(self, token_ids: tuple[int, ...]) -> list[float]:
+        """Log-probability of each token at temperature 1, for checking the weights."""
+        return await self._engine.score(token_ids)
+
+    async def load_weights(self, weights: dict[str, Any], facts: dict[str, TensorFact], version: int) -> LoadOutcome:
+        """Take new weights (numpy arrays by name), see :meth:`VllmEngine.load_weights`."""
+        return await self._engine.load_weights(weights, facts, version)
+
+    async def set_version(self, version: int) -> int:
+        """Name the current weights ``version`` without changing them."""
+        await self._engine.set_version(version)
+        return version
+
+    async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
+        """One stage of vLLM's weight-transfer protocol; see :meth:`VllmEngine.transfer`."""
+        await self._engine.transfer(stage, payload)
+
+    async def pause(self) -> None:
+        """Stop stepping; open requests stay."""
+        self._pause = self._engine.paused()
+        await self._pause.__aenter__()
+
+    async def resume(self) -> None:
+        """Step again; the KV cache of open requests is computed anew."""
+        await self._pause.__aexit__()
+
+    async def stats(self) -> dict[str, float]:
+        """vLLM's own counters."""
+        return await self._engine.stats()
+
+    async def stop(self) -> None:
+        """Shut the engine and its child process down."""
+        await self._engine.shutdown()

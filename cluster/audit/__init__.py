@@ -1,0 +1,1 @@
+"""``dvpo audit``: how far a reward can be trusted, from labelled responses."""

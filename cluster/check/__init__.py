@@ -1,0 +1,1 @@
+"""``dvpo check`` and ``dvpo doctor``: what would go wrong, before anything starts."""

@@ -1,0 +1,199 @@
+"""``dvpo check``: everything a run needs, looked at before any resource is taken.
+
+Every check runs even if another one fails, so that the user sees all mistakes at once. Nothing is started: no Ray, no
+engine; of the model only its configuration and tokenizer are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cluster.check.derived import derive, plan_lines
+from cluster.check.environment import check_environment
+from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
+from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
+from cluster.config.run_config import RunConfig
+from cluster.run.reward_models import reward_model_specs
+from rollout.component import UserError
+
+if TYPE_CHECKING:
+    from learner.algorithms.base import Algorithm
+    from rollout.tasks.base import Task
+
+MAX_RENDERED_PROMPTS = 20_000
+"""Prompts of one split whose length is checked; more would make the check slow."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was found.
+
+    Attributes:
+        errors: what must be put right; each starts with the key it is about.
+        warnings: what will work but probably not as wished.
+        plan: the derived quantities in words; empty if the algorithm is wrong.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
+
+    def attempt(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+        """Call ``function``; a :class:`UserError` is noted and None returned."""
+        try:
+            return function(*arguments)
+        except UserError as error:
+            if str(error) not in self.errors:
+                self.errors.append(str(error))
+            return None
+
+    def raise_if_failed(self) -> None:
+        """Raise one :class:`UserError` with all errors, if there are any."""
+        if self.errors:
+            raise UserError("\n".join(self.errors))
+
+
+def check_run(
+    config: RunConfig, resume: str | None = None, overwrite: bool = False, machine: Machine | None = None
+) -> CheckReport:
+    """Check everything that ``config`` needs on this machine.
+
+    Args:
+        resume: ``auto``, the folder of a checkpoint, or None for a new run.
+        overwrite: an earlier run of the same name may be deleted.
+        machine: what to compare the demand with; this machine by default.
+    """
+    from cluster.check.model import check_critic_body, check_model
+    from cluster.reward_model.check import check_reward_model, reward_model_warnings
+
+    report = CheckReport()
+    task = report.attempt(build_task, config)
+    for index in range(len(config.reward.functions)):
+        report.attempt(build_reward, config, "functions", index)
+    for index in range(len(config.reward.gold)):
+        report.attempt(build_reward, config, "gold", index)
+    models = report.attempt(reward_model_specs, config)
+    for model in models or ():
+        report.attempt(check_reward_model, model)
+        report.warnings += reward_model_warnings(config, model)
+    if None not in [report.attempt(build_noise, config, index) for index in range(len(config.reward.noise))]:
+        report.attempt(build_noise_chain, config)
+    algorithm = report.attempt(build_algorithm, config)
+    tokenizer = report.attempt(check_model, config)
+    if algorithm is not None:
+        report.attempt(check_update_shape, config, algorithm)
+        report.attempt(check_rates, config, algorithm)
+        report.plan = [] if models is None else plan_lines(config, algorithm.config)
+        report.warnings += algorithm_warnings(config, algorithm)
+        if algorithm.needs_critic:
+            report.attempt(check_critic_body, config)
+    if task is not None:
+        sizes = report.attempt(check_data, config, task, tokenizer)
+        report.warnings += data_warnings(config, sizes or {}) + (task.remarks() if sizes else [])
+        if sizes:
+            report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
+    report.attempt(check_run_folder, config, resume, overwrite)
+    is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
+    if is_private and models is not None:  # a cluster is judged when it is joined
+        found = machine or inspect_machine()
+        report.errors += machine_errors(config, found)
+        report.warnings += machine_warnings(config, found)
+    return report
+
+
+def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
+    """Every rank needs a trajectory in every mini-batch, and methods that compare samples need several.
+
+    Raises:
+        UserError: there are too few trajectories or samples.
+    """
+    samples = config.training.samples_per_prompt
+    if samples < algorithm.min_samples_per_prompt:
+        raise UserError(
+            f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
+            f"least {algorithm.min_samples_per_prompt} (got {samples})"
+        )
+    derived, options = derive(config, algorithm.config), algorithm.config
+    needed = options.num_minibatches * config.learner.num_workers
+    if derived.trajectories_per_step < needed:
+        raise UserError(
+            f"algorithm.num_minibatches: {options.num_minibatches} mini-batches on {config.learner.num_workers} ranks "
+            f"need at least {needed} trajectories a step; there are {derived.trajectories_per_step} "
+            "(training.prompts_per_step x training.samples_per_prompt)"
+        )
+
+
+def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
+    """Error rates can be estimated only where true scores are known.
+
+    Raises:
+        UserError: they are to be, and none is.
+    """
+    if algorithm.takes_estimated_rates and config.reward.known_share == 0.0:
+        raise UserError(
+            "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "
+            "reward.recheck_share above 0"
+        )
+
+
+def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
+    """Options that have no effect with this algorithm."""
+    warnings = []
+    if not algorithm.needs_critic and config.model.critic_path is not None:
+        warnings.append(f"model.critic_path: {config.algorithm.name} has no critic; this has no effect")
+    if not algorithm.needs_critic and config.learner.critic_warmup_steps > 0:
+        warnings.append(f"learner.critic_warmup_steps: {config.algorithm.name} has no critic; this has no effect")
+    return warnings
+
+
+def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str, int]:
+    """Read all splits and measure their prompts; returns the number of questions by split.
+
+    Raises:
+        UserError: data cannot be read, a split is empty, or a prompt is too long.
+    """
+    from rollout.data.prompts import render_split
+
+    sizes = {}
+    for split in ("train", *task.splits):
+        if not task.examples(split):
+            raise UserError(f"data.task: split {split!r} has no questions")
+        if tokenizer is not None:
+            render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS)
+        sizes[split] = len(task.examples(split))
+    return sizes
+
+
+def data_warnings(config: RunConfig, sizes: dict[str, int]) -> list[str]:
+    """Data that is smaller than the run assumes."""
+    wanted, found = config.training.prompts_per_step, sizes.get("train", 0)
+    if 0 < found < wanted:
+        return [f"training.prompts_per_step: {wanted} is more than the {found} training prompts; a step repeats some"]
+    return []
+
+
+def check_run_folder(config: RunConfig, resume: str | None, overwrite: bool) -> None:
+    """The run's folder must be writable, and must not hold another run unless that is meant.
+
+    Raises:
+        UserError: it is not.
+    """
+    folder = config.run_dir
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"output_dir: {str(existing)!r} is a file, so no folder {str(folder)!r} can be made")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir: folder {str(existing)!r} is not writable")
+    if resume not in (None, "auto") and not Path(str(resume)).is_dir():
+        raise UserError(f"--resume: no such checkpoint folder: {resume!r}; 'auto' takes the newest of {folder}")
+    if resume is None and not overwrite and (folder / "metrics.jsonl").exists():
+        raise UserError(
+            f"name: {str(folder)!r} already holds a run; go on with it (--resume), delete it (--overwrite), or give "
+            "this one another name (--set name=...)"
+        )

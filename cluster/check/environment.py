@@ -1,0 +1,63 @@
+"""Whether a task's environments can be talked to in this run; none is spoken to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cluster.config.run_config import RunConfig
+from rollout.component import UserError
+
+if TYPE_CHECKING:
+    from rollout.tasks.base import Task
+
+
+def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> list[str]:
+    """Make the environment of the first training prompt and look at what it needs; returns warnings.
+
+    Raises:
+        UserError: it cannot be made or is no environment, the configuration leaves no room or time for conversations,
+            the chat template cannot be used turn by turn, or a reward asks for an outcome where there is none.
+    """
+    from rollout.conversation.conversation import ChatTokens
+    from rollout.conversation.options import require_methods
+    from rollout.data.prompts import render
+
+    rollout, name = config.rollout, config.data.task.type
+    if tokenizer is None or not (first := task.examples("train")[:1]):
+        return []  # the model or the data are wrong, which is said elsewhere
+    try:
+        environment = task.make_environment(render(tokenizer, first, name)[0])
+    except UserError:
+        raise
+    except Exception as error:  # a user's task may raise anything
+        raise UserError(f"data.task: make_environment of {name!r} raised {type(error).__name__}: {error}") from error
+    if environment is None:
+        _refuse_outcomes(config, name)
+        if rollout.max_conversation_tokens is None:
+            return []
+        return [f"rollout.max_conversation_tokens: task {name!r} has no environments; this only reserves room"]
+    require_methods(environment, f"data.task: what make_environment of {name!r} gives")
+    if rollout.max_conversation_tokens is None:
+        least = rollout.longest_tokens
+        raise UserError(
+            f"rollout.max_conversation_tokens: task {name!r} has environments, so say how many tokens a conversation "
+            f"may have: prompt, up to {rollout.max_turns} responses (rollout.max_turns) and what is said between them; "
+            f"at least {least} for the prompt and one response"
+        )
+    longest = (rollout.max_turns + 1) * rollout.environment_timeout_s
+    if longest >= config.recovery.request_timeout_s:
+        raise UserError(
+            f"rollout.environment_timeout_s: reset and {rollout.max_turns} steps may take {longest:g} s, but a "
+            f"conversation that takes recovery.request_timeout_s = {config.recovery.request_timeout_s:g} counts as hung"
+        )
+    ChatTokens(tokenizer).check()
+    return []
+
+
+def _refuse_outcomes(config: RunConfig, task: str) -> None:
+    for group in ("functions", "gold"):
+        for index, spec in enumerate(getattr(config.reward, group)):
+            if spec.type == "outcome":
+                raise UserError(
+                    f"reward.{group}.{index}: 'outcome' is the verdict of an environment, and task {task!r} has none"
+                )

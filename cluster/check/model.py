@@ -1,0 +1,72 @@
+"""Whether the model of a run can be loaded and served: its configuration, tokenizer, shape and weights.
+
+Loads the model's configuration and tokenizer only, never its weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.config.model_folder import check_causal_lm, load_model_config
+from cluster.config.run_config import RunConfig
+from rollout.component import UserError
+
+MIN_CPU_HEAD_DIM = 32
+"""Narrowest attention head that vLLM serves on a CPU."""
+
+
+def check_model(config: RunConfig) -> Any:
+    """Check the policy's model folder or hub id; returns its tokenizer.
+
+    Raises:
+        UserError: no such model, not a causal language model, or its shape does not suit the run.
+    """
+    from rollout.data.prompts import load_tokenizer
+
+    model = load_model_config(config.model.path, "model.path", config.model.trust_remote_code)
+    check_causal_lm(model, config.model.path, config.model.trust_remote_code)
+    text = model.get_text_config()
+    if config.cluster.gpus_per_rollout_worker == 0:
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        if head_dim < MIN_CPU_HEAD_DIM:
+            raise UserError(
+                f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
+                f"at least {MIN_CPU_HEAD_DIM}"
+            )
+    longest = config.rollout.longest_tokens
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and positions < longest:
+        if config.rollout.max_conversation_tokens is not None:
+            raise UserError(
+                f"rollout.max_conversation_tokens: {longest} tokens, but the model {config.model.path!r} has "
+                f"{positions} positions"
+            )
+        raise UserError(
+            f"rollout.max_prompt_tokens: with rollout.sampling.max_response_tokens it makes {longest} tokens, but the "
+            f"model {config.model.path!r} has {positions} positions; lower one of them"
+        )
+    tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
+    if len(tokenizer) > text.vocab_size:
+        raise UserError(
+            f"model.path: the tokenizer of {config.model.path!r} has {len(tokenizer)} tokens, its model only "
+            f"{text.vocab_size}; they do not belong together"
+        )
+    return tokenizer
+
+
+def check_critic_body(config: RunConfig) -> None:
+    """Check the model that the critic starts from, where it is another one.
+
+    Raises:
+        UserError: no such model, or it does not read the policy's tokens.
+    """
+    if config.model.critic_path in (None, config.model.path):
+        return
+    trust = config.model.trust_remote_code
+    critic = load_model_config(config.model.critic_body_path, "model.critic_path", trust).get_text_config()
+    policy = load_model_config(config.model.path, "model.path", trust).get_text_config()
+    if critic.vocab_size < policy.vocab_size:
+        raise UserError(
+            f"model.critic_path: {config.model.critic_path!r} has a vocabulary of {critic.vocab_size} tokens, the "
+            f"policy one of {policy.vocab_size}; the critic reads the policy's tokens, so they must be the same"
+        )

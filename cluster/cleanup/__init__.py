@@ -1,0 +1,1 @@
+"""What removes a private Ray, also after its driver was killed."""

@@ -1,0 +1,65 @@
+"""The command line: ``dvpo``, or ``python -m cluster.cli``.
+
+Importing this module loads neither torch nor Ray nor vLLM, so that ``--help`` and mistakes in a configuration answer
+at once; each command imports what it needs. A mistake of the user's ends with one message and exit status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from cluster import __version__
+from cluster.cli import reward_model as cli_reward_model
+from cluster.cli import run as cli_run
+from cluster.cli import tools as cli_tools
+from cluster.cli.output import Mistake
+from rollout.component import UserError
+
+
+class Commands(click.Group):
+    """Turns user mistakes and Ctrl-C into messages and exit statuses, whichever command they come from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise Mistake(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(128 + signal.SIGINT)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dvpo")
+def main() -> None:
+    """Train language models by reinforcement learning when rewards are noisy.
+
+    A run is described by one YAML file; configs/ has examples, and `dvpo schema` tells an editor what may be in it.
+
+    Exit status: 0 done, 1 the run failed, 2 something given is wrong, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    here = os.getcwd()
+    if here not in sys.path:  # the user's own classes are importable from where the command is started
+        sys.path.insert(0, here)
+
+
+for command in (
+    cli_run.train,
+    cli_run.check,
+    cli_run.evaluate,
+    cli_run.audit,
+    cli_reward_model.reward_model,
+    cli_tools.ledger,
+    cli_tools.schema,
+    cli_tools.doctor,
+    cli_tools.warmstart,
+):
+    main.add_command(command)

@@ -1,0 +1,186 @@
+"""Commands that read a run's configuration: train, check, eval, audit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.output import RunFailed, print_lines
+from rollout.component import UserError
+
+if TYPE_CHECKING:
+    from cluster.config.run_config import RunConfig
+    from cluster.config.yaml_source import ConfigSource
+
+OVERRIDES = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one value of the configuration, e.g. training.num_steps=10 or reward.noise.0.p=0.2. Repeatable.",
+)
+CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
+
+
+@click.command()
+@CONFIG
+@OVERRIDES
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[auto|PATH]",
+    help="Go on from a checkpoint: the newest of this run, or the folder PATH (.../checkpoints/step-N).",
+)
+@click.option("--overwrite", is_flag=True, help="Delete an earlier run of the same name first.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, and stop.")
+def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrite: bool, dry_run: bool) -> None:
+    """Train as CONFIG says.
+
+    Everything is checked before any process starts. Ctrl-C or SIGTERM writes a checkpoint, from which --resume goes on.
+    """
+    if resume is not None and overwrite:
+        raise UserError("--overwrite: deletes what --resume would go on from; give one of them")
+    source, run = _read(config, overrides)
+    plan = _check(run, source, resume, overwrite)
+    if dry_run:
+        print_lines([*plan, "dry run: nothing was started"])
+        return
+    if overwrite:
+        _delete_run(run)
+    from cluster.run.start import run_training
+
+    try:
+        summary = run_training(run, resume=resume)
+    except (RuntimeError, TimeoutError) as error:
+        raise RunFailed(_failure(run, error)) from error
+    if summary.stopped_by is not None:
+        click.echo(f"stopped by {summary.signal_name}", err=True)
+    click.get_current_context().exit(summary.exit_status)
+
+
+@click.command()
+@CONFIG
+@OVERRIDES
+def check(config: Path, overrides: tuple[str, ...]) -> None:
+    """Check that CONFIG can run here, without starting anything.
+
+    Looks at keys and values, the model, the data, the reward and noise classes, and the machine's resources; prints
+    what follows from the configuration, such as the number of trajectories in one step.
+    """
+    source, run = _read(config, overrides)
+    print_lines([*_check(run, source, resume=None, overwrite=True), "ok"])
+
+
+@click.command(name="eval", short_help="Measure a checkpoint on held-out prompts.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--config", required=True, type=click.Path(path_type=Path), help="The run's config.yaml, or any other.")
+@OVERRIDES
+@click.option("--split", "splits", multiple=True, help="Evaluation split; repeatable. All by default.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write each answer as a line of JSON to this file.")
+def evaluate(
+    checkpoint: Path, config: Path, overrides: tuple[str, ...], splits: tuple[str, ...], output: Path | None
+) -> None:
+    """Measure CHECKPOINT on held-out prompts: greedy answers, clean reward.
+
+    CHECKPOINT is a run's checkpoints/step-N or any model folder in Hugging Face format.
+    """
+    folder = _policy_folder(checkpoint)
+    source, run = _read(config, (*overrides, f"model.path={json.dumps(str(folder))}"))
+    _check(run, source, resume=None, overwrite=True)
+    chosen = _chosen_splits(run, splits)
+    from cluster.display.progress import format_table
+    from cluster.run.evaluate import run_evaluation
+
+    print_lines(format_table(run_evaluation(run, folder, chosen, output)))
+
+
+@click.command(short_help="Estimate how far the reward can be trusted.")
+@CONFIG
+@OVERRIDES
+@click.option("--gold", type=click.Path(path_type=Path), help="JSONL or Parquet: prompt, response, gold label.")
+@click.option("--num-samples", type=click.IntRange(min=1), help="Most responses that are scored; all by default.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the report; a plot goes beside it.")
+def audit(
+    config: Path, overrides: tuple[str, ...], gold: Path | None, num_samples: int | None, output: Path | None
+) -> None:
+    """Estimate how far the reward of CONFIG can be trusted, and say which method suits it.
+
+    With --gold, labelled responses are scored and false positives and negatives are estimated with intervals. Without,
+    the responses that a run of CONFIG has logged are scored; what can be said then is less, and the report says so.
+    """
+    from cluster.audit.audit import run_audit
+
+    _, run = _read(config, overrides)
+    print_lines(run_audit(run, gold, num_samples, output).lines())
+
+
+def checked_run(config: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration, once everything that a run of it needs has been checked."""
+    source, run = _read(config, overrides)
+    _check(run, source, resume=None, overwrite=True)
+    return run
+
+
+def _read(config: Path, overrides: Sequence[str]) -> tuple[ConfigSource, RunConfig]:
+    """The configuration and where its values were written."""
+    from cluster.config.run_config import parse_config
+    from cluster.config.yaml_source import read_source
+
+    source = read_source(config, overrides)
+    return source, parse_config(source)
+
+
+def _check(run: RunConfig, source: ConfigSource, resume: str | None, overwrite: bool) -> list[str]:
+    """Check the run; show warnings, raise on errors with the file and line of each; returns the plan."""
+    from cluster.check.check import check_run
+
+    report = check_run(run, resume=resume, overwrite=overwrite)
+    for warning in report.warnings:
+        click.echo(f"warning: {source.locate(warning)}", err=True)
+    if report.errors:
+        raise UserError("\n".join(source.locate(error) for error in report.errors))
+    return report.plan
+
+
+def _policy_folder(checkpoint: Path) -> Path:
+    """The model folder inside a checkpoint, or the folder itself if it is a model."""
+    for folder in (checkpoint / "policy", checkpoint):
+        if (folder / "config.json").is_file():
+            return folder
+    reason = "has neither policy/config.json nor config.json" if checkpoint.is_dir() else "no such folder"
+    raise UserError(f"CHECKPOINT: {checkpoint}: {reason}; give .../checkpoints/step-N or a model folder")
+
+
+def _chosen_splits(run: RunConfig, splits: Sequence[str]) -> tuple[str, ...]:
+    """The splits asked for, or all of the task's."""
+    from cluster.config.components import build_task
+    from rollout.component import nearest
+
+    known = build_task(run).splits
+    for split in splits:
+        if split not in known:
+            raise UserError(f"--split: unknown split {split!r}; {nearest(split, list(known))}")
+    return tuple(splits) or tuple(known)
+
+
+def _failure(run: RunConfig, error: Exception) -> str:
+    """What happened, and the file that holds the traceback."""
+    file = run.run_dir / "error.txt"
+    try:
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return str(error)
+    return f"{error}\ndetails: {file}"
+
+
+def _delete_run(run: RunConfig) -> None:
+    """Delete the folder of an earlier run; a folder that does not hold a run is left alone."""
+    if (run.run_dir / "config.yaml").is_file():
+        shutil.rmtree(run.run_dir)

@@ -1,0 +1,1 @@
+"""``dvpo reward-model``: pairs, training and use of reward models."""

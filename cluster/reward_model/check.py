@@ -1,0 +1,52 @@
+"""Whether a reward model can be loaded and served. Loads its configuration and tokenizer only, never its weights."""
+
+from __future__ import annotations
+
+from cluster.config.model_folder import load_model_config
+from cluster.config.run_config import RunConfig
+from cluster.run.reward_models import RewardModelSpec
+from rollout.component import UserError
+from rollout.data.prompts import load_tokenizer
+
+
+def check_reward_model(spec: RewardModelSpec) -> None:
+    """Check model folder or hub id, tokenizer and lengths.
+
+    Raises:
+        UserError: no such model, not a sequence classifier with one label, or tokenizer and model do not fit.
+    """
+    from learner.reward_model.model import NotARewardModel, require_reward_model
+
+    key, options = f"{spec.place}.path", spec.options
+    model = load_model_config(options.path, key)
+    try:
+        require_reward_model(model)
+    except NotARewardModel as error:
+        raise UserError(f"{key}: {options.path!r} is no reward model: {error}") from error
+    tokenizer = load_tokenizer(options.path, key=key)
+    text = model.get_text_config()
+    if len(tokenizer) > text.vocab_size:
+        raise UserError(
+            f"{key}: the tokenizer of {options.path!r} has {len(tokenizer)} tokens, its model only {text.vocab_size}; "
+            "they do not belong together"
+        )
+    if model.pad_token_id is None and tokenizer.pad_token_id is None:
+        raise UserError(f"{key}: {options.path!r} has no padding token; set pad_token_id in its config.json")
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and positions < options.max_tokens:
+        raise UserError(
+            f"{spec.place}.max_tokens: {options.max_tokens} is more than the {positions} positions of the model "
+            f"{options.path!r}"
+        )
+
+
+def reward_model_warnings(config: RunConfig, spec: RewardModelSpec) -> list[str]:
+    """What will work but probably not as wished."""
+    longest = config.rollout.max_prompt_tokens + config.rollout.sampling.max_response_tokens
+    if spec.options.max_tokens >= longest:
+        return []
+    return [
+        f"{spec.place}.max_tokens: {spec.options.max_tokens}; a trajectory may have {longest} tokens "
+        "(rollout.max_prompt_tokens and rollout.sampling.max_response_tokens), and the reward abstains from what is "
+        "longer"
+    ]

@@ -1,0 +1,29 @@
+"""Reward models inside the process of a command that starts no Ray."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.config.run_config import RunConfig
+from cluster.reward_model.check import check_reward_model
+from cluster.run.reward_models import reward_model_specs, serving_options
+
+if TYPE_CHECKING:
+    from actors.workers.reward_model_worker import RewardModelWorker
+    from learner.reward_model.model import Device
+
+
+def local_scorers(config: RunConfig) -> dict[str, RewardModelWorker]:
+    """Scorers by place that run in this process, for commands that start no Ray; on its GPU if one is asked for.
+
+    Raises:
+        UserError: a model cannot be served.
+    """
+    from actors.workers.reward_model_worker import RewardModelWorker
+
+    found = {}
+    for spec in reward_model_specs(config):
+        check_reward_model(spec)
+        device: Device = "cuda" if spec.options.num_gpus > 0.0 else "cpu"
+        found[spec.place] = RewardModelWorker(serving_options(config, spec.options, device), exit_when_hung=False)
+    return found

@@ -1,0 +1,1 @@
+"""Starts a run: session, placement, workers, controller; supervises it and ends it."""

@@ -1,0 +1,92 @@
+"""``dvpo eval``: greedy answers of one checkpoint from real engines, scored without noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.config.prompts import load_prompts
+from cluster.config.run_config import RunConfig
+from cluster.run.serving import serving_pools, serving_workers
+from cluster.run.session import ray_session
+from rollout.component import UserError
+
+Row = tuple[str, str]
+
+
+def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output: Path | None) -> list[Row]:
+    """Measure a model folder on held-out prompts.
+
+    Args:
+        config: task, rewards and rollout options; noise is not applied.
+        model: folder in Hugging Face format.
+        splits: which of the task's splits.
+        output: where each answer is written as a line of JSON, or None.
+
+    Returns:
+        Rows of a table: mean clean score of each split, and how many answers could not be scored; then what else
+        :func:`actors.loop.evaluation.split_metrics` found in it.
+    """
+    from actors.loop.evaluation import split_metrics
+
+    path = str(model.resolve())
+    prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
+    with ray_session(config, config.run_dir.resolve()):
+        answers = _answers(config, path, prompts)
+    if output is not None:
+        _write_answers(output, answers)
+    rows = [("model", path)]
+    for split, members in answers.items():
+        unscored = sum(answer.reward.clean is None for answer in members)
+        note = f", {unscored} could not be scored" if unscored else ""
+        means = split_metrics(members)
+        rows.append((f"clean accuracy ({split})", f"{means.pop('accuracy'):.3f} on {len(members)} prompts{note}"))
+        rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items()]
+    return rows
+
+
+def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str, list[Any]]:
+    """Start the engines, answer everything, end the engines."""
+    import ray
+
+    from actors.loop.evaluation import answer_all
+
+    class Evaluator:
+        """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
+
+        def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
+            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
+
+        async def answer(self, wanted: dict[str, Any]) -> dict[str, list[Any]]:
+            return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
+
+    with serving_workers(config, path) as workers:
+        evaluator = (
+            ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards, workers.reward_factory)
+        )
+        answers: dict[str, list[Any]] = ray.get(evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s)
+        return answers
+
+
+def _write_answers(path: Path, answers: dict[str, list[Any]]) -> None:
+    lines = []
+    for split, members in answers.items():
+        for answer in members:
+            record = {
+                "split": split,
+                "prompt_id": answer.prompt.prompt_id,
+                "messages": answer.prompt.messages,
+                "reference": answer.prompt.reference,
+                "response": answer.trajectory.response_text,
+                **answer.trajectory.conversation,
+                "token_ids": answer.trajectory.response_token_ids,
+                "clean_reward": answer.reward.clean,
+            }
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,105 @@
+"""Which process needs what, and whether the cluster has it. Pure, but for the last function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.config.run_config import RunConfig
+from cluster.run.reward_models import reward_model_specs
+from rollout.component import UserError
+
+Bundle = dict[str, float]
+"""Resources of one process: ``{"CPU": 1.0, "GPU": 1.0}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One bundle for each learner rank, then each rollout worker, then each reward model worker, in that order."""
+
+    learner_bundles: tuple[Bundle, ...]
+    rollout_bundles: tuple[Bundle, ...]
+    reward_model_bundles: tuple[Bundle, ...] = ()
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """All bundles."""
+        return [*self.learner_bundles, *self.rollout_bundles, *self.reward_model_bundles]
+
+    def total(self, resource: str) -> float:
+        """Sum of one resource."""
+        return sum(bundle.get(resource, 0.0) for bundle in self.bundles)
+
+
+def plan(config: RunConfig) -> Plan:
+    """The resources that the run's workers ask for. Controller and reward service actors ask for none.
+
+    Raises:
+        UserError: an option of a reward model is wrong.
+    """
+    cluster = config.cluster
+    learner = _bundle(cluster.cpus_per_learner_worker, cluster.gpus_per_learner_worker)
+    rollout = _bundle(cluster.cpus_per_rollout_worker, cluster.gpus_per_rollout_worker)
+    options = [spec.options for spec in reward_model_specs(config)]
+    models = [_bundle(model.num_cpus, model.num_gpus) for model in options for _ in range(model.num_workers)]
+    return Plan((learner,) * config.learner.num_workers, (rollout,) * config.rollout.num_workers, tuple(models))
+
+
+def _bundle(cpus: float, gpus: float) -> Bundle:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Check that the bundles fit on the nodes (first fit, largest first).
+
+    Args:
+        nodes: total resources of each live node.
+
+    Raises:
+        UserError: they do not; says what is needed and what the largest node has.
+    """
+    free = [dict(node) for node in nodes]
+    for bundle in sorted(demand.bundles, key=lambda b: (b.get("GPU", 0.0), b["CPU"]), reverse=True):
+        for node in free:
+            if all(node.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items()):
+                for name, amount in bundle.items():
+                    node[name] -= amount
+                break
+        else:
+            have = "; ".join(_describe(node) for node in nodes) or "no nodes"
+            count = len(demand.reward_model_bundles)
+            models = f" and {count} reward model workers" if count else ""
+            needed = {name: demand.total(name) for name in ("CPU", "GPU") if demand.total(name)}
+            raise UserError(
+                f"the cluster is too small: the run needs {_describe(needed)} for {len(demand.learner_bundles)} "
+                f"learner ranks and {len(demand.rollout_bundles)} rollout workers{models}; the nodes have {have}. "
+                "Lower rollout.num_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, or for a private "
+                "Ray raise cluster.num_cpus (more processes than cores is allowed)"
+            )
+
+
+def _describe(resources: Mapping[str, float]) -> str:
+    shown = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    return " + ".join(shown) or "nothing"
+
+
+def reserve(demand: Plan, timeout_s: float) -> Any:
+    """A Ray placement group that holds the plan's bundles.
+
+    Raises:
+        UserError: the cluster can never hold them.
+        TimeoutError: they did not become free in time.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    group = placement_group(demand.bundles, strategy="PACK")
+    if not group.wait(timeout_s):
+        remove_placement_group(group)
+        raise TimeoutError(
+            f"the cluster's resources were not free within {timeout_s:g} s: needed {demand.total('CPU'):g} CPU and "
+            f"{demand.total('GPU'):g} GPU; now free: {_describe(ray.available_resources())}"
+        )
+    return group

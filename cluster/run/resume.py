@@ -1,0 +1,66 @@
+"""Where a run goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from learner.storage.folders import sweep
+from learner.storage.manifest import checkpoint_step, find_newest_complete, verify
+from rollout.component import UserError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """A complete checkpoint.
+
+    Attributes:
+        path: its folder.
+        step: updates done.
+        skipped: newer folders that are not complete, each in words.
+    """
+
+    path: Path
+    step: int
+    skipped: tuple[str, ...] = ()
+
+
+def find_resume_point(run_dir: Path, resume: str | None) -> ResumePoint | None:
+    """The checkpoint that ``--resume`` means; None for the beginning, without it or before the first checkpoint.
+
+    Args:
+        resume: ``auto`` for the newest complete checkpoint of the run, or the folder of one.
+
+    Raises:
+        UserError: there are checkpoints, and none of them is complete.
+    """
+    if resume is None:
+        return None
+    return newest_resume_point(run_dir) if resume == "auto" else _resume_point(Path(resume))
+
+
+def newest_resume_point(run_dir: Path) -> ResumePoint | None:
+    """The newest complete checkpoint of the run; None if none was written yet.
+
+    What killed saves have left is cleared up first, so no other process may be saving.
+
+    Raises:
+        UserError: there are checkpoints, and none of them is complete.
+    """
+    sweep(run_dir / "checkpoints")
+    newest, skipped = find_newest_complete(run_dir / "checkpoints")
+    reasons = tuple(f"{entry.path.name}: {entry.reason}" for entry in skipped)
+    if newest is None and skipped:
+        raise UserError(f"--resume: no complete checkpoint in {run_dir / 'checkpoints'}: {'; '.join(reasons)}")
+    return _resume_point(newest, reasons) if newest is not None else None
+
+
+def _resume_point(path: Path, skipped: tuple[str, ...] = ()) -> ResumePoint:
+    if not path.is_dir():
+        siblings = [str(sibling) for sibling in path.parent.glob("step-*")] if path.parent.is_dir() else []
+        raise UserError(f"--resume: no such folder: {path}" + (f"; {nearest(str(path), siblings)}" if siblings else ""))
+    verify(path)
+    step = checkpoint_step(path.resolve())
+    if step is None:
+        raise UserError(f"--resume: {path} is not named step-N")
+    return ResumePoint(path.resolve(), step, skipped)

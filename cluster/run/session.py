@@ -1,0 +1,108 @@
+"""A connection to Ray for the length of a run: a private one on this machine, or a cluster that is joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.cleanup.leftovers import MARK
+from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
+from cluster.config.run_config import RunConfig
+from rollout.component import UserError
+
+NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
+SYSTEM_CONFIG = {
+    "task_events_report_interval_ms": 0,  # else the GCS records each call, 100,000 of them
+    "free_objects_period_milliseconds": 100,  # else as many versions of the weights stay as there are steps in a second
+}
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@contextmanager
+def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
+    """Connect to Ray; disconnect at the end, and remove everything of a private one.
+
+    An address comes from ``cluster.address``, or from ``RAY_ADDRESS``, which is set inside ``ray job submit``. The
+    source is shipped to a joined cluster unless the job has shipped it already. The logs of a private Ray's processes
+    are kept in ``run_dir/logs``.
+
+    Raises:
+        UserError: the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():  # a caller's own session, which is not ours to end
+        yield
+        return
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        with _private(config, run_dir):
+            yield
+        return
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    shipped = None if in_job else {"working_dir": str(SOURCE_ROOT), "excludes": NOT_SHIPPED}
+    try:
+        ray.init(address=address, runtime_env=shipped, **QUIET)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
+    """A Ray of this run's own, in a folder of its own that also takes its processes' temporary files.
+
+    The reaper clears up whether the block is left in order, by an exception, or because this process is killed.
+    """
+    import ray
+
+    # Not TMPDIR: the path of a socket in it may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
+    reaper = Reaper(folder, run_dir)
+    os.environ[MARK] = str(folder)
+    try:
+        _start_private(config, folder)
+        yield
+    finally:
+        try:
+            ray.shutdown()
+        finally:
+            del os.environ[MARK]
+            reaper.finish()
+
+
+def _start_private(config: RunConfig, folder: Path) -> None:
+    """Start Ray in ``folder``.
+
+    Raises:
+        RuntimeError: it did not start; Ray waits half a minute for its own processes.
+    """
+    import ray
+
+    (folder / "tmp").mkdir()
+    search_path = os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.cluster.num_cpus,
+            object_store_memory=config.cluster.object_store_mib << 20,
+            include_dashboard=False,
+            runtime_env={"env_vars": {"PYTHONPATH": search_path, "TMPDIR": str(folder / "tmp")}},
+            _temp_dir=str(folder),
+            _system_config=SYSTEM_CONFIG,
+            **QUIET,
+        )
+    except Exception as error:  # Ray raises bare Exceptions here
+        reason = " ".join(str(error).split())[:300]
+        raise RuntimeError(
+            f"Ray did not start on this machine (is it overloaded, or out of memory?): {reason}"
+        ) from error

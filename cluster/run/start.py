@@ -1,0 +1,92 @@
+"""From a checked configuration to a finished run: start everything, show progress, end everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.config.components import resolve
+from cluster.config.paths import absolute_model_path
+from cluster.config.run_config import RunConfig, dump_config
+from cluster.display.progress import Progress, RunSummary, make_progress
+from cluster.display.summary import summary_rows
+from cluster.run.resume import ResumePoint, find_resume_point
+from cluster.run.session import ray_session
+from cluster.run.signals import Interrupted, SignalFlag
+from cluster.run.supervisor import Supervisor
+from cluster.run.workers import create_workers
+from rollout.component import UserError
+
+
+def run_training(config: RunConfig, resume: str | None = None, plan_lines: Sequence[str] = ()) -> RunSummary:
+    """Run a configuration to its end.
+
+    Args:
+        resume: None for a new run; ``auto`` for the newest complete checkpoint of the run's folder; or the path of
+            one.
+        plan_lines: what will be done, in words, shown first.
+
+    Raises:
+        UserError: the run's folder is taken, there is nothing to resume, or the cluster cannot hold the run.
+        RuntimeError: a worker failed; the message names it and the cause.
+    """
+    run_dir = config.run_dir.resolve()
+    point = find_resume_point(run_dir, resume)
+    if resume is None and (run_dir / "metrics.jsonl").exists():
+        raise UserError(
+            f"{run_dir} already holds a run; go on with it by --resume, or choose another name (--set name=...)"
+        )
+    _write_config(run_dir, dump_config(resolve(config)))
+    progress = make_progress(config.logging.progress)
+    signals = SignalFlag()
+    rows: list[tuple[str, str]] = []
+    with signals.handled():
+        progress.start(plan_lines)
+        try:
+            with ray_session(config, run_dir):
+                signals.install()
+                result = _run(config, run_dir, point, _resume_lines(resume, point), progress, signals)
+            rows = summary_rows(config, run_dir, result)
+        except Interrupted:
+            pass
+        finally:
+            progress.finish(rows)
+    return RunSummary(rows=rows, stopped_by=signals.received)
+
+
+def _write_config(run_dir: Path, text: str) -> None:
+    """Make the run's folder and put the configuration there; one that is there stays whole when the disk is full."""
+    partial = run_dir / ".config.yaml.partial"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(run_dir / "config.yaml")
+    except OSError as error:
+        raise UserError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+
+
+def _resume_lines(resume: str | None, point: ResumePoint | None) -> list[str]:
+    if resume is None:
+        return []
+    if point is None:
+        return ["there is no checkpoint yet: starting from the beginning"]
+    return [f"going on after step {point.step} from {point.path}", *(f"skipped {reason}" for reason in point.skipped)]
+
+
+def _run(
+    config: RunConfig,
+    run_dir: Path,
+    point: ResumePoint | None,
+    opening: Sequence[str],
+    progress: Progress,
+    signals: SignalFlag,
+) -> dict[str, Any]:
+    model_path = absolute_model_path(config.model.path)
+    workers = create_workers(config, model_path, model_path)
+    supervisor = Supervisor(config, run_dir, workers, progress, signals)
+    try:
+        return supervisor.run(point, opening)
+    finally:
+        supervisor.close(config.cluster.shutdown_timeout_s)
+        workers.stop(config.cluster.shutdown_timeout_s)

@@ -1,0 +1,1 @@
+"""``dvpo warmstart``: a small starting model, supervised on worked examples."""

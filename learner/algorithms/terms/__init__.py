@@ -1,0 +1,1 @@
+"""Summands of a critic's loss."""

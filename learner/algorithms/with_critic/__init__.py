@@ -1,0 +1,1 @@
+"""Methods with a critic: defaults and pieces of each."""

@@ -1,0 +1,1 @@
+"""Methods whose baseline is a prompt's group or the batch."""

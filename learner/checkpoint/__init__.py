@@ -1,0 +1,1 @@
+"""What a checkpoint holds: written by every rank, read by any number of them."""

@@ -1,0 +1,1 @@
+"""Models with their optimisers, behind one protocol. DeepSpeed is known here only."""

@@ -1,0 +1,255 @@
+"""The optimisation engine on DeepSpeed. The only file that imports deepspeed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.config import LearnerConfig
+from learner.engine.allocator import keep_freed_memory
+from learner.engine.gradient_watch import GradientWatch
+from learner.engine.memory_copy import copy_to_memory
+from learner.engine.state_copy import StateCopy
+
+_TAG = "state"
+_GATHER_NUMEL = 1 << 26
+"""Weights that are gathered in one go when they are exported, in numbers."""
+
+
+def start_process_group(rank: int, world: int, host: str, port: int, device: torch.device, timeout_s: float) -> None:
+    """Join the ranks of one learner: gloo on CPU, nccl on GPU. To be called once, before any engine is made.
+
+    Args:
+        host: address of rank 0.
+        port: a free port there.
+        timeout_s: longest time one collective operation may take.
+    """
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port))
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed
+
+    keep_freed_memory()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else C++ is compiled at first use
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device.type == "cpu" else "nccl", verbose=False, timeout=timedelta(seconds=timeout_s)
+    )
+
+
+class DeepSpeedEngine:
+    """A :class:`learner.engine.engine.TrainEngine` on DeepSpeed with AdamW and ZeRO stage 0 to 3.
+
+    DeepSpeed averages gradients over ranks, so losses are multiplied by the number of ranks. The boundary of gradient
+    accumulation is set by hand, since the number of micro-batches differs from step to step.
+    """
+
+    def __init__(self, module: nn.Module, config: LearnerConfig, bfloat16: bool = False) -> None:
+        """Wrap a model; the process group must have been started.
+
+        Args:
+            module: equal on every rank; it is moved to the rank's device.
+            config: ZeRO stage, AdamW and clipping.
+            bfloat16: keep working weights and gradients in bfloat16 (master weights stay float32).
+        """
+        import deepspeed
+
+        optimizer = torch.optim.AdamW(
+            [p for p in module.parameters() if p.requires_grad],
+            lr=0.0,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self._engine = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_deepspeed_config(config, bfloat16)
+        )[0]
+        self.module = module
+        self.num_parameters = sum(_full_numel(p) for p in module.parameters())
+        self._stage = config.zero_stage
+        self._bfloat16 = bfloat16
+        self._max_grad_norm = config.max_grad_norm
+        self._world = torch.distributed.get_world_size()
+        self._watch = GradientWatch(module)
+
+    def forward(self, **inputs: object) -> dict[str, Tensor]:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        outputs: dict[str, Tensor] = self._engine(**inputs)
+        return outputs
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self._world)
+
+    def grad_bound(self) -> Tensor:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        return self._watch.take()
+
+    def discard(self) -> None:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        if self._stage == 0:
+            self._engine.zero_grad()
+            return
+        if hasattr(self._engine.optimizer, "clear_hp_grads"):  # stage 1 with bfloat16: every rank holds all gradients
+            self._engine.optimizer.zero_grad()
+            return
+        # ZeRO keeps gradients in places that differ by stage. It refuses a gradient that is not finite and clears all
+        # of them: so one is made so, of a parameter that is small since it may have to be written in full.
+        from deepspeed.utils import safe_set_full_grad, safe_set_local_grad
+
+        victim: Any = min((p for p in self.module.parameters() if p.requires_grad), key=_full_numel)
+        if self._stage == 3:
+            part = torch.zeros_like(victim.ds_tensor)  # its end may be padding, which nothing would clear of a NaN
+            part[0] = math.nan if torch.distributed.get_rank() == 0 else 0.0
+            safe_set_local_grad(victim, part)
+        else:
+            victim.grad = None  # what has gone into the float32 gradient already would be written in its place
+            safe_set_full_grad(victim, torch.full_like(victim, math.nan))
+        self._engine.step()
+        if self._engine.was_step_applied():
+            raise RuntimeError("DeepSpeed took an optimiser step with a gradient that is not finite")
+
+    def step(self, lr: float) -> float:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        norm = self._clip_replicated() if self._stage == 0 else None
+        if norm is None or math.isfinite(norm):
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        if norm is None:
+            norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm) or not self._engine.was_step_applied():
+            raise FloatingPointError(f"the gradient's norm is {norm}")
+        return norm
+
+    def _clip_replicated(self) -> float:
+        """Stage 0 has every gradient on every rank: clip them here, so that the norm is known."""
+        limit = self._max_grad_norm or math.inf
+        return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See :class:`learner.engine.engine.TrainEngine`. Under ZeRO-3 the weights are gathered some at a time."""
+        import deepspeed
+
+        named = list(self.module.named_parameters())
+        is_first = torch.distributed.get_rank() == 0
+        while named:
+            chunk, size = [named.pop(0)], 0
+            size = _full_numel(chunk[0][1])
+            while named and size + _full_numel(named[0][1]) <= _GATHER_NUMEL:
+                size += _full_numel(named[0][1])
+                chunk.append(named.pop(0))
+            with deepspeed.zero.GatheredParameters([p for _, p in chunk], enabled=self._stage == 3):
+                copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
+            yield from copies
+
+    def copy_state(self) -> StateCopy:
+        """See :class:`learner.engine.engine.TrainEngine`. What the files hold is up to DeepSpeed, as on loading."""
+        recorder, theirs = _Recorder(), self._engine.checkpoint_engine
+        self._engine.checkpoint_engine = recorder
+        self._engine._copy_recovery_script = recorder.add_scripts
+        try:
+            self._engine.save_checkpoint(".", tag=_TAG, save_latest=False)
+        finally:
+            self._engine.checkpoint_engine = theirs
+            del self._engine._copy_recovery_script
+        return StateCopy(recorder.states, recorder.num_bytes, recorder.scripts)
+
+    def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
+        """See :class:`learner.engine.engine.TrainEngine`. Stages 1 to 3 may go through DeepSpeed's universal format."""
+        universal = self._stage > 0 and num_ranks != self._world
+        if universal:
+            if torch.distributed.get_rank() == 0:
+                _to_universal(folder / _TAG, scratch / _TAG)
+            torch.distributed.barrier()
+            folder = scratch
+        self._engine._config.load_universal_checkpoint = universal
+        try:
+            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+        if path is None:
+            raise FileNotFoundError(f"no DeepSpeed state in {folder}")
+
+    def close(self) -> None:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        self._engine.destroy()
+
+
+class _Recorder:
+    """Stands in for DeepSpeed's checkpoint engine: keeps a copy of what it is told to write, and writes nothing."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Any] = {}
+        self.num_bytes = 0
+        self.scripts: dict[str, Path] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        copy, num_bytes = copy_to_memory(state_dict)
+        self.states[os.path.normpath(path)] = copy
+        self.num_bytes += num_bytes
+
+    def add_scripts(self, save_path: str) -> None:
+        """The scripts with which DeepSpeed's users read such a folder without DeepSpeed's engine."""
+        import deepspeed
+
+        folder = Path(deepspeed.__file__).parent / "utils"
+        self.scripts = {name: folder / name for name in ("zero_to_fp32.py", "zero_to_torch.py")}
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing to do: the folder is made when the copy is written."""
+
+    def create(self, info: object) -> None:
+        """Nothing to do."""
+
+    def commit(self, info: object) -> bool:
+        return True
+
+    def is_decoupled(self) -> bool:
+        return False
+
+
+def _to_universal(source: Path, target: Path) -> None:
+    """Put the ranks' parts of a saved state together, so that any number of ranks can load it."""
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise RuntimeError(f"converting {source} for another number of ranks failed: {done.stderr.strip()[-500:]}")
+
+
+def _full_numel(parameter: nn.Parameter) -> int:
+    """Size of a parameter when gathered."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _deepspeed_config(config: LearnerConfig, bfloat16: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration. Batch sizes in it have no effect: accumulation is driven by hand."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.max_grad_norm if config.zero_stage > 0 else 0.0,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    if bfloat16:
+        settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        if config.zero_stage >= 1:
+            settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings

@@ -1,0 +1,1 @@
+"""Losses of policy and critic, per token."""

@@ -1,0 +1,1 @@
+"""Quantile functions: levels, means, order, regression, read-outs, worst cases."""

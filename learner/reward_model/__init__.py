@@ -1,0 +1,1 @@
+"""A model that scores responses, and its training on preference pairs."""

@@ -1,0 +1,1 @@
+"""One update over a global batch, on every rank."""

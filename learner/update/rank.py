@@ -1,0 +1,80 @@
+"""What one rank holds between updates: its models, its algorithm, its counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from learner.algorithms.base import Algorithm
+from learner.config import LearnerConfig
+from learner.engine.engine import TrainEngine
+from learner.models.policy import PolicyModel
+from learner.update.collective import TorchCollective
+from learner.update.limits import UpdateLimits
+from learner.update.schedule import learning_rate
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """What an update needs to know beside the models.
+
+    Attributes:
+        config: learning rates, schedule and the size of a micro-batch.
+        num_updates: updates of the whole run, for the learning-rate schedule.
+        temperature: of the distribution that responses are sampled from, > 0.
+        seed: of the run.
+        pad_token_id: token that fills up rows.
+        limits: when an update must not happen.
+        lr_scale: factor on both learning rates.
+    """
+
+    config: LearnerConfig
+    num_updates: int
+    temperature: float = 1.0
+    seed: int = 0
+    pad_token_id: int = 0
+    limits: UpdateLimits = field(default_factory=UpdateLimits)
+    lr_scale: float = 1.0
+
+
+class Rank:
+    """Policy, critic, reference and algorithm of one rank, and how many optimiser steps they have taken.
+
+    Raises:
+        ValueError: the sampling temperature is 0.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        policy: TrainEngine,
+        critic: TrainEngine | None,
+        reference: PolicyModel | None,
+        world: TorchCollective,
+        settings: UpdateSettings,
+    ) -> None:
+        if settings.temperature <= 0.0:
+            raise ValueError(f"training needs a sampling temperature above 0, got {settings.temperature}")
+        self.algorithm, self.policy, self.critic, self.reference = algorithm, policy, critic, reference
+        self.world, self.settings = world, settings
+        self.policy_steps = 0
+        self.critic_steps = 0
+
+    def learning_rates(self, num_minibatches: int) -> tuple[float, float]:
+        """Of the next optimiser step of the policy and of the critic."""
+        config = self.settings.config
+        steps = self.algorithm.config.num_epochs * num_minibatches
+        first = self.algorithm.critic_only_updates(self.settings.num_updates)
+        policy_updates = self.settings.num_updates - max(first, config.critic_warmup_steps if self.critic else 0)
+        schedule, scale = (config.lr_warmup_frac, config.lr_schedule), self.settings.lr_scale
+        return (
+            scale * learning_rate(self.policy_steps, max(1, policy_updates) * steps, config.policy_lr, *schedule),
+            scale * learning_rate(self.critic_steps, self.settings.num_updates * steps, config.critic_lr, *schedule),
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters of optimiser steps, for the checkpoint."""
+        return {"policy_steps": self.policy_steps, "critic_steps": self.critic_steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restore the counters."""
+        self.policy_steps, self.critic_steps = state["policy_steps"], state["critic_steps"]

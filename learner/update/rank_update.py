@@ -1,0 +1,272 @@
+"""One rank's part of one update: its rows, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.records import Denominators, Estimates, OldOutputs, PolicyInputs
+from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
+from learner.engine.engine import UpdateRefused
+from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
+from learner.models.critic import critic_output
+from learner.models.spec import END_VALUES
+from learner.update.finite import refuse_non_finite
+from learner.update.rank import Rank
+from learner.update.result import UpdateResult
+from learner.update.sampler_gap import SamplerGap
+from learner.update.step import ModelPass, backward, check
+from rollout.trajectory import ScoredTrajectory
+
+
+class RankUpdate:
+    """This rank's part of one call of :meth:`learner.update.learner.Learner.update`."""
+
+    def __init__(
+        self,
+        learner: Rank,
+        samples: Sequence[ScoredTrajectory],
+        batch: TrainBatch,
+        plan: BatchPlan,
+        index: int,
+        critic_only: bool,
+        critic_frozen: bool,
+        own: Tensor,
+    ) -> None:
+        self.learner, self.samples, self.batch, self.plan, self.index = learner, samples, batch, plan, index
+        self.algorithm, self.world, self.settings = learner.algorithm, learner.world, learner.settings
+        self.critic_only, self.critic_frozen = critic_only, critic_frozen
+        self.mismatched: TrainBatch | None = None
+        self.slices = plan.rank_slices(self.world.rank)
+        self.placeholder = TrainBatch.placeholder(self.settings.pad_token_id).to(self.world.device)
+        self.metrics: list[Metrics] = []
+        self.timings = dict.fromkeys(("old", "estimate", "policy", "critic"), 0.0)
+        single_step = self.algorithm.config.num_epochs * plan.num_minibatches == 1
+        reads_old = self.algorithm.needs_old_logprobs
+        self.needs_old_logprobs = reads_old or not (single_step or critic_only)
+        self.needs_reference = self.algorithm.needs_reference and (reads_old or not critic_only)
+        self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
+        self.estimates = Estimates(batch.rewards)
+        self.gap = SamplerGap(self.settings.limits, batch, index, own)
+        self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
+
+    def compute_old_outputs(self) -> None:
+        """Run the models as they are before the update, then let the algorithm estimate.
+
+        Raises:
+            UpdateRefused: an output or an estimate is not finite, or sampler and learner disagree. Without a pass for
+                the old log-probabilities the latter is found out by the only call of :meth:`optimise`.
+        """
+        where = f"update {self.index}, before the first step"
+        with self._timed("old"), torch.no_grad():
+            self.old = self._old_outputs()
+            refuse_non_finite(self._looked_at(), self.world, where)
+            if self.needs_old_logprobs:
+                self.metrics.append(self.gap.measure(self.world, where))
+        with self._timed("estimate"), torch.no_grad():
+            found = self.estimates = self.algorithm.estimate(self.batch, self.old, self.world)
+            estimated = {"advantages are": found.advantages, "value targets are": found.value_targets}
+            refuse_non_finite(self._of_tokens(estimated), self.world, where)
+        self.metrics.append(self.estimates.metrics)
+
+    def _looked_at(self) -> dict[str, Tensor]:
+        """What came out of the models, where it is read."""
+        old, critic = self.old, self.old.critic
+        found = {
+            "log-probabilities of the policy are": old.logprobs if self.needs_old_logprobs else None,
+            "log-probabilities of the starting policy are": old.ref_logprobs,
+            "values of the critic are": None if critic is None else critic.quantile_values,
+        }
+        ends = {} if critic is None else {"end values of the critic are": critic.extra.get(END_VALUES)}
+        return self._of_tokens(found) | {name: value for name, value in ends.items() if value is not None}
+
+    def _of_tokens(self, found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """Entries of sampled tokens, of columns [batch seq ...]."""
+        return {name: value[self.batch.action_mask] for name, value in found.items() if value is not None}
+
+    def _old_outputs(self) -> OldOutputs:
+        learner, rewards = self.learner, self.batch.rewards
+        logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
+        reference = torch.zeros_like(rewards) if self.needs_reference else None
+        critic: dict[str, Tensor] = {}
+        for rows in (rows for minibatch in self.slices for rows in minibatch):
+            micro, place, real = self._micro(rows)
+            inputs = {"token_ids": micro.token_ids, "action_mask": micro.action_mask}
+            if self.needs_old_logprobs:
+                found = learner.policy.forward(**inputs, temperature=self.settings.temperature)
+                logprobs[place] = found["logprobs"][:real]
+                if real:
+                    self.gap.add(found["logprobs"], micro, rows)
+            if reference is not None and learner.reference is not None:
+                found = learner.reference(**inputs, temperature=self.settings.temperature)
+                reference[place] = found["logprobs"][:real]
+            if learner.critic is not None:
+                ends = {"end_positions": micro.lengths - 1} if self.algorithm.needs_end_values else {}
+                for name, value in learner.critic.forward(**inputs, **ends).items():
+                    by_token = name != END_VALUES
+                    shape = (*rewards.shape, *value.shape[2:]) if by_token else (len(rewards), *value.shape[1:])
+                    column = critic.setdefault(name, value.new_zeros(shape))
+                    column[place if by_token else rows] = value[:real]
+        return OldOutputs(logprobs, reference, critic_output(critic) if critic else None)
+
+    def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
+        """One optimiser step of the policy, and one of the critic: both, or neither.
+
+        Raises:
+            UpdateRefused: a loss, gradient or log-probability is not finite, or sampler and learner disagree.
+        """
+        learner, micros, passes = self.learner, self.slices[minibatch], list[ModelPass]()
+        where = f"update {self.index}, epoch {epoch}, mini-batch {minibatch}"
+        policy_lr, critic_lr = learner.learning_rates(self.plan.num_minibatches)
+        start = len(self.metrics)
+        self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
+        if not self.critic_only:
+            with self._timed("policy"):
+                share = backward(learner.policy, (self._policy_loss(rows, counts) for rows in micros), len(micros))
+            passes.append(ModelPass("policy", learner.policy, policy_lr, share))
+        if learner.critic is not None and not self.critic_frozen:
+            with self._timed("critic"):
+                others = () if self.mismatched is None else micros
+                own = (self._critic_loss(rows, counts) for rows in micros)
+                both = itertools.chain(own, (self._mismatched_loss(rows, counts) for rows in others))
+                share = backward(learner.critic, both, len(micros) + len(others))
+            passes.append(ModelPass("critic", learner.critic, critic_lr, share))
+        try:
+            self.metrics.append(check(passes, self.num_bad_logprobs, self.world, where))
+            if not self.critic_only and not self.needs_old_logprobs:
+                self.metrics.append(self.gap.measure(self.world, where))
+        except UpdateRefused:
+            for done in passes:
+                done.engine.discard()
+            del self.metrics[start:]
+            self.algorithm.end_step(taken=False)
+            raise
+        for done in passes:
+            with self._timed(done.name):
+                norm = done.engine.step(done.lr)
+            self.metrics.append({f"{done.name}/grad_norm": Mean(norm, 1.0), f"{done.name}/lr": Last(done.lr)})
+        learner.policy_steps += not self.critic_only
+        learner.critic_steps += learner.critic is not None and not self.critic_frozen
+        self.algorithm.end_step(taken=True)
+
+    def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
+        micro, place, real = self._micro(rows)
+        outputs = self.learner.policy.forward(
+            token_ids=micro.token_ids,
+            action_mask=micro.action_mask,
+            temperature=self.settings.temperature,
+            entropy="grad" if self.algorithm.needs_entropy else "value",
+        )
+        if not real:
+            return nothing(outputs)
+        logprobs, entropy = outputs["logprobs"], outputs["entropy"]
+        self.num_bad_logprobs += (~logprobs.detach()[micro.action_mask].isfinite()).sum()
+        if not self.needs_old_logprobs:
+            self.gap.add(logprobs, micro, rows)
+        inputs = PolicyInputs(
+            logprobs=logprobs,
+            old_logprobs=self.old.logprobs[place] if self.needs_old_logprobs else logprobs.detach(),
+            rollout_logprobs=micro.rollout_logprobs,
+            ref_logprobs=None if self.old.ref_logprobs is None else self.old.ref_logprobs[place],
+            entropy=entropy if self.algorithm.needs_entropy else None,
+            action_mask=micro.action_mask,
+        )
+        output = self.algorithm.policy_loss(inputs, cut_estimates(self.estimates, place), counts)
+        self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]
+        return output.loss
+
+    def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
+        micro, place, real = self._micro(rows)
+        assert self.learner.critic is not None
+        estimates = cut_estimates(self.estimates, place) if real else None
+        inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
+        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask, **inputs)
+        if estimates is None:
+            return nothing(outputs)
+        output = critic_output(outputs)
+        result = self.algorithm.critic_loss(output, micro, estimates, counts)
+        self.metrics.append(result.metrics)
+        unused = {name: value for name, value in output.extra.items() if value.requires_grad}
+        return result.loss + nothing(unused) if unused else result.loss
+
+    def _mismatched_loss(self, rows: slice, counts: Denominators) -> Tensor:
+        assert self.learner.critic is not None and self.mismatched is not None
+        micro, _, real = self._micro(rows, self.mismatched)
+        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
+        if not real:
+            return nothing(outputs)
+        result = self.algorithm.mismatched_loss(critic_output(outputs), micro, counts)
+        self.metrics.append(result.metrics)
+        return result.loss
+
+    def result(self) -> UpdateResult:
+        """Metrics and timings, merged over ranks."""
+        real = int(self.batch.lengths.sum())
+        padded = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        self.metrics.append(
+            {
+                "learner/padding_frac": Mean(padded - real, padded),
+                "learner/rank_tokens_max": Max(real),
+                "learner/micro_batches": Last(sum(map(len, self.slices))),
+            }
+        )
+        everyone = self.world.gather_objects((merge_metrics(self.metrics), self.timings))
+        timings = {phase: max(part[1][phase] for part in everyone) for phase in self.timings}
+        return UpdateResult(merge_metrics(part[0] for part in everyone), timings)
+
+    def _micro(self, rows: slice, batch: TrainBatch | None = None) -> tuple[TrainBatch, tuple[slice, slice], int]:
+        """A micro-batch, the place of its values in [batch seq] columns, and its number of real rows.
+
+        Args:
+            batch: where the rows are from; default this rank's batch.
+        """
+        real = rows.stop - rows.start
+        if not real:
+            return self.placeholder, (rows, slice(self.placeholder.token_ids.shape[1])), 0
+        micro = (self.batch if batch is None else batch).rows(rows)
+        length = max(MIN_PADDED_TOKENS, int(micro.lengths.max()))
+        return micro.cut(length), (rows, slice(length)), real
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
+        self.timings[phase] += time.perf_counter() - start
+
+
+def denominators(samples: Sequence[ScoredTrajectory]) -> Denominators:
+    """Global counts of one mini-batch."""
+    return Denominators(max(1, sum(s.trajectory.num_response_tokens for s in samples)), max(1, len(samples)))
+
+
+def cut_estimates(estimates: Estimates, place: tuple[slice, slice]) -> Estimates:
+    """The estimates of one micro-batch: its rows, cut to its length."""
+
+    def cut(values: Tensor) -> Tensor:
+        return values[place] if values.dim() > 1 else values[place[0]]
+
+    return Estimates(
+        cut(estimates.advantages),
+        None if estimates.value_targets is None else cut(estimates.value_targets),
+        None if estimates.old_values is None else cut(estimates.old_values),
+        {},
+        {name: cut(values) for name, values in estimates.extra.items()},
+    )
+
+
+def nothing(outputs: dict[str, Tensor]) -> Tensor:
+    """A loss of 0 that still runs backward through every output, so that all ranks do the same communication."""
+    return torch.stack([0.0 * value.sum() for value in outputs.values() if value.requires_grad]).sum()
+
+
+def _token_mean(values: Tensor, mask: Tensor) -> Mean:
+    chosen = values.detach()[mask]
+    return Mean(chosen.double().sum().item(), chosen.numel())

@@ -1,0 +1,1 @@
+"""Prompts and preference pairs, from a user's files to token ids."""

@@ -1,0 +1,1 @@
+"""The engine that samples, and the weights that it samples from."""

@@ -1,0 +1,45 @@
+"""What an evaluation makes of its answers: accuracy, rewards one by one, and what environments report."""
+
+from __future__ import annotations
+
+import math
+
+from actors.loop.evaluation import Answer, split_metrics
+from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.trajectory import FinishReason, Outcome, Prompt, Trajectory
+
+
+def answer(clean: float | None, parts: dict[str, float], metrics: dict[str, float] | None = None) -> Answer:
+    outcome = None if metrics is None else Outcome(metrics)
+    trajectory = Trajectory("p", 0, (1,), (False,), (0.0,), "", FinishReason.STOP, 0, 0, outcome=outcome)
+    status = RewardOutcome.ERROR if clean is None else RewardOutcome.SCORED
+    record = RewardRecord("p", 0, clean, clean, False, parts, status)
+    return Answer(Prompt("p", (), (1,), None, "t"), trajectory, record)
+
+
+def test_one_reward_is_the_accuracy_and_nothing_else() -> None:
+    assert split_metrics([answer(1.0, {"exact_match": 1.0}), answer(0.0, {"exact_match": 0.0})]) == {"accuracy": 0.5}
+
+
+def test_several_rewards_are_reported_one_by_one_before_their_weights() -> None:
+    answers = [
+        answer(1.1, {"exact_match": 1.0, "response_format": 1.0}),
+        answer(0.1, {"exact_match": 0.0, "response_format": 1.0}),
+        answer(None, {"response_format": 0.0}),
+    ]
+    found = split_metrics(answers)
+    assert found.pop("accuracy") == (1.1 + 0.1) / 2
+    assert found == {"reward/exact_match": 0.5, "reward/response_format": 2 / 3}
+
+
+def test_numbers_of_conversations_are_averaged_over_those_that_have_them() -> None:
+    answers = [
+        answer(1.0, {"goal": 1.0}, {"tcr": 1.0, "tcr_health": 1.0}),
+        answer(0.0, {"goal": 0.0}, {"tcr": 0.0}),
+        answer(None, {}),
+    ]
+    assert split_metrics(answers) == {"accuracy": 0.5, "tcr": 0.5, "tcr_health": 1.0}
+
+
+def test_no_answer_that_could_be_scored() -> None:
+    assert math.isnan(split_metrics([answer(None, {})])["accuracy"])

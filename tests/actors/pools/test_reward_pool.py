@@ -1,0 +1,244 @@
+"""The pool on fake actors (who gets what, who is blamed) and on real ones (hangs, deaths)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray.exceptions import RayActorError
+
+from actors.pools import reward_pool
+from actors.pools.reward_pool import RewardPool
+from rollout.component import ComponentSpec
+from rollout.config import RewardConfig
+from rollout.rewards.errors import RewardErrorKind
+from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.scoring.service import RewardService
+from rollout.trajectory import FinishReason, Prompt, Trajectory
+
+
+def case(name: str) -> tuple[Prompt, Trajectory]:
+    trajectory = Trajectory(name, 3, (1, 2), (False, True), (0.0, -1.0), name, FinishReason.STOP, 0, 0)
+    return Prompt(name, (), (1,), None, "t"), trajectory
+
+
+class FakeMethod:
+    """What Ray puts in a method's place."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.remote = function
+
+
+class FakeActor:
+    """Takes 10 ms a trajectory. One named ``hang`` blocks it for ever, ``die`` ends it, ``timeout`` wears it out."""
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
+        self.seen: list[str] = []
+        self.num_open = self.max_open = 0
+        self.killed = asyncio.Event()
+        self.blocked = self.worn_out = self.broken = False
+        self.hung_at, self.company = 0.0, 0
+        for name in ("ready", "is_worn_out", "score", "clean_score"):
+            setattr(self, name, FakeMethod(getattr(self, f"_{name}")))
+
+    async def _ready(self) -> None:
+        if self.broken:
+            raise RayActorError(error_msg="no such module")
+
+    async def _is_worn_out(self) -> bool:
+        return self.worn_out
+
+    async def _score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        name = trajectory.prompt_id
+        self.seen.append(name)
+        self.num_open += 1
+        self.max_open = max(self.max_open, self.num_open)
+        if name == "hang":
+            self.blocked, self.hung_at, self.company = True, time.monotonic(), self.num_open - 1
+        if name == "die":
+            self.killed.set()
+        waits = 3600 if self.blocked else 0.01
+        try:
+            await asyncio.wait_for(self.killed.wait(), waits)
+        except TimeoutError:
+            if name == "timeout":
+                self.worn_out = True
+                kind = RewardErrorKind.INFRASTRUCTURE
+                return RewardRecord(name, 3, None, None, False, {}, RewardOutcome.ERROR, "no score", kind)
+            return RewardRecord(name, 3, 1.0, 1.0, False, {}, RewardOutcome.SCORED)
+        finally:
+            self.num_open -= 1
+        raise RayActorError(error_msg="killed")
+
+    _clean_score = _score
+
+
+class Fakes:
+    """A pool on fake actors."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, limit: int = 8, **options: Any) -> None:
+        monkeypatch.setattr(reward_pool, "GRACE_S", 0.1)
+        monkeypatch.setattr("ray.kill", lambda actor, no_restart: actor.killed.set())
+        self.actors = [FakeActor(index) for index in range(number)]
+        self.broken_replacements = False
+        first = list(self.actors)
+        self.pool = RewardPool(first, self.create, timeout_s=0.1, max_requests_per_worker=limit, **options)
+
+    def create(self, index: int) -> FakeActor:
+        self.actors.append(FakeActor(index))
+        self.actors[-1].broken = self.broken_replacements
+        return self.actors[-1]
+
+    async def score(self, *names: str) -> dict[str, RewardRecord]:
+        async with asyncio.timeout(20):
+            records = await asyncio.gather(*(self.pool.score(*case(name)) for name in names))
+        return {record.prompt_id: record for record in records}
+
+
+async def test_work_is_spread_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 3, limit=4)
+    records = await fakes.score(*map(str, range(40)))
+    assert all(record.outcome is RewardOutcome.SCORED for record in records.values())
+    assert [actor.max_open for actor in fakes.actors] == [4, 4, 4]
+    assert sorted(name for actor in fakes.actors for name in actor.seen) == sorted(map(str, range(40)))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_only_the_trajectory_that_hangs_twice_is_blamed(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fakes = Fakes(monkeypatch, number)
+    names = [str(index) for index in range(30)]
+    records = await fakes.score(*names[:5], "hang", *names[5:])
+    hung = records.pop("hang")
+    assert hung.outcome is RewardOutcome.ERROR and hung.error_kind is RewardErrorKind.INFRASTRUCTURE
+    assert hung.error == "no score within 0.2 s (twice)"
+    assert (hung.sample_index, hung.observed) == (3, None)
+    assert all(record.outcome is RewardOutcome.SCORED for record in records.values())
+    assert fakes.pool.replaced == 2
+    first, second = sorted((a for a in fakes.actors if a.blocked), key=lambda actor: actor.hung_at)
+    assert first.company > 0, "it does not hang alone at first"
+    assert second.company == 0 and second.seen[-1] == "hang", "the second time it is alone"
+    metrics = fakes.pool.take_metrics()
+    assert (metrics["reward/num_scored"], metrics["reward/num_errors"]) == (30, 1)
+    assert metrics["reward/num_replaced_workers"] == 2
+    assert set(fakes.pool.take_metrics().values()) == {0.0}
+
+
+async def test_a_dead_worker_is_replaced_and_its_work_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 2)
+    scoring = asyncio.create_task(fakes.score(*map(str, range(12))))
+    while not fakes.actors[0].num_open:
+        await asyncio.sleep(0)
+    fakes.actors[0].killed.set()
+    assert all(record.outcome is RewardOutcome.SCORED for record in (await scoring).values())
+    assert (fakes.pool.replaced, fakes.actors[2].index) == (1, 0)
+
+
+async def test_what_always_kills_its_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 2, error_reward=-1.0)
+    records = await fakes.score("1", "die", "2")
+    assert records["die"].error.startswith("the reward worker's process died: ")
+    assert (records["die"].observed, records["die"].clean) == (-1.0, None)
+    assert records["1"].observed == records["2"].observed == 1.0
+    assert fakes.pool.replaced == 3
+    assert (await fakes.pool.clean_score(*case("die"))).observed is None
+
+
+async def test_a_worn_out_worker_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 1)
+    records = await fakes.score("timeout")
+    assert records["timeout"].error == "no score"
+    assert fakes.pool.replaced == 1 and fakes.actors[0].killed.is_set()
+
+
+async def test_workers_that_cannot_be_started_are_errors_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 1)
+    fakes.actors[0].broken = fakes.broken_replacements = True
+    records = await fakes.score("1", "2")
+    for record in records.values():
+        assert record.outcome is RewardOutcome.ERROR
+        assert "a reward worker could not be started: " in record.error and "no such module" in record.error
+
+
+async def test_without_replacements_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 2)
+    fakes.pool._create = None
+    fakes.actors[0].killed.set()
+    records = await fakes.score("1", "2", "3")
+    assert all(record.outcome is RewardOutcome.SCORED for record in records.values())
+    fakes.actors[1].killed.set()
+    (record,) = (await fakes.score("4")).values()
+    assert record.outcome is RewardOutcome.ERROR and "no reward worker is left" in record.error
+
+
+async def test_a_cancelled_request_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 1, limit=1)
+    task = asyncio.create_task(fakes.pool.score(*case("1")))
+    await asyncio.sleep(0.002)
+    waiting = asyncio.create_task(fakes.pool.score(*case("2")))
+    await asyncio.sleep(0.002)
+    for one in (waiting, task):
+        one.cancel()
+    await asyncio.gather(task, waiting, return_exceptions=True)
+    assert (await fakes.score("3"))["3"].outcome is RewardOutcome.SCORED
+
+
+REWARD = """
+import os, time
+
+def score(prompt, trajectory, folder):
+    return 1.0
+
+async def blocks(prompt, trajectory, folder):
+    if trajectory.response_text == "hang":
+        time.sleep(1e9)
+    if trajectory.response_text == "die" and not os.path.exists(folder + "/died"):
+        open(folder + "/died", "w").close()
+        os._exit(1)
+    if trajectory.response_text == "nan":
+        return float("nan")
+    return 1.0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(reward_pool, "GRACE_S", 3.0)
+    (tmp_path / "rewards_of_pool_test.py").write_text(REWARD)
+    spec = ComponentSpec(type="rewards_of_pool_test:blocks", folder=str(tmp_path))
+    config = RewardConfig(functions=(spec,), timeout_s=2.0, max_retries=0)
+    environment = {"env_vars": {"PYTHONPATH": f"{tmp_path}:{reward_pool.__file__.rpartition('/actors/')[0]}"}}
+    made: list[Any] = []
+
+    def create(index: int) -> Any:
+        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000, runtime_env=environment)
+        made.append(actor.remote(config, 0))
+        return made[-1]
+
+    async def score_all() -> tuple[dict[str, RewardRecord], float, int]:
+        pool = RewardPool([create(0), create(1)], create, config.deadline_s)
+        names = [*map(str, range(20)), "hang", "nan", "die", *map(str, range(20, 40))]
+        await asyncio.gather(*(pool.score(*case(f"warm{index}")) for index in range(4)))
+        began = time.monotonic()
+        # a reference, as the controller has it
+        records = await asyncio.gather(*(pool.score(case(name)[0], ray.put(case(name)[1])) for name in names))
+        return {record.prompt_id: record for record in records}, time.monotonic() - began, pool.replaced
+
+    try:
+        records, seconds, replaced = asyncio.run(score_all())
+    finally:
+        for actor in made:
+            ray.kill(actor)
+    # its first call may have been lost together with the worker that died
+    assert "no score within 5 s" in records.pop("hang").error
+    assert records.pop("nan").error_kind is RewardErrorKind.INVALID
+    assert {record.outcome for record in records.values()} == {RewardOutcome.SCORED}, records
+    # one died, one or two hung; where starting takes longer than the deadline, a replacement is replaced as well
+    assert 2 <= replaced <= 6
+    assert seconds < 90

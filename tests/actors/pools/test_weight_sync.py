@@ -1,0 +1,252 @@
+"""Both routes on fakes: what is loaded when, what is compared, what a replacement gets, what ends the publish."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.pools.ranks import WorkerError
+from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, SyncReport
+from rollout.sampling.engine import LoadOutcome
+from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, differences, facts_of
+
+CANARY = Canary((1, 2, 3), 1e-3)
+FAST_S = 0.05
+
+
+class Learner:
+    """Its log-probability of every token is its only weight."""
+
+    def __init__(self) -> None:
+        self.value = -1.0
+        self.calls: list[str] = []
+        self.engines: list[Any] = []
+
+    async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
+        self.calls.append("export_weights")
+        weights = {"w": np.array([self.value], np.float32)}
+        return weights, facts_of(weights, checksums)
+
+    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        self.calls.append("logprobs")
+        value = self.value
+        await asyncio.sleep(0)
+        return [0.0] + [value] * (len(token_ids) - 1)
+
+    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
+        self.calls.append(f"open_transfer to {len(engines)}")
+        self.engines = engines
+
+    async def send_weights(self) -> None:
+        self.calls.append("send_weights")
+        for engine in self.engines:
+            engine.weight = self.value
+
+
+class Worker:
+    """A rollout worker, and its own handle."""
+
+    def __init__(self) -> None:
+        self.weight, self.version = 0.0, -1
+        self.hangs = False
+        self.tamper: Callable[[dict[str, np.ndarray]], None] = lambda weights: None
+        self.loads = True
+        self.left_out: tuple[str, ...] = ()
+        self.calls: list[str] = []
+
+    def __getattr__(self, method: str) -> Any:
+        class Call:
+            remote = staticmethod(lambda *arguments: self.run(method, *arguments))
+
+        return Call
+
+    async def run(self, method: str, *arguments: Any) -> Any:
+        self.calls.append(method)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if method == "load_weights":
+            return self.load(*arguments)
+        if method == "score":
+            return [0.0] + [self.weight] * (len(arguments[0]) - 1)
+        if method == "set_version":
+            (self.version,) = arguments
+        return None
+
+    def load(self, weights: dict[str, np.ndarray], facts: dict[str, TensorFact], version: int) -> LoadOutcome:
+        arrived: dict[str, np.ndarray] = pickle.loads(pickle.dumps(weights))
+        self.tamper(arrived)
+        refused = tuple(differences(facts, facts_of(arrived, facts["w"].checksum is not None).items()))
+        if not refused and self.loads:
+            self.weight, self.version = float(arrived["w"][0]), version
+        return LoadOutcome(refused, self.left_out, 0.25)
+
+
+class Pool:
+    def __init__(self, num_workers: int) -> None:
+        self.workers_by_name = {f"rollout-{i}": Worker() for i in range(num_workers)}
+        self.load: Callable[[str, Any], Awaitable[None]] | None = None
+
+    async def every(self, method: str, *arguments: Any) -> dict[str, Any]:
+        return {name: await worker.run(method, *arguments) for name, worker in self.workers_by_name.items()}
+
+    def set_weights(self, load: Callable[[str, Any], Awaitable[None]]) -> None:
+        self.load = load
+
+    async def replace(self, name: str) -> Worker:
+        """What the real pool does with a lost worker."""
+        worker = Worker()
+        assert self.load is not None
+        await self.load(name, worker)
+        self.workers_by_name[name] = worker
+        return worker
+
+
+def object_store(pool: Pool, learner: Learner, canary: Canary | None = CANARY) -> ObjectStoreRoute:
+    return ObjectStoreRoute(learner, pool, canary, FAST_S)
+
+
+async def test_a_publish_reports_the_gap_and_whether_weights_changed() -> None:
+    pool, learner = Pool(2), Learner()
+    route = object_store(pool, learner)
+    reports = [await route.publish(1)]
+    reports.append(await route.publish(2))
+    learner.value = -1.5
+    reports.append(await route.publish(3))
+    assert [report.weights_changed for report in reports] == [None, False, True]
+    assert [report.version for report in reports] == [1, 2, 3]
+    assert all(report.canary_gap_max == 0.0 for report in reports)
+    assert all(report.verify_s >= 0.25 for report in reports)
+    assert [(w.version, w.weight) for w in pool.workers_by_name.values()] == [(3, -1.5)] * 2
+    assert learner.calls == ["export_weights", "logprobs"] * 3
+
+
+async def test_a_refused_transfer_names_worker_and_tensor() -> None:
+    pool, learner = Pool(2), Learner()
+    route = object_store(pool, learner)
+    await route.publish(1)
+    learner.value = -2.0
+
+    def flip(weights: dict[str, np.ndarray]) -> None:
+        weights["w"].view(np.uint8)[0] ^= 1
+
+    pool.workers_by_name["rollout-1"].tamper = flip
+    with pytest.raises(WeightMismatchError, match=r"version 2 is not what rollout-1 holds: w: expected.*kept"):
+        await route.publish(2)
+    assert pool.workers_by_name["rollout-1"].version == 1
+
+
+async def test_a_loader_that_says_it_left_something_out_is_believed() -> None:
+    pool = Pool(1)
+    pool.workers_by_name["rollout-0"].left_out = ("model.norm.weight",)
+    with pytest.raises(WeightMismatchError, match=r"model.norm.weight: left out by vLLM's loader"):
+        await object_store(pool, Learner()).publish(1)
+
+
+async def test_the_canary_catches_a_loader_that_loads_nothing() -> None:
+    pool, learner = Pool(3), Learner()
+    route = object_store(pool, learner)
+    await route.publish(1)
+    learner.value = -1.5
+    pool.workers_by_name["rollout-2"].loads = False
+    with pytest.raises(WeightMismatchError, match=r"rollout-2.*by up to 0.5 nats"):
+        await route.publish(2)
+
+
+async def test_without_a_canary_nothing_is_compared_but_names_and_shapes() -> None:
+    pool, learner = Pool(1), Learner()
+    route = object_store(pool, learner, canary=None)
+    worker = pool.workers_by_name["rollout-0"]
+    worker.tamper = lambda weights: weights["w"].fill(5.0)
+    report = await route.publish(1)
+    assert (report.canary_gap_max, report.weights_changed, worker.weight) == (None, None, 5.0)
+    assert "score" not in worker.calls
+    assert learner.calls == ["export_weights"]
+    worker.tamper = lambda weights: weights.clear()
+    with pytest.raises(WeightMismatchError, match="w: missing"):
+        await route.publish(2)
+
+
+async def test_a_replacement_gets_the_published_weights_and_is_checked() -> None:
+    pool, learner = Pool(2), Learner()
+    route = object_store(pool, learner)
+    await route.publish(4)
+    learner.value = -9.0  # an update that is not published yet
+    worker = await pool.replace("rollout-0")
+    assert (worker.version, worker.weight, worker.calls) == (4, -1.0, ["load_weights", "score"])
+    await route.publish(5)
+    assert worker.weight == -9.0
+
+
+async def test_a_replacement_that_does_not_answer_has_a_deadline() -> None:
+    pool = Pool(1)
+    await object_store(pool, Learner()).publish(1)
+    hanging = Worker()
+    hanging.hangs = True
+    assert pool.load is not None
+    with pytest.raises(WorkerError, match=r"rollout-0 failed in load_weights: no answer within 0.05 s"):
+        await pool.load("rollout-0", hanging)
+
+
+async def test_a_lost_worker_has_no_say() -> None:
+    """With nobody to ask there is no gap; the replacement is checked before it serves."""
+    pool = Pool(1)
+    pool.workers_by_name.clear()
+    report = await object_store(pool, Learner()).publish(1)
+    assert report.canary_gap_max is None
+    assert "sync/canary_gap_max" not in report.metrics()
+
+
+async def test_nccl_pauses_sends_names_the_version_and_asks_the_canary() -> None:
+    pool, learner = Pool(2), Learner()
+    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    for version in (1, 2):
+        assert (await route.publish(version)).canary_gap_max == 0.0
+    assert learner.calls == ["open_transfer to 2", "send_weights", "logprobs", "send_weights", "logprobs"]
+    assert pool.workers_by_name["rollout-1"].calls == ["pause", "set_version", "resume", "score"] * 2
+
+
+async def test_nccl_opens_a_new_group_after_a_replacement() -> None:
+    pool, learner = Pool(2), Learner()
+    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    await route.publish(1)
+    worker = await pool.replace("rollout-1")
+    assert (worker.version, worker.weight) == (1, -1.0)
+    learner.calls.clear()
+    learner.value = -3.0
+    await route.publish(2)
+    assert learner.calls[:2] == ["open_transfer to 2", "send_weights"]
+    assert worker.weight == -3.0
+
+
+async def test_nccl_resumes_engines_after_a_failure_and_the_canary_catches_one_that_got_nothing() -> None:
+    pool, learner = Pool(2), Learner()
+    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    await route.publish(1)
+    learner.value = -4.0
+    learner.engines = learner.engines[:1]
+    with pytest.raises(WeightMismatchError, match="version 2 is not what rollout-1 holds"):
+        await route.publish(2)
+
+    async def broken() -> None:
+        raise RuntimeError("boom")
+
+    learner.send_weights = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="boom"):
+        await route.publish(3)
+    assert all(worker.calls[-2:] == ["pause", "resume"] for worker in pool.workers_by_name.values())
+
+
+def test_metrics_leave_out_what_is_not_known() -> None:
+    assert SyncReport(3, 1.0, 2.0, 0.5, 1e-6, True).metrics() == {
+        "time/sync_export_s": 1.0,
+        "time/sync_load_s": 2.0,
+        "time/sync_verify_s": 0.5,
+        "sync/canary_gap_max": 1e-6,
+        "sync/weights_changed": 1.0,
+    }
+    assert set(SyncReport(3, 1.0, 2.0).metrics()) == {f"time/sync_{part}_s" for part in ("export", "load", "verify")}

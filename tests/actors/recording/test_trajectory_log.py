@@ -1,0 +1,57 @@
+"""The trajectory log keeps the files of the newest steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from actors.recording.trajectory_log import TrajectoryLog
+
+
+def groups() -> Any:
+    """One group with three samples, as far as the log looks at it."""
+
+    def sample(index: int) -> SimpleNamespace:
+        trajectory: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        trajectory.set_result(
+            SimpleNamespace(
+                trajectory_id=f"p#{index}",
+                response_text=f"é{index}",
+                finish_reason="stop",
+                policy_version_min=1,
+                policy_version_max=2,
+                engine="rollout-0",
+                conversation={"outcome": {"metrics": {"won": 1.0}, "facts": {}}},
+            )
+        )
+        reward = SimpleNamespace(observed=1.0, clean=0.0, parts={"exact": 1.0})
+        return SimpleNamespace(trajectory=trajectory, reward=reward)
+
+    prompt = SimpleNamespace(messages=[{"role": "user", "content": "1+1"}], reference="2")
+    return [SimpleNamespace(prompt=prompt, samples=[sample(i) for i in range(3)])]
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
+
+
+async def test_first_samples_of_a_step_are_written(tmp_path: Path) -> None:
+    await TrajectoryLog(tmp_path / "t", 2, keep_files=10).write(3, groups())
+    records = [json.loads(line) for line in (tmp_path / "t" / "step-3.jsonl").read_text().splitlines()]
+    assert [(record["trajectory_id"], record["response"]) for record in records] == [("p#0", "é0"), ("p#1", "é1")]
+    assert [record["outcome"]["metrics"] for record in records] == [{"won": 1.0}] * 2
+
+
+async def test_only_the_newest_files_are_kept_also_over_a_restart(tmp_path: Path) -> None:
+    log = TrajectoryLog(tmp_path, 1, keep_files=3)
+    for step in range(8, 13):
+        await log.write(step, groups())
+    assert steps(tmp_path) == [10, 11, 12]
+    resumed = TrajectoryLog(tmp_path, 1, keep_files=3)
+    await resumed.write(12, groups())  # the step is done again
+    assert steps(tmp_path) == [10, 11, 12]
+    await resumed.write(13, groups())
+    assert steps(tmp_path) == [11, 12, 13]

@@ -1,0 +1,32 @@
+"""Whether a run fits on a cluster, and what is said when it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.config.run_config import RunConfig
+from cluster.run.placement import Plan, plan, require_capacity
+from rollout.component import UserError
+
+
+def test_plan_has_one_bundle_a_process() -> None:
+    config = RunConfig.model_validate(
+        {
+            "model": {"path": "m"},
+            "rollout": {"num_workers": 3},
+            "learner": {"num_workers": 2},
+            "cluster": {"cpus_per_rollout_worker": 0.5, "gpus_per_rollout_worker": 1.0, "cpus_per_learner_worker": 2.0},
+        }
+    )
+    demand = plan(config)
+    assert demand.bundles == [{"CPU": 2.0}] * 2 + [{"CPU": 0.5, "GPU": 1.0}] * 3
+    assert (demand.total("CPU"), demand.total("GPU")) == (5.5, 3.0)
+
+
+def test_bundles_are_packed_on_nodes() -> None:
+    demand = Plan(({"CPU": 4.0},), ({"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}))
+    require_capacity(demand, [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}])
+    with pytest.raises(UserError, match=r"needs 6 CPU \+ 2 GPU for 1 learner ranks and 2 rollout workers"):
+        require_capacity(demand, [{"CPU": 3.0}, {"CPU": 3.0, "GPU": 2.0}])
+    with pytest.raises(UserError, match=r"the nodes have 8 CPU; 2 CPU \+ 1 GPU"):
+        require_capacity(demand, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])

@@ -1,0 +1,166 @@
+"""What the audit advises: the right words for each kind of reward, with presets and corrections that exist."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.corrections import CORRECTIONS
+from learner.algorithms.presets import PRESETS
+from rollout.audit.advice import advised
+from rollout.audit.intervals import Estimate
+from rollout.audit.latent_class import LatentRates
+from rollout.audit.pairs import GoldPair
+from rollout.audit.report import AuditReport, gold_findings
+from rollout.audit.retest import retest
+
+
+def report_on(pairs: list[GoldPair]) -> AuditReport:
+    values = [pair.observed for pair in pairs]
+    spread = (sum((v - sum(values) / len(values)) ** 2 for v in values) / len(values)) ** 0.5
+    return advised(AuditReport(len(pairs), {}, 0.5, spread, False, {}, gold=gold_findings(pairs)))
+
+
+def flipped(false_positive_rate: float, false_negative_rate: float, number: int = 600) -> AuditReport:
+    rng, pairs = random.Random(1), []
+    for i in range(number):
+        gold = float(rng.random() < 0.5)
+        wrong = rng.random() < (false_negative_rate if gold else false_positive_rate)
+        pairs.append(GoldPair(f"p{i}", 1.0 - gold if wrong else gold, gold))
+    return report_on(pairs)
+
+
+def scored(noise: Callable[[random.Random], float], scale: float = 1.0) -> AuditReport:
+    rng, pairs = random.Random(2), []
+    for i in range(400):
+        gold = rng.gauss(0.0, 1.0)
+        pairs.append(GoldPair(f"p{i % 50}", scale * gold + noise(rng), gold))
+    return report_on(pairs)
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected", "absent"),
+    [
+        ((0.0, 0.0), "nearly clean", "correction:"),
+        ((0.02, 0.03), "nearly clean", "cannot teach"),
+        ((0.2, 0.2), "preset: nc-dr-grpo", "mostly"),
+        ((0.3, 0.1), "mostly passes wrong answers", "forward-corrected"),
+        ((0.05, 0.4), "preset: forward-corrected", "nc-dr-grpo"),
+        ((0.35, 0.35), "prefer a critic", "cannot teach"),
+        ((0.9, 0.9), "teaches the opposite", "preset:"),
+    ],
+)
+def test_binary_rewards(rates: tuple[float, float], expected: str, absent: str) -> None:
+    text = "\n".join(flipped(*rates).advice)
+    assert expected in text
+    assert absent not in text
+
+
+def test_a_coin_cannot_teach() -> None:
+    sure = flipped(0.5, 0.5, number=6_000)
+    assert any(text.startswith("this reward cannot teach: J =") for text in sure.advice)
+    unsure = "\n".join(flipped(0.5, 0.5, number=60).advice)
+    assert "whether this reward can teach is open" in unsure
+    assert "labels would make it" in unsure
+
+
+def test_the_advised_yaml_builds_an_algorithm() -> None:
+    for rates in ((0.2, 0.2), (0.05, 0.4), (0.3, 0.1)):
+        report = flipped(*rates)
+        snippets = re.findall(r"algorithm: (\{.*?\]\})", "\n".join(report.advice))
+        assert len(snippets) == 1
+        options = yaml.safe_load(snippets[0])
+        algorithm = build_algorithm(options.pop("preset"), options)
+        assert report.gold is not None and report.gold.rates is not None
+        correction = algorithm.corrections[0].config
+        assert correction.false_negative_rate == pytest.approx(report.gold.rates.false_negative_rate.value, abs=5e-4)
+
+
+def test_every_name_in_the_advice_exists() -> None:
+    from rollout.audit import advice
+
+    assert advice.__file__ is not None
+    with open(advice.__file__, encoding="utf-8") as source:
+        text = source.read()
+    for preset in ("nc-dr-grpo", "backward-ppo", "forward-corrected", "dvpo-winsorised", "vrpo", "dvpo", "vc-ppo"):
+        assert preset in text and preset in PRESETS
+    for correction in ("noise_corrected", "forward_corrected", "mad_clip"):
+        assert correction in text and correction in CORRECTIONS
+    assert set(re.findall(r"preset: ?\"?\n? *f?\"?([a-z-]+)", text)) <= set(PRESETS)
+
+
+def test_continuous_rewards() -> None:
+    assert "orders" in scored(lambda rng: rng.gauss(0.0, 0.5)).advice[0]
+    assert "cannot teach" not in "\n".join(scored(lambda rng: rng.gauss(0.0, 3.0)).advice)
+    assert "teaches the opposite" in scored(lambda rng: rng.gauss(0.0, 0.5), scale=-1.0).advice[0]
+    assert "cannot teach" in scored(lambda rng: rng.gauss(0.0, 1.0), scale=0.0).advice[0]
+    heavy = "\n".join(
+        scored(lambda rng: rng.gauss(0.0, 0.3) + (rng.random() < 0.03) * rng.choice([-15.0, 15.0])).advice
+    )
+    assert "dvpo-winsorised" in heavy
+    assert "heavy tails" not in "\n".join(scored(lambda rng: rng.gauss(0.0, 1.0)).advice)
+
+
+def test_scores_that_say_which_prompt_it_is() -> None:
+    rng, pairs = random.Random(3), []
+    for prompt in range(80):
+        ease = rng.gauss(0.0, 2.0)
+        for _ in range(6):
+            gold = ease + rng.gauss(0.0, 1.0)
+            pairs.append(GoldPair(f"p{prompt}", ease + rng.gauss(0.0, 1.0), gold))
+    assert "within a prompt it orders only" in "\n".join(report_on(pairs).advice)
+
+
+def test_a_love_of_length_is_told() -> None:
+    rng, pairs = random.Random(4), []
+    for i in range(400):
+        length, gold = rng.gauss(100.0, 20.0), rng.gauss(0.0, 1.0)
+        observed = gold + 0.5 * (length - 100.0) / 20.0 + rng.gauss(0.0, 0.3)
+        pairs.append(GoldPair(f"p{i}", observed, gold, {"length_tokens": length, "digit_frac": rng.random()}))
+    text = "\n".join(report_on(pairs).advice)
+    assert "favours longer responses" in text
+    assert "digit_frac" not in text
+
+
+def test_without_gold_nothing_is_promised() -> None:
+    rng = random.Random(5)
+    rows = [[float(rng.random() < 0.5) for _ in range(2)] for _ in range(2_000)]
+    report = advised(AuditReport(2_000, {}, 0.5, 0.5, True, {}, retest=retest(rows)))
+    assert "label 300 responses" in report.advice[0]
+    assert any("can hardly teach" in text for text in report.advice)
+    steady = advised(AuditReport(50, {}, 0.5, 0.5, True, {}, retest=retest([[0.0, 0.0], [1.0, 1.0]] * 25)))
+    assert len(steady.advice) == 1
+    flat = advised(AuditReport(50, {}, 1.0, 0.0, True, {}))
+    assert flat.advice == ("this reward cannot teach: every response scores 1",)
+    zero = Estimate(0.0, -0.05, 0.05, 100)
+    latent = LatentRates(zero, (zero,) * 3, (zero,) * 3, (zero, Estimate(0.8, 0.7, 0.9, 100), zero))
+    judged = advised(AuditReport(50, {}, 0.5, 0.5, True, {}, judges=("a", "b", "c"), latent=latent))
+    assert [text[:7] for text in judged.advice if text.startswith("judge")] == ["judge a", "judge c"]
+
+
+def test_lost_scores_come_first() -> None:
+    report = advised(AuditReport(90, {"error": 8, "missing": 2}, 0.5, 0.5, True, {}))
+    assert report.advice[0].startswith("10 of 100 responses have no score (8 error, 2 missing)")
+
+
+def test_report_in_words_and_json() -> None:
+    report = flipped(0.3, 0.1)
+    text = "\n".join(report.lines())
+    assert report.gold is not None and report.gold.rates is not None
+    for part in (
+        "600 responses scored",
+        "false positive rate    0.",
+        "J = TPR - FPR",
+        "calibration error",
+        "\nadvice\n- ",
+    ):
+        assert part in text
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert found["gold"]["rates"]["j"]["low"] == report.gold.rates.j.low
+    assert "errors" not in found["gold"]

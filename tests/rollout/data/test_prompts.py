@@ -1,0 +1,125 @@
+"""Rendering: the chat template, token ids, and the prompts and tokenizers that are refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from cluster.warmstart.warmstart import build_tokenizer
+from rollout.component import StrictModel, UserError
+from rollout.data.prompts import load_tokenizer, render, render_split
+from rollout.tasks.base import Example, Task
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tokenizer("0123456789+ ", 64)
+
+
+def example(name: str, text: str) -> Example:
+    return Example(name, ({"role": "user", "content": text},), "2", {"level": 3})
+
+
+def test_a_prompt_ends_where_the_assistant_begins(tokenizer: Any) -> None:
+    [prompt] = render(tokenizer, [example("a", "1+1")], "sums")
+    assert tokenizer.convert_ids_to_tokens(list(prompt.token_ids)) == ["<|user|>", "1", "+", "1", "<|assistant|>"]
+    assert (prompt.prompt_id, prompt.reference, prompt.task, prompt.extra) == ("a", "2", "sums", {"level": 3})
+    assert tokenizer.decode(prompt.token_ids) == "<|user|>1+1<|assistant|>"
+    assert tokenizer.decode(prompt.token_ids, skip_special_tokens=True) == "1+1"
+
+
+def test_several_turns(tokenizer: Any) -> None:
+    turns = (("system", "0"), ("user", "1"), ("assistant", "2"), ("user", "3"))
+    several = Example("a", tuple({"role": role, "content": content} for role, content in turns), None)
+    [prompt] = render(tokenizer, [several], "t")
+    expected = "<|system|>0<|user|>1<|assistant|>2<|end|><|user|>3<|assistant|>"
+    assert tokenizer.decode(prompt.token_ids) == expected
+
+
+def test_rows_do_not_depend_on_each_other(tokenizer: Any) -> None:
+    examples = [example(str(i), "1+" * i + "1") for i in range(20)]
+    together = render(tokenizer, examples, "t")
+    assert together == [render(tokenizer, [one], "t")[0] for one in examples]
+    assert [len(prompt.token_ids) for prompt in together] == [2 * i + 3 for i in range(20)]
+    assert render(tokenizer, [], "t") == []
+
+
+class Questions(Task):
+    """Gives what it was given; leaves questions out if it may."""
+
+    def __init__(self, examples: list[Example], may_leave_out: bool) -> None:
+        super().__init__(StrictModel())
+        self._examples, self._may = examples, may_leave_out
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def examples(self, split: str) -> list[Example]:
+        return self._examples
+
+    def leave_out(self, split: str, reasons: Mapping[str, str]) -> bool:
+        self.left_out |= {f"{split} {name}": reason for name, reason in reasons.items()}
+        return self._may
+
+
+def test_long_prompts_are_refused_or_left_out(tokenizer: Any) -> None:
+    examples = [example("short", "1"), example("long", "1" * 9), example("longest", "1" * 12), example("end", "2")]
+    assert len(render_split(tokenizer, Questions(examples, False), "train", 14)) == 4
+    with pytest.raises(UserError) as caught:
+        render_split(tokenizer, Questions(examples, False), "train", 10)
+    message = "rollout.max_prompt_tokens: 2 of 4 prompts of split 'train' are longer than 10 tokens; the longest, "
+    assert str(caught.value) == message + "'longest', has 14"
+    placed = [replace(examples[2], place="a.jsonl:7"), examples[0]]
+    with pytest.raises(UserError) as caught:
+        render_split(tokenizer, Questions(placed, False), "train", 10)
+    assert str(caught.value).endswith("; the longest, a.jsonl:7, has 14")
+    task = Questions(examples, True)
+    assert [prompt.prompt_id for prompt in render_split(tokenizer, task, "train", 10)] == ["short", "end"]
+    assert task.left_out == {
+        "train long": "the prompt has 11 tokens, more than rollout.max_prompt_tokens: 10",
+        "train longest": "the prompt has 14 tokens, more than rollout.max_prompt_tokens: 10",
+    }
+    assert [prompt.prompt_id for prompt in render_split(tokenizer, task, "train", 10, first=2)] == ["short"]
+
+
+def test_unknown_characters_are_reported(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    core = Tokenizer(models.WordLevel(tokenizer.get_vocab(), unk_token="<|unknown|>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    core.add_special_tokens(tokenizer.all_special_tokens)
+    template = tokenizer.chat_template
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<|unknown|>", chat_template=template)
+    with caplog.at_level(logging.WARNING, "rollout.data.prompts"):
+        render(tokenizer, [example("a", "1+1")], "t")
+        assert not caplog.records
+        render(tokenizer, [example("a", "1+1"), example("b", "1*x")], "t")
+    assert caplog.messages == ["1 of 2 prompts have characters that the tokenizer does not know"]
+
+
+def test_a_saved_tokenizer_renders_the_same(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path / "m")
+    loaded = load_tokenizer(str(tmp_path / "m"))
+    assert render(loaded, [example("a", "12+3")], "t") == render(tokenizer, [example("a", "12+3")], "t")
+
+
+def test_tokenizers_that_cannot_be_used(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    tokenizer.save_pretrained(tmp_path / "models" / "demo")
+    with pytest.raises(UserError, match=r"model\.path: no such folder: .*/dmo; did you mean '.*/models/demo'\?"):
+        load_tokenizer(str(tmp_path / "models" / "dmo"))
+    (tmp_path / "models" / "bare").mkdir()
+    with pytest.raises(UserError, match=r"model\.path: cannot load a tokenizer from '.*bare': "):
+        load_tokenizer(str(tmp_path / "models" / "bare"))
+    silent = build_tokenizer("01", 64)
+    silent.chat_template = None
+    silent.save_pretrained(tmp_path / "models" / "silent")
+    with pytest.raises(UserError, match="has no chat template; add one to"):
+        load_tokenizer(str(tmp_path / "models" / "silent"))
