@@ -9,7 +9,7 @@ the return is N(0, 1) in every state. The critic is a table with one quantile fu
 ``learner.maths.returns``: from the end backwards, the quantiles of a distance become those of all target atoms there,
 pooled over trajectories whose rewards are the midpoint quantiles of N(0, 1). The rest is the targets' doing.
 
-*Part 2, whole presets.* The table is trained by Adam on ``DVPO.value_targets`` and ``DVPO.token_losses`` of the presets
+*Part 2, whole presets.* The table is trained by Adam on the targets and the token losses of the presets
 ``dvpo`` and ``dvpo-literal`` with fresh random rewards, as in training; and ``dvpo-literal`` with its targets but plain
 quantile regression, which separates its targets from its loss.
 """
@@ -29,10 +29,13 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.critic.terms.base import TokenView
 from learner.algorithms.with_critic.dvpo import DVPO
 from learner.batch import TrainBatch
+from learner.maths.collective import SingleProcess
 from learner.maths.quantiles.quantiles import lower_cvar, midpoint_taus, tail_count, upper_cvar
 from learner.maths.returns import mixture_targets, quantile_gae
+from learner.models.spec import CriticOutput
 
 LAMBDAS = (0.99, 0.95, 0.90)
 DISTANCES = (0, 5, 13, 50, 100, 199)
@@ -113,9 +116,12 @@ def learn(case: str, seed: int, steps: int) -> Tensor:
         batch = random_batch(generator)
         values = raw.sort(dim=-1).values  # [seq head M]
         old = values.detach().mean(dim=1).expand(BATCH, LENGTH, NUM_QUANTILES)
-        targets = algorithm.value_targets(batch.rewards, old, batch, None)
+        before = algorithm.old_critic(
+            batch.rewards, CriticOutput(old.unsqueeze(-2), batch.rewards), batch, SingleProcess()
+        )
+        targets = algorithm.side.target(before).targets
         tokens = values.expand(BATCH, LENGTH, NUM_HEADS, NUM_QUANTILES).flatten(0, 1)
-        loss, _ = algorithm.token_losses(tokens, targets.flatten(0, 1), None, {})
+        loss, _ = algorithm.side.token_losses(TokenView(tokens, targets.flatten(0, 1)))
         optimizer.zero_grad()
         (loss.mean() * LENGTH).backward()
         optimizer.step()

@@ -11,11 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.base import Collective, Estimates, OldOutputs, apply_globally
 from learner.algorithms.clipped_policy import ClippedPolicy, ClippedPolicyConfig
-from learner.algorithms.records import Estimates, OldOutputs
 from learner.batch import TrainBatch
 from learner.masking import masked
-from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Mean
 
 

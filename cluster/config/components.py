@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.config.run_config import AlgorithmSpec, RunConfig
 from rollout.component import Component, ComponentSpec, UserError, build
@@ -106,11 +106,10 @@ def resolve(config: RunConfig) -> RunConfig:
     algorithm = parts.algorithm
     name = config.algorithm.type if config.algorithm.type and ":" in config.algorithm.type else algorithm_type(config)
     options = algorithm.config.model_dump(mode="json")
-    corrections = map(_spelled_out, algorithm.config.reward_correction, algorithm.corrections)
-    options["reward_correction"] = [correction.model_dump(mode="json") for correction in corrections]
-    if algorithm.objective is not None:
-        spec = ComponentSpec.model_validate(options["policy_objective"])
-        options["policy_objective"] = _spelled_out(spec, algorithm.objective).model_dump(mode="json")
+    for option, pieces in algorithm.pieces().items():
+        written = getattr(algorithm.config, option)
+        specs = [_spelled_out(*pair).model_dump(mode="json") for pair in zip(_listed(written), pieces, strict=True)]
+        options[option] = specs if isinstance(written, tuple) else specs[0]
     noise = tuple(map(_spelled_out, config.reward.noise, parts.noise))
     rewards = tuple(map(_spelled_out, config.reward.functions, parts.rewards))
     gold = tuple(map(_spelled_out, config.reward.gold, parts.gold))
@@ -129,6 +128,11 @@ def algorithm_type(config: RunConfig) -> str:
 
     name = config.algorithm.name
     return PRESETS[name].type if name in PRESETS else name
+
+
+def _listed(written: Any) -> tuple[ComponentSpec, ...]:
+    """One component or several, as a tuple."""
+    return written if isinstance(written, tuple) else (written,)
 
 
 def _spelled_out(spec: ComponentSpec, component: Component) -> ComponentSpec:

@@ -18,11 +18,24 @@ from rollout.component import import_object
 
 CUSTOM_TYPE = r"^[\w.]+:\w+$"
 """Pattern of ``package.module:Class``."""
+PIECES = {
+    "reward_correction": "RewardCorrection",
+    "policy_objective": "PolicyObjective",
+    "readout": "ReadOut",
+    "target": "CriticTarget",
+    "terms": "CriticTerm",
+    "regularisers": "CriticRegulariser",
+}
+"""Options of an algorithm that take components, and the definition of those."""
 
 
 def build_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of :class:`cluster.config.run_config.RunConfig`."""
     from learner.algorithms.corrections import CORRECTIONS
+    from learner.algorithms.critic.readouts import READOUTS
+    from learner.algorithms.critic.regularisers import REGULARISERS
+    from learner.algorithms.critic.targets import TARGETS
+    from learner.algorithms.critic.terms import TERMS
     from learner.algorithms.objectives import OBJECTIVES
     from rollout.noise import NOISES
     from rollout.rewards import REWARDS
@@ -41,6 +54,10 @@ def build_schema() -> dict[str, Any]:
     definitions["RewardNoise"] = _component("noise model", NOISES, definitions)
     definitions["RewardCorrection"] = _component("reward correction", CORRECTIONS, definitions)
     definitions["PolicyObjective"] = _component("policy objective", OBJECTIVES, definitions)
+    definitions["ReadOut"] = _component("read-out", READOUTS, definitions)
+    definitions["CriticTarget"] = _component("target", TARGETS, definitions)
+    definitions["CriticTerm"] = _component("term", TERMS, definitions)
+    definitions["CriticRegulariser"] = _component("regulariser", REGULARISERS, definitions)
     definitions["Algorithm"] = _algorithm(definitions)
     definitions["DataConfig"]["properties"]["task"] = _reference("Task", definitions["DataConfig"], "task")
     reward = definitions["RewardConfig"]["properties"]
@@ -91,16 +108,26 @@ def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _algorithm_options(name: str, path: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Options of an algorithm; those that are components themselves may also be given by name alone."""
-    options = _hoisted(import_object(path, name).Config, f"{name}.", definitions)
-    kept = {k: v for k, v in options["properties"]["reward_correction"].items() if k in ("description", "default")}
-    one = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardCorrection"}]}
-    options["properties"]["reward_correction"] = {"anyOf": [*one["anyOf"], {"type": "array", "items": one}], **kept}
-    if "policy_objective" in options["properties"]:
-        kept = {k: v for k, v in options["properties"]["policy_objective"].items() if k in ("description", "default")}
-        variants = [{"type": "null"}, {"type": "string"}, {"$ref": "#/$defs/PolicyObjective"}]
-        options["properties"]["policy_objective"] = {"anyOf": variants, **kept}
+    """Options of an algorithm, its short keys among them; pieces may also be given by name alone."""
+    found = import_object(path, name)
+    options = _hoisted(found.Config, f"{name}.", definitions)
+    properties = options["properties"]
+    for option, piece in PIECES.items():
+        if option in properties:
+            properties[option] = _piece(properties[option], piece)
+    for key, short in getattr(found, "SHORT_KEYS", {}).items():
+        description, values = short.schema()
+        properties[key] = {**values, "description": description}
     return options
+
+
+def _piece(option: dict[str, Any], piece: str) -> dict[str, Any]:
+    """A place that takes a component, or a list of them, by name or with options."""
+    kept = {k: v for k, v in option.items() if k in ("description", "default")}
+    one = [{"type": "string"}, {"$ref": f"#/$defs/{piece}"}]
+    if option.get("type") == "array":
+        return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}}], **kept}
+    return {"anyOf": [*([{"type": "null"}] if "anyOf" in option else []), *one], **kept}
 
 
 def _variant(key: str, name: str, options: dict[str, Any], description: str) -> dict[str, Any]:

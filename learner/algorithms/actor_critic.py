@@ -1,89 +1,92 @@
-"""Actor-critic estimation: GAE over a read-out of the critic, value targets, and a scalar critic's loss.
+"""Methods with a critic: GAE over a read-out of the critic, targets, and a loss that is composed of terms.
 
-A method with a critic is a subclass that replaces some of :meth:`ActorCritic.read_out` (quantiles -> the scalar V of
-the advantage), :meth:`ActorCritic.value_targets` (rewards and old values -> what the critic regresses to) and
-:meth:`ActorCritic.token_losses` (the critic's loss of each token).
+An update goes through the pieces like this: the *target* turns rewards and the old critic, seen through the *read-out*,
+into advantages and into what the critic regresses to; each *term* compares the critic with that, token by token; each
+*regulariser* constrains the critic's states. A method is a class with other defaults (``with_critic/``), and a new idea
+is one piece (``critic/``), which may also live in a module of the user's own.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from learner.algorithms.clipped_policy import CRITIC_WEIGHTS, ClippedPolicy, ClippedPolicyConfig
+from learner.algorithms.clipped_policy import ClippedPolicy
+from learner.algorithms.critic.composition import CriticSide
+from learner.algorithms.critic.config import ActorCriticConfig
+from learner.algorithms.critic.short_keys import ShortKey, expand
+from learner.algorithms.critic.targets.base import OldCritic
+from learner.algorithms.critic.terms.base import BatchView
+from learner.algorithms.critic.terms.running_scale import RunningScale
 from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs
 from learner.batch import TrainBatch
-from learner.masking import WhitenMode
 from learner.maths.calibration import critic_metrics
 from learner.maths.collective import Collective
-from learner.maths.losses.value import value_loss
-from learner.maths.quantiles.quantiles import quantile_mean
-from learner.maths.returns import Lam, discounted_returns, gae, lambda_returns
-from learner.metrics import Metrics
-from learner.models.spec import END_VALUES, CriticConfig, CriticOutput
-
-
-class ActorCriticConfig(ClippedPolicyConfig):
-    """Options of advantage estimation with a critic."""
-
-    gamma: float = Field(1.0, ge=0.0, le=1.0, description="Discount per sampled token.")
-    lam_actor: float = Field(0.95, ge=0.0, le=1.0, description="GAE lambda of the advantages.")
-    lam_actor_alpha: float | None = Field(
-        None,
-        gt=0.0,
-        description="Length-adaptive lambda 1 - 1 / (this * sampled tokens), at least 0, for lam_actor; or null.",
-    )
-    lam_critic: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of the critic's targets.")
-    whiten: WhitenMode = Field(
-        "std", description="Normalisation of advantages over all action tokens of the batch: none, std, scale or mad."
-    )
-    value_clip: float | None = Field(
-        None, gt=0.0, description="Bound of the critic's step from its old value, in reward units; null for none."
-    )
-    bootstrap_truncated: bool = Field(
-        False, description="Take the critic's value, not 0, as the future of a response cut at the length limit."
-    )
-    critic: CriticConfig = Field(CriticConfig(), description="Shape of the critic's head.")
-
-
-class Evaluation(NamedTuple):
-    """What rewards and the old critic say of each token.
-
-    Attributes:
-        quantiles: [batch seq M] of the ensemble.
-        values: [batch seq], the scalar V.
-        advantages: [batch seq], before normalisation; 0 outside ``action_mask``.
-        targets: [batch seq K] ascending atoms that the critic regresses to.
-        metrics: diagnostics.
-    """
-
-    quantiles: Tensor
-    values: Tensor
-    advantages: Tensor
-    targets: Tensor
-    metrics: Metrics
+from learner.maths.returns import Lam, discounted_returns
+from learner.models.spec import CriticConfig, CriticOutput
+from rollout.component import Component, ComponentSpec
 
 
 class ActorCritic(ClippedPolicy):
-    """Base of the methods with a critic. As it stands: a scalar critic, i.e. PPO."""
+    """Any composition of pieces. As it stands: one quantile critic, regressed to lambda-returns of its mean."""
 
     Config = ActorCriticConfig
+    SHORT_KEYS: ClassVar[Mapping[str, ShortKey]] = {}
+    """Option names that stand for options of pieces."""
     needs_critic = True
+
+    @classmethod
+    def expand(cls, options: Mapping[str, Any], written: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Short keys are put into the pieces that they belong to."""
+        return expand(options, written, cls.SHORT_KEYS, cls.Config, cls.terms_for(options))
+
+    @classmethod
+    def terms_for(cls, options: Mapping[str, Any]) -> tuple[ComponentSpec, ...]:
+        """Terms of the critic's loss where none are written; may depend on the other options."""
+        terms: tuple[ComponentSpec, ...] = cls.Config.model_fields["terms"].default
+        return terms
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.side = CriticSide(config)
+
+    def pieces(self) -> dict[str, Sequence[Component]]:
+        """Those of the critic's side too."""
+        side = self.side
+        single = {"readout": [side.readout], "target": [side.target]}
+        return {**super().pieces(), **single, "terms": side.terms, "regularisers": side.regularisers}
+
+    @property
+    def scale(self) -> RunningScale:
+        """The running scale s of returns."""
+        return self.side.scale
+
+    @property
+    def critic_config(self) -> CriticConfig:
+        """The heads, and what the model has to have beside them."""
+        return self.side.model_config
 
     @property
     def needs_end_values(self) -> bool:
-        """Whether ``old.critic.extra`` must hold :data:`END_VALUES`."""
-        return bool(self.config.bootstrap_truncated)
+        """Whether ``old.critic.end_values`` must be there."""
+        return bool(self.config.bootstrap_truncated or self.side.target.needs_end_values)
 
     @property
     def needs_old_values(self) -> bool:
         """Whether the critic's loss looks at the old critic's output."""
-        return self.config.value_clip is not None
+        return any(term.needs_old_values for term in self.side.terms)
 
-    # --- the pieces that methods replace -----------------------------------------------------------------------
+    @property
+    def needs_contrast(self) -> bool:
+        """Whether a term has a loss of responses behind other prompts."""
+        return any(term.needs_contrast for term in self.side.terms)
+
+    def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
+        """What the pieces ask of the model in training."""
+        return {**super().critic_inputs(batch, estimates, step), **self.side.model_inputs(batch, estimates, step)}
 
     def ensemble(self, quantile_values: Tensor) -> Tensor:
         """Mean quantile function over heads, [... head M] -> [... M], detached."""
@@ -92,61 +95,37 @@ class ActorCritic(ClippedPolicy):
             values = values.sort(dim=-1).values
         return values.mean(dim=-2)
 
-    def read_out(self, quantile_values: Tensor) -> Tensor:
-        """The scalar value of a quantile function, [... M] -> [...]; linear in it."""
-        return quantile_mean(quantile_values)
-
-    def value_targets(
-        self, rewards: Tensor, quantile_values: Tensor, batch: TrainBatch, bootstrap: Tensor | None
-    ) -> Tensor:
-        """Ascending atoms that the critic regresses to, [batch seq K]. Here the scalar lambda-return, K = 1.
-
-        Args:
-            rewards: [batch seq].
-            quantile_values: [batch seq M] of the old critic's ensemble.
-            bootstrap: [batch M] quantiles after the last action, or None.
-        """
-        values, last = quantile_mean(quantile_values), None if bootstrap is None else quantile_mean(bootstrap)
-        config = self.config
-        targets = lambda_returns(rewards, values, batch.action_mask, config.gamma, config.lam_critic, last)
-        return targets.unsqueeze(-1)
-
-    def token_losses(
-        self, quantile_values: Tensor, targets: Tensor, old_values: Tensor | None, extra: dict[str, Tensor]
-    ) -> tuple[Tensor, Metrics]:
-        """Critic loss of each token, [n], and metrics. Here half the squared error, averaged over heads.
-
-        Args:
-            quantile_values: [n head M], carries the gradient.
-            targets: [n K].
-            old_values: [n head M] of the old critic, or None.
-            extra: what the estimation carried along, one row per token.
-        """
-        error = value_loss(quantile_values.squeeze(-1), targets, _squeezed(old_values), self.config.value_clip)
-        return error.mean(dim=-1), {}
-
-    def prepare(
-        self, returns: Tensor, quantile_values: Tensor, targets: Tensor, batch: TrainBatch, world: Collective
-    ) -> tuple[dict[str, Tensor], Metrics]:
-        """State and extras that depend on the whole batch: updates running scales; returns ``Estimates.extra``."""
-        return {}, {}
-
-    def evaluate(self, rewards: Tensor, critic: CriticOutput, batch: TrainBatch, world: Collective) -> Evaluation:
-        """Advantages by GAE at lambda_actor over the read-out, and the critic's targets at ``lam_critic``."""
-        quantiles = self.ensemble(critic.quantile_values)
-        bootstrap = self.bootstrap(critic, batch)
-        values = self.read_out(quantiles)
-        last = None if bootstrap is None else self.read_out(bootstrap)
-        advantages, _ = gae(rewards, values, batch.action_mask, self.config.gamma, self.lam_actor(batch), last)
-        targets = self.value_targets(rewards, quantiles, batch, bootstrap)
-        return Evaluation(quantiles, values, advantages, targets, {})
-
     def lam_actor(self, batch: TrainBatch) -> Lam:
         """Lambda of the advantages: ``lam_actor``, or one per row, [batch], with ``lam_actor_alpha``."""
         alpha = self.config.lam_actor_alpha
         return self.config.lam_actor if alpha is None else length_adaptive_lam(batch.action_mask, alpha)
 
-    # --- the fixed course ------------------------------------------------------------------------------------------
+    def bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
+        """[batch M] quantiles after the last action: the critic's where the response was cut, 0 where it ended."""
+        if not self.config.bootstrap_truncated:
+            return None
+        if critic.end_values is None:
+            raise ValueError("bootstrap_truncated needs the critic's end_values")
+        return torch.where(batch.truncated[:, None], self.ensemble(critic.end_values), 0.0)
+
+    def old_critic(self, rewards: Tensor, output: CriticOutput, batch: TrainBatch, world: Collective) -> OldCritic:
+        """The critic before the update as the target sees it; ``rewards`` [batch seq]."""
+        readout, quantiles, bootstrap = self.side.readout, self.ensemble(output.quantile_values), None
+        bootstrap = self.bootstrap(output, batch)
+        return OldCritic(
+            rewards=rewards,
+            batch=batch,
+            output=output,
+            quantiles=quantiles,
+            values=readout(quantiles),
+            bootstrap=bootstrap,
+            last_values=None if bootstrap is None else readout(bootstrap),
+            gamma=self.config.gamma,
+            lam_actor=self.lam_actor(batch),
+            ensemble=self.ensemble,
+            read_out=readout,
+            world=world,
+        )
 
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """Correct the rewards, evaluate them with the old critic, normalise the advantages."""
@@ -154,20 +133,26 @@ class ActorCritic(ClippedPolicy):
             raise ValueError(f"{type(self).__name__} needs the old critic's output")
         corrected = self.correct_rewards(batch, old, world)
         batch, mask = corrected.batch, corrected.batch.action_mask
-        rewards = self.token_rewards(corrected, old)
-        quantiles, values, raw, targets, found = self.evaluate(rewards, old.critic, batch, world)
-        returns = discounted_returns(rewards, mask, self.config.gamma)
-        advantages, metrics = self.normalise(raw, mask, world)
-        extra, prepared = self.prepare(returns, quantiles, targets, batch, world)
-        metrics |= corrected.metrics | found | prepared
-        metrics |= critic_metrics(
-            old.critic.quantile_values, old.critic.raw_crossing_frac, quantiles, values, returns, mask, world
+        before = self.old_critic(self.token_rewards(corrected, old), old.critic, batch, world)
+        found = self.side.target(before)
+        returns = discounted_returns(before.rewards, mask, self.config.gamma)
+        advantages, metrics = self.normalise(found.advantages, mask, world)
+        view = BatchView(batch, returns, before.quantiles, found.targets)
+        extra, prepared = self.side.prepare(view, old, world)
+        fit = critic_metrics(
+            quantile_values=old.critic.quantile_values,
+            raw_crossing_frac=old.critic.raw_crossing_frac,
+            quantiles=before.quantiles,
+            values=before.values,
+            returns=returns,
+            mask=mask,
+            world=world,
         )
         estimates = Estimates(
             advantages=advantages,
-            value_targets=targets,
+            value_targets=found.targets,
             old_values=old.critic.quantile_values.detach() if self.needs_old_values else None,
-            metrics=metrics,
+            metrics=metrics | corrected.metrics | found.metrics | prepared | fit,
             extra=extra | self.carried_weights(corrected),
         )
         return self.conclude(estimates, batch, old, world)
@@ -175,26 +160,22 @@ class ActorCritic(ClippedPolicy):
     def critic_loss(
         self, output: CriticOutput, batch: TrainBatch, estimates: Estimates, counts: Denominators
     ) -> LossOutput:
-        """``sum over action tokens / global number of action tokens``; only action tokens are computed at all."""
-        if estimates.value_targets is None:
-            raise ValueError("critic_loss needs value_targets")
-        mask = batch.action_mask
-        per_token = {name: _of_tokens(value, mask) for name, value in estimates.extra.items()}
-        old = None if estimates.old_values is None else estimates.old_values[mask]
-        values = output.quantile_values
-        rows = values if values.dim() == 3 else values[mask]  # packed, or by token
-        losses, metrics = self.token_losses(rows, estimates.value_targets[mask], old, per_token)
-        if CRITIC_WEIGHTS in per_token:
-            losses = losses * per_token[CRITIC_WEIGHTS]
-        return LossOutput(losses.sum() / max(1.0, counts.num_action_tokens), metrics)
+        """The terms, ``sum over action tokens / global number of action tokens``, and the regularisers."""
+        return self.side.loss(output, batch, estimates, counts, self.progress)
 
-    def bootstrap(self, critic: CriticOutput, batch: TrainBatch) -> Tensor | None:
-        """[batch M] quantiles after the last action: the critic's where the response was cut, 0 where it ended."""
-        if not self.config.bootstrap_truncated:
-            return None
-        if END_VALUES not in critic.extra:
-            raise ValueError(f"bootstrap_truncated needs CriticOutput.extra[{END_VALUES!r}]")
-        return torch.where(batch.truncated[:, None], self.ensemble(critic.extra[END_VALUES]), 0.0)
+    def contrast_loss(self, output: CriticOutput, batch: TrainBatch, counts: Denominators) -> LossOutput:
+        """The loss of responses behind other prompts."""
+        return self.side.contrast_loss(output, batch, counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running scale, and what the base keeps."""
+        return {**super().state_dict(), "scale": self.scale.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them; a checkpoint of a method without a scale may have none."""
+        super().load_state_dict(state)
+        if "scale" in state:
+            self.scale.load_state_dict(state["scale"])
 
 
 def length_adaptive_lam(action_mask: Tensor, alpha: float) -> Tensor:
@@ -206,14 +187,3 @@ def length_adaptive_lam(action_mask: Tensor, alpha: float) -> Tensor:
     """
     lengths = action_mask.sum(dim=1).double().clamp(min=1.0)
     return (1.0 - 1.0 / (alpha * lengths)).clamp(min=0.0)
-
-
-def _of_tokens(value: Tensor, mask: Tensor) -> Tensor:
-    """Entries of an ``Estimates.extra`` for each action token: [batch], [batch 1 ...] or [batch seq ...] -> [n ...]."""
-    if value.dim() == 1:
-        value = value[:, None]
-    return value.expand(mask.shape + value.shape[2:])[mask]
-
-
-def _squeezed(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.squeeze(-1)

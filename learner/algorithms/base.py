@@ -11,38 +11,31 @@ One update goes through an algorithm like this (``learner/update/`` drives it, o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from learner.algorithms.corrections import CORRECTIONS
 from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, LossOutput, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
-from learner.maths.collective import Collective, SingleProcess, apply_globally
-from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
-from rollout.component import Component, ComponentSpec, UserError, build
+from learner.maths.collective import Collective, apply_globally
+from learner.models.spec import CriticConfig, CriticOutput
+from rollout.component import Component, ComponentSpec, StrictModel, UserError, build
 from rollout.trajectory import ScoredTrajectory
 
 __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "Collective",
-    "CorrectedRewards",
-    "CriticConfig",
-    "CriticOutput",
-    "Denominators",
     "Estimates",
-    "LossOutput",
     "OldOutputs",
-    "PolicyInputs",
-    "RewardCorrection",
-    "SingleProcess",
-    "VariationalCriticConfig",
     "apply_globally",
+    "specs_of",
     "without_effect",
 ]
+"""What a class of one's own needs; ``examples/my_algo.py`` uses it so."""
 
 
 def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
@@ -56,10 +49,16 @@ def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
             raise ValueError(f"{name} has no effect {why}; leave it out")
 
 
-class AlgorithmConfig(BaseModel):
-    """Options every algorithm has."""
+def specs_of(value: Any) -> Any:
+    """A list of components as written: a plain name stands for one with its default options, one alone for a list."""
+    entries = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(entries, Sequence):
+        return entries
+    return tuple({"type": entry} if isinstance(entry, str) else entry for entry in entries)
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+class AlgorithmConfig(StrictModel):
+    """Options every algorithm has."""
 
     num_epochs: int = Field(1, ge=1, le=64, description="Passes over each batch.")
     num_minibatches: int = Field(
@@ -85,11 +84,7 @@ class AlgorithmConfig(BaseModel):
     @field_validator("reward_correction", mode="before")
     @classmethod
     def _names_are_types(cls, value: Any) -> Any:
-        """A plain name stands for a correction with its default options; one alone for a list of one."""
-        entries = [value] if isinstance(value, str | Mapping) else value
-        if not isinstance(entries, Sequence):
-            return entries
-        return tuple({"type": entry} if isinstance(entry, str) else entry for entry in entries)
+        return specs_of(value)
 
 
 class Algorithm:
@@ -108,6 +103,16 @@ class Algorithm:
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
 
+    @classmethod
+    def expand(cls, options: Mapping[str, Any], written: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Options as ``Config`` takes them, and for messages the path of each that was written under another one.
+
+        Args:
+            options: of the preset, and what the user wrote on top.
+            written: those that the user wrote.
+        """
+        return dict(options), {}
+
     def __init__(self, config: Any) -> None:
         self.config = config
         self.corrections: list[RewardCorrection] = [
@@ -123,6 +128,11 @@ class Algorithm:
             misfit = correction.misfit(config.critic) if correction.needs_critic else ""
             if misfit:
                 raise UserError(f"algorithm.reward_correction: {type(correction).__name__} {misfit}")
+
+    def pieces(self) -> dict[str, Sequence[Component]]:
+        """The components that it is made of, by the option that names them, in the order in which they are written."""
+        found: dict[str, Sequence[Component]] = {"reward_correction": self.corrections}
+        return found if self.objective is None else {**found, "policy_objective": [self.objective]}
 
     # --- the run: what the learner tells and asks --------------------------------------------------------------
 
@@ -168,7 +178,7 @@ class Algorithm:
         Args:
             batch: the micro-batch.
             estimates: its estimates; None for a placeholder, a row without sampled tokens. It must run the same modules
-                and give outputs of the same names, or ranks wait for each other for ever under ZeRO-3.
+                and give outputs of the same names, or ranks wait for each other without end under ZeRO-3.
             step: optimiser steps of the critic so far, the same on every rank.
         """
         return {}
@@ -199,12 +209,12 @@ class Algorithm:
 
     @property
     def needs_end_values(self) -> bool:
-        """Whether ``old.critic.extra`` must hold ``end_values`` [batch head quantile], after each row's last token."""
+        """Whether ``old.critic.end_values`` must be there, [batch head quantile], after each row's last token."""
         return False
 
     @property
-    def needs_mismatched(self) -> bool:
-        """Whether the critic also trains on :meth:`mismatched_loss`, of responses put behind other prompts."""
+    def needs_contrast(self) -> bool:
+        """Whether the critic also trains on :meth:`contrast_loss`, of responses put behind other prompts."""
         return False
 
     @property
@@ -238,7 +248,7 @@ class Algorithm:
         """Critic loss of one micro-batch."""
         raise NotImplementedError(f"{type(self).__name__} has no critic")
 
-    def mismatched_loss(self, output: CriticOutput, batch: TrainBatch, counts: Denominators) -> LossOutput:
+    def contrast_loss(self, output: CriticOutput, batch: TrainBatch, counts: Denominators) -> LossOutput:
         """Critic loss of one micro-batch of responses put behind other prompts (:mod:`learner.update.contrast`)."""
         raise NotImplementedError(f"{type(self).__name__} has no loss of mismatched responses")
 

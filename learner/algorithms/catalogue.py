@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from learner.algorithms.presets import PRESETS
-from rollout.component import ComponentSpec, UserError, build, nearest
+from rollout.component import ComponentSpec, UserError, build, nearest, resolve_class
 
 if TYPE_CHECKING:
     from learner.algorithms.base import Algorithm
@@ -32,6 +32,7 @@ ALGORITHMS: dict[str, str] = {
     "reinforce": "learner.algorithms.without_critic.reinforce:Reinforce",
     "recap": "learner.algorithms.without_critic.recap:Recap",
     "decoupled_vpo": "learner.algorithms.with_critic.decoupled_vpo:DecoupledVPO",
+    "actor_critic": "learner.algorithms.actor_critic:ActorCritic",
     "dfpo": "learner.algorithms.with_critic.dfpo:DFPO",
 }
 """Type name -> ``module:Class``."""
@@ -58,8 +59,20 @@ def build_algorithm(name: str, options: Mapping[str, Any] | None = None, where: 
     merged = merge_options(defaults, options or {})
     if "type" in merged:
         raise UserError(f"{where}.type: given twice, as {name!r} and as {merged['type']!r}")
-    algorithm: Algorithm = build(ComponentSpec(type=kind, **merged), ALGORITHMS, Algorithm, where)
+    found = resolve_class(ComponentSpec(type=kind), ALGORITHMS, Algorithm, where)
+    expanded, origins = found.expand(merged, set(options or {}))
+    try:
+        algorithm: Algorithm = build(ComponentSpec(type=kind, **expanded), ALGORITHMS, Algorithm, where)
+    except UserError as error:
+        raise UserError(_as_written(str(error), origins)) from error
     return algorithm
+
+
+def _as_written(message: str, origins: Mapping[str, str]) -> str:
+    """A message with the paths under which the user wrote the options."""
+    for path, written in origins.items():
+        message = message.replace(f"{path}:", f"{written}:")
+    return message
 
 
 def merge_options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,16 @@ from torch import Tensor
 from learner.algorithms.base import Algorithm, AlgorithmConfig, without_effect
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
-from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, LossOutput, OldOutputs, PolicyInputs
+from learner.algorithms.records import (
+    CorrectedRewards,
+    Denominators,
+    Estimates,
+    LossOutput,
+    OldOutputs,
+    PolicyInputs,
+    Rows,
+    SampleWeights,
+)
 from learner.batch import TrainBatch
 from learner.masking import WhitenMode, masked, sequence_mean, token_mean, whiten
 from learner.maths.collective import Collective
@@ -20,10 +29,6 @@ from learner.maths.losses.kl import kl_estimate, penalised_rewards
 from learner.maths.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
 from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
 from rollout.component import ComponentSpec, UserError, build
-
-POLICY_WEIGHTS = "policy_weights"
-CRITIC_WEIGHTS = "critic_weights"
-"""Keys of ``Estimates.extra``: [batch] factors of each trajectory's losses."""
 
 
 class ClippedPolicyConfig(AlgorithmConfig):
@@ -92,8 +97,9 @@ class ClippedPolicy(Algorithm):
         """Let the policy objective look at the whole batch. Every :meth:`estimate` ends with it."""
         if self.objective is None:
             return estimates
-        extra, metrics = self.objective.prepare(estimates.advantages, batch, old, world)
-        return replace(estimates, extra=estimates.extra | extra, metrics=estimates.metrics | metrics)
+        rows, metrics = self.objective.prepare(estimates.advantages, batch, old, world)
+        extra = dict(estimates.extra) if rows is None else {**estimates.extra, self.objective: rows}
+        return replace(estimates, extra=extra, metrics=estimates.metrics | metrics)
 
     def token_rewards(self, corrected: CorrectedRewards, old: OldOutputs) -> Tensor:
         """[batch seq] rewards, less the KL cost of each action token if ``kl_mode`` is 'reward'."""
@@ -112,10 +118,9 @@ class ClippedPolicy(Algorithm):
             result = result.clamp(-self.config.adv_clip, self.config.adv_clip)
         return result, advantage_metrics(population)
 
-    def carried_weights(self, corrected: CorrectedRewards) -> dict[str, Tensor]:
+    def carried_weights(self, corrected: CorrectedRewards) -> dict[Any, Rows]:
         """Sample weights, for ``Estimates.extra``."""
-        weights = {POLICY_WEIGHTS: corrected.policy_weights, CRITIC_WEIGHTS: corrected.critic_weights}
-        return {name: weight for name, weight in weights.items() if weight is not None}
+        return {SampleWeights: SampleWeights(corrected.policy_weights, corrected.critic_weights)}
 
     def clipped_loss(self, inputs: PolicyInputs, estimates: Estimates) -> ClippedLoss:
         """The per-token surrogate, or what ``policy_objective`` puts in its place."""
@@ -142,8 +147,9 @@ class ClippedPolicy(Algorithm):
             loss = loss * truncated_importance_weights(
                 inputs.old_logprobs, inputs.rollout_logprobs, mask, self.config.importance_cap
             )
-        if POLICY_WEIGHTS in estimates.extra:
-            loss = loss * estimates.extra[POLICY_WEIGHTS][:, None]
+        weights = estimates.weights.policy
+        if weights is not None:
+            loss = loss * weights[:, None]
         parts = {"surrogate": loss}
         if inputs.ref_logprobs is not None:
             kl = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, "k3")

@@ -1,12 +1,10 @@
-"""What passes between the learner and an algorithm: outputs of the models, estimates, counts, losses.
-
-Import these from :mod:`learner.algorithms.base`, which has them all.
-"""
+"""What passes between the learner and an algorithm: outputs of the models, estimates, counts, losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +12,51 @@ from torch import Tensor
 from learner.batch import TrainBatch
 from learner.metrics import Metrics, MetricValue
 from learner.models.spec import CriticOutput
+
+R = TypeVar("R", bound="Rows")
+Place = tuple[slice, slice]
+"""Rows and columns of a micro-batch in [batch seq]."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a piece of an algorithm carries from the estimation to its loss. A subclass names the tensors.
+
+    Every field is a tensor, [batch] or [batch seq ...] (an axis of seq that is 1 serves every token), or None. The
+    learner cuts it like every other estimate, so a piece sees the rows of its micro-batch and need not know of others.
+    """
+
+    def take(self: R, index: Tensor) -> R:
+        """Some rows of the batch."""
+        return self._map(lambda values: values[index])
+
+    def cut(self: R, place: Place) -> R:
+        """The rows and columns of a micro-batch; an axis of seq that is 1 stays as it is."""
+        return self._map(lambda values: values[place] if values.dim() > 1 else values[place[0]])
+
+    def of_tokens(self: R, mask: Tensor) -> R:
+        """Entries of each sampled token: [batch], [batch 1 ...] or [batch seq ...] -> [n ...]."""
+
+        def spread(values: Tensor) -> Tensor:
+            wide = values[:, None] if values.dim() == 1 else values
+            return wide.expand(mask.shape + wide.shape[2:])[mask]
+
+        return self._map(spread)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is there, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def _map(self: R, change: Any) -> R:
+        return replace(self, **{name: change(value) for name, value in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class SampleWeights(Rows):
+    """How far to trust each trajectory: factors [batch] of its policy loss and of its critic loss; None is 1."""
+
+    policy: Tensor | None = None
+    critic: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +83,43 @@ class Estimates:
         value_targets: [batch seq atom] atoms of the return distribution (K = 1: a point), or None.
         old_values: [batch seq head quantile] of the old critic, or None.
         metrics: diagnostics of the estimation.
-        extra: whatever else an algorithm carries from estimation to its losses, each [batch] or [batch seq ...]
-            (an axis of seq that is 1 serves every token).
+        extra: what pieces carry to their losses, each under its own key: the piece itself, or the class of the rows
+            where only one piece has such.
     """
 
     advantages: Tensor
     value_targets: Tensor | None = None
     old_values: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
-    extra: dict[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[Any, Rows] = field(default_factory=dict)
+
+    def carried(self, key: Any, kind: type[R]) -> R | None:
+        """What was carried under ``key``, or None."""
+        found = self.extra.get(key)
+        if found is not None and not isinstance(found, kind):
+            raise TypeError(f"expected {kind.__name__}, got {type(found).__name__}")
+        return found
+
+    @property
+    def weights(self) -> SampleWeights:
+        """The factors of each trajectory's losses."""
+        return self.carried(SampleWeights, SampleWeights) or SampleWeights()
 
     def rows(self, index: Tensor) -> Estimates:
         """The estimates of some rows of the batch (metrics stay behind)."""
-        pick = lambda x: None if x is None else x[index]  # noqa: E731
+        return self._map(lambda values: values[index], {key: rows.take(index) for key, rows in self.extra.items()})
+
+    def cut(self, place: Place) -> Estimates:
+        """The estimates of one micro-batch: its rows, cut to its length (metrics stay behind)."""
+        return self._map(lambda values: values[place], {key: rows.cut(place) for key, rows in self.extra.items()})
+
+    def _map(self, change: Any, extra: Mapping[Any, Rows]) -> Estimates:
+        targets, old = self.value_targets, self.old_values
         return Estimates(
-            self.advantages[index],
-            pick(self.value_targets),
-            pick(self.old_values),
-            {},
-            {name: value[index] for name, value in self.extra.items()},
+            advantages=change(self.advantages),
+            value_targets=None if targets is None else change(targets),
+            old_values=None if old is None else change(old),
+            extra=extra,
         )
 
 

@@ -13,9 +13,9 @@ from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
 from learner.models.policy import load_pretrained
 from learner.models.quantile_heads import QuantileHeads
-from learner.models.spec import END_VALUES, CriticConfig, CriticOutput, VariationalCriticConfig
+from learner.models.spec import END_VALUES, CriticConfig, VariationalCriticConfig
 
-__all__ = ["CriticModel", "QuantileHeads", "critic_output", "load_critic"]
+__all__ = ["CriticModel", "QuantileHeads", "load_critic"]
 
 
 class CriticModel(nn.Module):
@@ -117,12 +117,6 @@ def make_heads(hidden_size: int, config: CriticConfig, seed: int) -> QuantileHea
     if isinstance(config, VariationalCriticConfig) and config.bottleneck_dim is not None:
         return BottleneckHeads(hidden_size, config.bottleneck_dim, config, seed)
     return QuantileHeads(hidden_size, config, seed)
-
-
-def critic_output(outputs: dict[str, Tensor]) -> CriticOutput:
-    """The record of what :class:`CriticModel` returned."""
-    extra = {k: v for k, v in outputs.items() if k not in ("quantile_values", "raw_crossing_frac")}
-    return CriticOutput(outputs["quantile_values"], outputs["raw_crossing_frac"], extra)
 
 
 def load_critic(config: ModelConfig, critic: CriticConfig, seed: int) -> CriticModel:

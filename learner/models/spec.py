@@ -1,22 +1,22 @@
-"""What a critic is asked for and what it answers with: its shape, its output, and the names in it."""
+"""What a critic is asked for and what it answers with: its shape and its output. Names are written here only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from rollout.component import StrictModel
+
 END_VALUES = "end_values"
-"""Key of ``CriticOutput.extra``: [batch head quantile], the value after a row's last token. Asked for by
-``Algorithm.needs_end_values``."""
+"""The one output that has an entry for each row instead of each token."""
 
 
-class CriticConfig(BaseModel):
+class CriticConfig(StrictModel):
     """Shape of the critic's head. A scalar critic is one head with one quantile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     num_heads: int = Field(3, ge=1, le=64, description="Independent heads of the value ensemble.")
     num_quantiles: int = Field(200, ge=1, le=4096, description="Quantile levels of each head; 1 is a scalar critic.")
@@ -44,9 +44,9 @@ class CriticConfig(BaseModel):
 
 
 class VariationalCriticConfig(CriticConfig):
-    """What the critic's model needs to know beside its heads, for methods such as VRPO; no part of a user's options.
+    """What the critic's model needs to know beside its heads; no part of a user's options.
 
-    The algorithm derives it from its own options, so that no other method has an option that it would ignore.
+    The algorithm derives it from its regularisers, so that no other method has an option that it would ignore.
     """
 
     bottleneck_dim: int | None = Field(None, ge=1, description="Size of the latent z below the heads; null for none.")
@@ -57,15 +57,44 @@ class VariationalCriticConfig(CriticConfig):
 
 @dataclass(frozen=True, slots=True)
 class CriticOutput:
-    """What a critic says of each token's state.
+    """What a critic says of each token's state; the names are those of the outputs of its model.
+
+    Everything is aligned to tokens: entry t is about the state just before token t is sampled, and 0 where
+    ``action_mask`` is false. What a critic's kind does not give, or was not asked for, is None.
 
     Attributes:
-        quantile_values: [batch seq head quantile], float32, aligned to tokens: entry t is the value just before token t
-            is sampled; 0 where ``action_mask`` is false.
+        quantile_values: [batch seq head quantile], float32; or, where the model was asked for it, packed to
+            [n head quantile], one row for each sampled token.
         raw_crossing_frac: [batch seq], share of neighbouring raw outputs that were out of order before sorting.
-        extra: further outputs of special heads, by name.
+        end_values: [batch head quantile], the value after each row's last token.
+        bottleneck_kl: [batch seq], KL of the latent to a standard normal, in nats.
+        semantic_nll: [batch seq], surprise of the token under the frozen LM head, in nats.
+        semantic_entropy: [batch seq], entropy of the frozen LM head's next-token distribution, in nats.
+        semantic_kl: [batch seq], KL of the starting model's next-token distribution to it, in nats.
+        flow_velocity: [batch seq head quantile], the flow head's velocity on the way to the targets.
+        flow_velocity_other: the same at another time of the flow.
     """
 
     quantile_values: Tensor
     raw_crossing_frac: Tensor
-    extra: dict[str, Tensor] = field(default_factory=dict)
+    end_values: Tensor | None = None
+    bottleneck_kl: Tensor | None = None
+    semantic_nll: Tensor | None = None
+    semantic_entropy: Tensor | None = None
+    semantic_kl: Tensor | None = None
+    flow_velocity: Tensor | None = None
+    flow_velocity_other: Tensor | None = None
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Tensor]) -> CriticOutput:
+        """The record of what a critic's model returned.
+
+        Raises:
+            TypeError: the model returned a name that this record does not have.
+        """
+        return cls(**outputs)
+
+    def optional(self) -> dict[str, Tensor]:
+        """What was given beside the quantiles, by name."""
+        names = [field.name for field in fields(self)][2:]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

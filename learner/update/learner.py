@@ -81,7 +81,7 @@ class Learner(Rank):
         run = RankUpdate(
             self, samples, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen, own
         )
-        if self.algorithm.needs_mismatched:
+        if self.algorithm.needs_contrast:
             others = collate(mismatched(samples), rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
             run.mismatched = others.to(self.world.device)
         return run

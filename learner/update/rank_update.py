@@ -15,8 +15,7 @@ from learner.algorithms.records import Denominators, Estimates, OldOutputs, Poli
 from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
 from learner.engine.engine import UpdateRefused
 from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
-from learner.models.critic import critic_output
-from learner.models.spec import END_VALUES
+from learner.models.spec import END_VALUES, CriticOutput
 from learner.update.finite import refuse_non_finite
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
@@ -83,7 +82,7 @@ class RankUpdate:
             "log-probabilities of the starting policy are": old.ref_logprobs,
             "values of the critic are": None if critic is None else critic.quantile_values,
         }
-        ends = {} if critic is None else {"end values of the critic are": critic.extra.get(END_VALUES)}
+        ends = {} if critic is None else {"end values of the critic are": critic.end_values}
         return self._of_tokens(found) | {name: value for name, value in ends.items() if value is not None}
 
     def _of_tokens(self, found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -113,7 +112,7 @@ class RankUpdate:
                     shape = (*rewards.shape, *value.shape[2:]) if by_token else (len(rewards), *value.shape[1:])
                     column = critic.setdefault(name, value.new_zeros(shape))
                     column[place if by_token else rows] = value[:real]
-        return OldOutputs(logprobs, reference, critic_output(critic) if critic else None)
+        return OldOutputs(logprobs, reference, CriticOutput.of(critic) if critic else None)
 
     def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
         """One optimiser step of the policy, and one of the critic: both, or neither.
@@ -134,7 +133,7 @@ class RankUpdate:
             with self._timed("critic"):
                 others = () if self.mismatched is None else micros
                 own = (self._critic_loss(rows, counts) for rows in micros)
-                both = itertools.chain(own, (self._mismatched_loss(rows, counts) for rows in others))
+                both = itertools.chain(own, (self._contrast_loss(rows, counts) for rows in others))
                 share = backward(learner.critic, both, len(micros) + len(others))
             passes.append(ModelPass("critic", learner.critic, critic_lr, share))
         try:
@@ -177,31 +176,31 @@ class RankUpdate:
             entropy=entropy if self.algorithm.needs_entropy else None,
             action_mask=micro.action_mask,
         )
-        output = self.algorithm.policy_loss(inputs, cut_estimates(self.estimates, place), counts)
+        output = self.algorithm.policy_loss(inputs, self.estimates.cut(place), counts)
         self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]
         return output.loss
 
     def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
         assert self.learner.critic is not None
-        estimates = cut_estimates(self.estimates, place) if real else None
+        estimates = self.estimates.cut(place) if real else None
         inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
         outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask, **inputs)
         if estimates is None:
             return nothing(outputs)
-        output = critic_output(outputs)
+        output = CriticOutput.of(outputs)
         result = self.algorithm.critic_loss(output, micro, estimates, counts)
         self.metrics.append(result.metrics)
-        unused = {name: value for name, value in output.extra.items() if value.requires_grad}
+        unused = {name: value for name, value in output.optional().items() if value.requires_grad}
         return result.loss + nothing(unused) if unused else result.loss
 
-    def _mismatched_loss(self, rows: slice, counts: Denominators) -> Tensor:
+    def _contrast_loss(self, rows: slice, counts: Denominators) -> Tensor:
         assert self.learner.critic is not None and self.mismatched is not None
         micro, _, real = self._micro(rows, self.mismatched)
         outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
         if not real:
             return nothing(outputs)
-        result = self.algorithm.mismatched_loss(critic_output(outputs), micro, counts)
+        result = self.algorithm.contrast_loss(CriticOutput.of(outputs), micro, counts)
         self.metrics.append(result.metrics)
         return result.loss
 
@@ -245,21 +244,6 @@ class RankUpdate:
 def denominators(samples: Sequence[ScoredTrajectory]) -> Denominators:
     """Global counts of one mini-batch."""
     return Denominators(max(1, sum(s.trajectory.num_response_tokens for s in samples)), max(1, len(samples)))
-
-
-def cut_estimates(estimates: Estimates, place: tuple[slice, slice]) -> Estimates:
-    """The estimates of one micro-batch: its rows, cut to its length."""
-
-    def cut(values: Tensor) -> Tensor:
-        return values[place] if values.dim() > 1 else values[place[0]]
-
-    return Estimates(
-        cut(estimates.advantages),
-        None if estimates.value_targets is None else cut(estimates.value_targets),
-        None if estimates.old_values is None else cut(estimates.old_values),
-        {},
-        {name: cut(values) for name, values in estimates.extra.items()},
-    )
 
 
 def nothing(outputs: dict[str, Tensor]) -> Tensor:

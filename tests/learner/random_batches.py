@@ -48,9 +48,8 @@ def make_critic(algorithm: Algorithm, batch: TrainBatch, seed: int) -> CriticOut
     shape = (*batch.action_mask.shape, config.num_heads, config.num_quantiles)
     q = torch.randn(shape, generator=g, dtype=batch.rewards.dtype).sort(-1).values * 0.5 + 0.3
     end = torch.randn((len(batch), *shape[2:]), generator=g, dtype=batch.rewards.dtype).sort(-1).values
-    return CriticOutput(
-        torch.where(batch.action_mask[..., None, None], q, 0.0), torch.zeros_like(batch.rewards), {"end_values": end}
-    )
+    values = torch.where(batch.action_mask[..., None, None], q, 0.0)
+    return CriticOutput(values, torch.zeros_like(batch.rewards), end_values=end)
 
 
 def make_old(algorithm: Algorithm, batch: TrainBatch, seed: int) -> OldOutputs:
@@ -66,8 +65,8 @@ def take(old: OldOutputs, rows: Tensor) -> OldOutputs:
     """Some rows of old outputs."""
     critic = old.critic
     if critic is not None:
-        extra = {name: value[rows] for name, value in critic.extra.items()}
-        critic = CriticOutput(critic.quantile_values[rows], critic.raw_crossing_frac[rows], extra)
+        columns = {name: value[rows] for name, value in critic.optional().items()}
+        critic = CriticOutput(critic.quantile_values[rows], critic.raw_crossing_frac[rows], **columns)
     reference = None if old.ref_logprobs is None else old.ref_logprobs[rows]
     return replace(old, logprobs=old.logprobs[rows], ref_logprobs=reference, critic=critic)
 

@@ -51,19 +51,19 @@ def outputs_of(algorithm: Algorithm, batch: TrainBatch) -> OldOutputs:
     if old.critic is None:
         return old
     g = torch.Generator().manual_seed(8)
-    extra = dict(old.critic.extra)
+    extra = {}
     for name in ("semantic_entropy", "semantic_nll", "semantic_kl", "bottleneck_kl"):
         extra[name] = torch.rand(batch.rewards.shape, generator=g, dtype=batch.rewards.dtype)
     for name in ("flow_velocity", "flow_velocity_other"):
         extra[name] = torch.randn(old.critic.quantile_values.shape, generator=g, dtype=batch.rewards.dtype)
-    return replace(old, critic=replace(old.critic, extra=extra))
+    return replace(old, critic=replace(old.critic, **extra))
 
 
 def outputs_with_observations(old: OldOutputs) -> OldOutputs:
     critic = old.critic
     if critic is not None:
-        extra = {name: x if name == "end_values" else insert(x) for name, x in critic.extra.items()}
-        critic = CriticOutput(insert(critic.quantile_values), insert(critic.raw_crossing_frac), extra)
+        extra = {name: x if name == "end_values" else insert(x) for name, x in critic.optional().items()}
+        critic = CriticOutput(insert(critic.quantile_values), insert(critic.raw_crossing_frac), **extra)
     reference = None if old.ref_logprobs is None else insert(old.ref_logprobs)
     return replace(old, logprobs=insert(old.logprobs), ref_logprobs=reference, critic=critic)
 

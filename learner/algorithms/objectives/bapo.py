@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from learner.algorithms.objectives.base import PolicyObjective
-from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs
+from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs, Rows
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective
 from learner.maths.losses.policy import MAX_LOG_RATIO, ClippedLoss, clipped_policy_loss
 from learner.metrics import Last, Metrics
 from rollout.component import StrictModel
 
-CLIP_BOUNDS = "clip_bounds"
-"""Key of ``Estimates.extra``: [batch 1 2], the bounds of the ratio, the same in every row."""
+
+@dataclass(frozen=True)
+class ClipBounds(Rows):
+    """The bounds of the ratio, [batch 1 2], the same in every row."""
+
+    bounds: Tensor
 
 
 def positive_share(advantages: Tensor, ratios: Tensor, weights: Tensor, low: float, high: float) -> float:
@@ -92,7 +98,7 @@ class BalancedClip(PolicyObjective):
 
     def prepare(
         self, advantages: Tensor, batch: TrainBatch, old: OldOutputs, world: Collective
-    ) -> tuple[dict[str, Tensor], Metrics]:
+    ) -> tuple[Rows, Metrics]:
         """Choose the bounds over the whole batch."""
         mask = batch.action_mask
         gap = (old.logprobs - batch.rollout_logprobs)[mask].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -104,11 +110,14 @@ class BalancedClip(PolicyObjective):
             "policy/bapo_clip_high": Last(high),
             "policy/bapo_positive_share": Last(share),
         }
-        return {CLIP_BOUNDS: pair}, metrics
+        return ClipBounds(pair), metrics
 
     def __call__(self, inputs: PolicyInputs, estimates: Estimates) -> ClippedLoss:
         """See :class:`learner.algorithms.objectives.base.PolicyObjective`."""
-        bounds = estimates.extra[CLIP_BOUNDS]
+        carried = estimates.carried(self, ClipBounds)
+        if carried is None:
+            raise ValueError("bapo needs the bounds that prepare found")
+        bounds = carried.bounds
         low, high = bounds[0, 0].tolist() if len(bounds) else (self.config.low_start, self.config.high_start)
         return clipped_policy_loss(
             inputs.logprobs, inputs.rollout_logprobs, estimates.advantages, inputs.action_mask, 1.0 - low, high - 1.0

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs
+from learner.algorithms.records import Estimates, OldOutputs, PolicyInputs, Rows
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective
 from learner.maths.losses.policy import ClippedLoss
@@ -31,13 +31,15 @@ class PolicyObjective(Component):
 
     def prepare(
         self, advantages: Tensor, batch: TrainBatch, old: OldOutputs, world: Collective
-    ) -> tuple[dict[str, Tensor], Metrics]:
-        """Look at the whole batch once, before the optimiser's steps: entries of ``Estimates.extra``, and metrics.
+    ) -> tuple[Rows | None, Metrics]:
+        """Look at the whole batch once, before the optimiser's steps: what to carry to the loss, and metrics.
+
+        :meth:`__call__` finds what was carried as ``estimates.carried(self, ...)``.
 
         Args:
             advantages: [batch seq] of this rank's rows, normalised, detached.
         """
-        return {}, {}
+        return None, {}
 
     @abstractmethod
     def __call__(self, inputs: PolicyInputs, estimates: Estimates) -> ClippedLoss:

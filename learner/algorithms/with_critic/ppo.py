@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field, field_validator
 
-from learner.algorithms.actor_critic import ActorCritic, ActorCriticConfig
+from learner.algorithms.actor_critic import ActorCritic
+from learner.algorithms.critic.config import ActorCriticConfig
+from learner.algorithms.critic.short_keys import Inside, Option, ShortKey
 from learner.models.spec import CriticConfig
+from rollout.component import ComponentSpec
 
 
 class ScalarCriticConfig(CriticConfig):
@@ -30,14 +36,20 @@ class PPO(ActorCritic):
     and each head regresses to the same target (our choice).
     """
 
+    SHORT_KEYS: ClassVar[Mapping[str, ShortKey]] = {
+        "lam_critic": Option("target", {"lambda_return": "lam"}),
+        "value_clip": Inside({"squared": "clip"}),
+    }
+
     class Config(ActorCriticConfig):
         """Options of PPO."""
 
         critic: ScalarCriticConfig = Field(ScalarCriticConfig(), description="Shape of the critic's head.")
-
         dual_clip: float | None = Field(
             3.0, gt=1.0, description="Largest ratio that a negative advantage is paid for; null for no such bound."
         )
-        value_clip: float | None = Field(
-            0.2, gt=0.0, description="Bound of the critic's step from its old value, in reward units; null for none."
+        terms: tuple[ComponentSpec, ...] = Field(
+            (ComponentSpec(type="squared", clip=0.2),),
+            min_length=1,
+            description="Summands of the critic's loss, in order; each has a 'type' and a 'coef'.",
         )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from learner.algorithms.records import Denominators, Estimates, OldOutputs
+from learner.algorithms.records import Denominators, Estimates, OldOutputs, Rows
 from learner.algorithms.without_critic.grpo import GRPO
 from learner.algorithms.without_critic.replay import ReplayBuffer
 from learner.batch import TrainBatch
@@ -18,10 +18,15 @@ from learner.maths.collective import Collective
 from learner.metrics import Last
 from rollout.trajectory import ScoredTrajectory
 
-REPLAYED = "replayed"
-"""Key of ``Estimates.extra``: [batch], 1 for a trajectory that was trained on before."""
 _EPS = 1e-8
 _MOST = 5.0
+
+
+@dataclass(frozen=True)
+class Replayed(Rows):
+    """Whether each trajectory was trained on before, [batch]: 1 or 0."""
+
+    flags: Tensor
 
 
 def objective_weights(history: Mapping[str, Sequence[float]], window: int, temperature: float) -> dict[str, float]:
@@ -90,15 +95,16 @@ class Recap(GRPO):
         found = super().estimate(batch, old, world)
         extra = dict(found.extra)
         if self.config.replay_frac > 0.0:
-            extra[REPLAYED] = (batch.group_ids >= self.num_fresh_groups).to(batch.scores)
+            extra[Replayed] = Replayed((batch.group_ids >= self.num_fresh_groups).to(batch.scores))
         weights = {f"policy/objective_weight_{name}": Last(weight) for name, weight in self.weights.items()}
         return replace(found, extra=extra, metrics=found.metrics | weights)
 
     def combine(self, parts: dict[str, Tensor], mask: Tensor, estimates: Estimates, counts: Denominators) -> Tensor:
         """The weighed sum of the parts; remembers each part's share of the global loss."""
         parts = dict(parts)
-        if REPLAYED in estimates.extra:
-            again = estimates.extra[REPLAYED][:, None] > 0
+        replayed = estimates.carried(Replayed, Replayed)
+        if replayed is not None:
+            again = replayed.flags[:, None] > 0
             everything = parts.pop("surrogate")
             parts = {
                 "surrogate": torch.where(again, 0.0, everything),

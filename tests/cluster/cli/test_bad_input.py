@@ -84,7 +84,11 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     "unknown option": ("preset: ppo", "preset: ppo\n  gama: 1", ["small.yaml:11: algorithm.gama", "mean 'gamma'?"]),
     "bad option": ("preset: ppo", "preset: ppo\n  gamma: 2", ["algorithm.gamma", "less than or equal to 1", "2"]),
     "nested option": ("preset: ppo", "preset: dvpo\n  critic: {num_heads: 0}", ["algorithm.critic.num_heads", "0"]),
-    "small tail": ("preset: ppo", "preset: dvpo\n  critic: {num_quantiles: 8}", ["small.yaml:9: algorithm", "alpha"]),
+    "small tail": (
+        "preset: ppo",
+        "preset: dvpo\n  critic: {num_quantiles: 8}",
+        ["small.yaml:9: algorithm", "lower_share"],
+    ),
     "preset and type": ("preset: ppo", "preset: ppo\n  type: ppo", ["small.yaml:9: algorithm: give either 'preset"]),
     "no algorithm": ("preset: ppo", "gamma: 1", ["algorithm: give either 'preset: NAME' or 'type: NAME'"]),
     "idle mini-batches": ("preset: ppo", "preset: ppo\n  num_minibatches: 17", ["at least 17 trajectories", "16"]),

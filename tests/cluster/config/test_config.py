@@ -134,15 +134,25 @@ def test_resolved_configuration_spells_everything_out(tmp_path: Path) -> None:
     config = load_config(ROOT / "configs" / "dvpo-literal.yaml")
     resolved = resolve(config)
     assert resolved.algorithm.type == "dvpo"
-    assert resolved.algorithm.options["target_mode"] == "quantile_wise"  # of the preset
-    assert resolved.algorithm.options["alpha"] == 0.2  # of the file
+    assert resolved.algorithm.options["target"] == {"type": "quantile_wise", "lam": 0.95}  # of the preset
+    terms = {term["type"]: term for term in resolved.algorithm.options["terms"]}
+    assert terms["lower_cvar"] == {
+        "type": "lower_cvar",
+        "coef": 1.0,
+        "share": 0.2,
+        "form": "target_tail",
+        "sides": "two_sided",
+    }
     assert resolved.algorithm.options["gamma"] == 1.0  # of the class
     assert resolved.data.task.options["num_terms"] == 5
     assert resolved.reward.functions[0].options["weight"] == 1.0
     (tmp_path / "config.yaml").write_text(dump_config(resolved))
     again = load_config(tmp_path / "config.yaml")
     assert again == resolved == resolve(again)
-    assert build_components(again).algorithm.config == build_components(config).algorithm.config
+    ours, theirs = (build_components(which).algorithm.pieces() for which in (again, config))
+    assert {name: [piece.config for piece in found] for name, found in ours.items()} == {
+        name: [piece.config for piece in found] for name, found in theirs.items()
+    }
 
 
 def test_resolved_configuration_keeps_corrections_and_custom_types(tmp_path: Path) -> None:

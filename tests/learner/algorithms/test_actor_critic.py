@@ -14,6 +14,7 @@ from torch import Tensor
 
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.critic.terms.base import HeadMask
 from learner.algorithms.records import Estimates, OldOutputs
 from learner.algorithms.with_critic.dvpo import DVPO
 from learner.batch import TrainBatch
@@ -126,10 +127,14 @@ def test_the_mean_read_out_gives_ppo_advantages(seed: int, mode: str) -> None:
 @pytest.mark.parametrize("aggregate", ["mean", "trimmed", "spectral", "cvar_blend"])
 def test_read_outs_are_scalar_gae_of_weighted_quantiles(aggregate: str) -> None:
     """Method 3.5 with F1: the weights, found from unit vectors, are >= 0, sum to 1, and commute with GAE."""
-    options = {"trim_low": 0.25, "trim_high": 0.1, "spectral_eta": 2.0, "blend_lower": 0.3, "blend_upper": 0.2}
+    options = {
+        "trimmed": {"trim_low": 0.25, "trim_high": 0.1},
+        "spectral": {"spectral_eta": 2.0},
+        "cvar_blend": {"blend_lower": 0.3, "blend_upper": 0.2},
+    }.get(aggregate, {})
     algorithm, batch, old, _ = prepared("dvpo", adv_aggregate=aggregate, whiten="none", **options)
     assert old.critic is not None
-    weights = algorithm.read_out(torch.eye(40, dtype=F64))
+    weights = algorithm.side.readout(torch.eye(40, dtype=F64))
     assert (weights >= 0).all() and weights.sum().item() == pytest.approx(1.0)
     q = old.critic.quantile_values.mean(dim=-2)
     each, _ = quantile_gae(batch.rewards, q, batch.action_mask, 1.0, 0.95)
@@ -142,7 +147,7 @@ def test_read_outs_are_scalar_gae_of_weighted_quantiles(aggregate: str) -> None:
         "spectral": (row * torch.softmax(-2.0 * midpoint_taus(40, dtype=F64), 0)).sum(),
         "cvar_blend": 0.5 * row.mean() + 0.3 * lower_cvar(row, 0.1) + 0.2 * upper_cvar(row, 0.1),
     }[aggregate]
-    assert torch.allclose(algorithm.read_out(row), expected, rtol=1e-9)
+    assert torch.allclose(algorithm.side.readout(row), expected, rtol=1e-9)
 
 
 # --- Eq 11 ---
@@ -208,7 +213,9 @@ def test_head_bootstrap_masks_whole_trajectories_per_head() -> None:
     """A head that a trajectory is not for gets no gradient from it, save by consistency; the rest is scaled up."""
     algorithm, batch, old, estimates = prepared("dvpo", head_bootstrap_p=0.5, consistency_coef=0.0)
     assert old.critic is not None
-    factors = estimates.extra["head_mask"]
+    carried = estimates.carried(HeadMask, HeadMask)
+    assert carried is not None
+    factors = carried.factors
     assert factors.shape == (8, 1, 2) and set(factors.flatten().tolist()) == {0.0, 2.0}
     plain, _, _, same = prepared("dvpo", consistency_coef=0.0)
     q = moved(old.critic, 1).quantile_values
@@ -270,14 +277,8 @@ def test_losses_do_not_depend_on_the_split(variant: str) -> None:
     for rows in (torch.tensor([6, 1]), torch.tensor([0, 2, 3, 4, 5]), torch.tensor([7])):
         longest = int(batch.lengths[rows].max())
         part, old_part, estimate = batch.rows(rows).cut(longest), take(old, rows), estimates.rows(rows)
-        cut = lambda x, n=longest: x if x is None or x.dim() == 1 or x.shape[1] == 1 else x[:, :n]  # noqa: E731
-        estimate = Estimates(
-            cut(estimate.advantages),
-            cut(estimate.value_targets),
-            cut(estimate.old_values),
-            {},
-            {name: cut(value) for name, value in estimate.extra.items()},
-        )
+        cut = lambda x, n=longest: x if x is None else x[:, :n]  # noqa: E731
+        estimate = estimate.cut((slice(None), slice(longest)))
         output = replace(later, quantile_values=cut(later.quantile_values[rows]))
         critic += algorithm.critic_loss(output, part, estimate, counts(batch)).loss.item()
         old_part = replace(old_part, logprobs=cut(old_part.logprobs), ref_logprobs=cut(old_part.ref_logprobs))
@@ -301,8 +302,10 @@ def test_estimates_do_not_depend_on_the_ranks(variant: str) -> None:
         assert torch.allclose(part.advantages, whole.advantages[index], rtol=1e-9, atol=1e-12)
         assert whole.value_targets is not None and part.value_targets is not None
         assert torch.allclose(part.value_targets, whole.value_targets[index], rtol=1e-12)
-        for name, value in part.extra.items():
-            assert torch.equal(value, whole.extra[name][index])
+        assert [type(rows) for rows in part.extra.values()] == [type(rows) for rows in whole.extra.values()]
+        for some, every in zip(part.extra.values(), whole.extra.values(), strict=True):  # pieces are keys: others here
+            assert some.tensors().keys() == every.tensors().keys()
+            assert all(torch.equal(x, every.take(index).tensors()[name]) for name, x in some.tensors().items())
         if "scale" in state:
             assert state["scale"]["total"] == pytest.approx(algorithm.state_dict()["scale"]["total"], rel=1e-12)
     everywhere = [state for _, state in on_ranks(3, work)]
@@ -349,7 +352,8 @@ def test_estimates_are_detached_and_metrics_finite(variant: str) -> None:
     estimates = algorithm.estimate(
         batch, replace(old, critic=replace(old.critic, quantile_values=leaf)), SingleProcess()
     )
-    held = [estimates.advantages, estimates.value_targets, estimates.old_values, *estimates.extra.values()]
+    carried = [x for rows in estimates.extra.values() for x in rows.tensors().values()]
+    held = [estimates.advantages, estimates.value_targets, estimates.old_values, *carried]
     assert not any(x.requires_grad for x in held if x is not None)
     assert (estimates.advantages[~batch.action_mask] == 0).all()
     if algorithm.config.whiten == "std":
@@ -399,20 +403,21 @@ def test_kl_in_the_reward_reaches_advantages_and_targets() -> None:
 @pytest.mark.parametrize("variant", ["ppo", "dvpo", "dvpo-mc", "dvpo-quantile-wise"])
 def test_truncated_responses_may_bootstrap(variant: str) -> None:
     """Invariant 10: V(s_end) where the response was cut, 0 elsewhere; and a clear error without it."""
-    algorithm, batch, old, plain = prepared(variant, bootstrap_truncated=True, whiten="none", lam_critic=1.0)
-    ended = build(variant, whiten="none", lam_critic=1.0).estimate(batch, old, SingleProcess())
+    options = {"whiten": "none", **({} if variant == "dvpo-mc" else {"lam_critic": 1.0})}
+    algorithm, batch, old, plain = prepared(variant, bootstrap_truncated=True, **options)
+    ended = build(variant, **options).estimate(batch, old, SingleProcess())
     assert algorithm.needs_end_values and batch.truncated.any() and not batch.truncated.all()
     changed = (plain.advantages != ended.advantages).any(dim=1)
     assert torch.equal(changed, batch.truncated)
     assert old.critic is not None and plain.value_targets is not None
-    end = old.critic.extra["end_values"].mean(dim=(-1, -2))
+    end = old.critic.end_values.mean(dim=(-1, -2))
     row = int(batch.truncated.nonzero()[0, 0])
     last = int(batch.action_mask[row].nonzero()[-1, 0])
     assert plain.value_targets[row, last].mean().item() == pytest.approx(
         (batch.scores[row] + end[row]).item(), rel=1e-9
     )
     with pytest.raises(ValueError, match="end_values"):
-        algorithm.estimate(batch, replace(old, critic=replace(old.critic, extra={})), SingleProcess())
+        algorithm.estimate(batch, replace(old, critic=replace(old.critic, end_values=None)), SingleProcess())
 
 
 def test_critic_diagnostics() -> None:

@@ -10,7 +10,7 @@ import pytest
 from learner.algorithms.catalogue import ALGORITHMS, build_algorithm, merge_options
 from learner.algorithms.corrections import CORRECTIONS
 from learner.algorithms.presets import PRESETS
-from learner.algorithms.with_critic.dvpo import DVPO
+from learner.algorithms.with_critic.dvpo import DVPO, EQUATIONS
 from rollout.component import UserError, import_object
 
 
@@ -32,22 +32,28 @@ def test_every_name_can_be_imported(path: str) -> None:
 
 def test_the_table_of_method_3_4() -> None:
     """What distinguishes the two presets of DVPO."""
-    sound, literal = build_algorithm("dvpo").config, build_algorithm("dvpo-literal").config
-    assert (sound.target_mode, literal.target_mode) == ("mixture", "quantile_wise")
-    assert (sound.huber_kappa, literal.huber_kappa) == (0.05, 1.0)
-    assert (sound.calibration, literal.calibration) == ("ru", "target_tail")
-    assert (sound.shift_form, literal.shift_form) == ("squared", "hinge")
-    assert (sound.shape_ref, literal.shape_ref) == ("iqr", "target")
-    assert (sound.curvature_form, literal.curvature_form) == ("asymmetric", "unimodal")
-    assert (sound.shape_contract, sound.shape_expand) == (0.8, 1.2)
-    names = ("risk", "cvar", "gain", "shift", "shape", "curvature", "consistency")
-    assert [getattr(sound, f"{n}_coef") for n in names] == [0.1, 0.1, 0.1, 0.1, 0.05, 0.01, 0.1]
-    assert [getattr(literal, f"{n}_coef") for n in names] == [0.1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    for config in (sound, literal):
+    sound, literal = (build_algorithm(name) for name in ("dvpo", "dvpo-literal"))
+    assert isinstance(sound, DVPO) and isinstance(literal, DVPO)
+    assert [algorithm.config.target.type for algorithm in (sound, literal)] == ["mixture", "quantile_wise"]
+    assert [algorithm.config.readout.type for algorithm in (sound, literal)] == ["mean", "mean"]
+    ours, theirs = ({term.name: term.config for term in algorithm.side.terms} for algorithm in (sound, literal))
+    assert tuple(ours) == tuple(theirs) == EQUATIONS
+    assert [config.coef for config in ours.values()] == [1.0, 0.1, 0.1, 0.1, 0.1, 0.05, 0.01, 0.1]
+    assert [config.coef for config in theirs.values()] == [1.0, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    for name in ("quantile_huber", "risk_huber"):
+        assert (ours[name].kappa, theirs[name].kappa) == (0.05, 1.0)
+    for name in ("lower_cvar", "upper_gain"):
+        assert (ours[name].form, theirs[name].form) == ("ru", "target_tail")
+        assert ours[name].share == theirs[name].share == 0.1
+    assert (ours["mean_shift"].form, theirs["mean_shift"].form) == ("squared", "hinge")
+    assert (ours["tail_shape"].reference, theirs["tail_shape"].reference) == ("iqr", "target")
+    assert (ours["tail_shape"].contract, ours["tail_shape"].expand) == (0.8, 1.2)
+    assert (ours["tail_curvature"].form, theirs["tail_curvature"].form) == ("asymmetric", "unimodal")
+    assert ours["risk_huber"].eta == theirs["risk_huber"].eta == 1.0
+    for algorithm in (sound, literal):
+        config = algorithm.config
         assert (config.critic.num_heads, config.critic.num_quantiles) == (3, 200)
-        assert (config.alpha, config.beta, config.risk_eta) == (0.1, 0.1, 1.0)
-        assert (config.gamma, config.lam_actor, config.lam_critic) == (1.0, 0.95, 0.95)
-        assert config.adv_aggregate == "mean"
+        assert (config.gamma, config.lam_actor, algorithm.side.target.config.lam) == (1.0, 0.95, 0.95)
 
 
 def test_options_override_presets_also_inside() -> None:
@@ -55,7 +61,10 @@ def test_options_override_presets_also_inside() -> None:
     assert isinstance(algorithm, DVPO)
     assert algorithm.config.critic.num_quantiles == 32
     assert algorithm.config.critic.num_heads == 3
-    assert algorithm.config.calibration == "target_tail"
+    terms = {term.name: term.config for term in algorithm.side.terms}
+    assert "tail_shape" not in terms and terms["lower_cvar"].form == "target_tail"
+    assert [terms[name].share for name in ("lower_cvar", "upper_gain")] == [0.2, 0.1]
+    assert (terms["tail_curvature"].lower_share, terms["tail_curvature"].upper_share) == (0.2, 0.1)
     assert merge_options({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": {"e": 5}}) == {
         "a": {"b": 4, "c": 2},
         "d": {"e": 5},
@@ -82,10 +91,18 @@ def test_a_class_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("dvpo", {"huber_kapa": 1}, "algorithm.huber_kapa: unknown key; did you mean 'huber_kappa'?"),
         ("ppo", {"gamma": 1.5}, "algorithm.gamma: Input should be less than or equal to 1 (got 1.5)"),
         ("ppo", {"critic": {"num_quantiles": 8}}, "the critic of ppo is scalar"),
-        ("dvpo", {"critic": {"num_quantiles": 8}}, "alpha=0.1 holds 1 of 8 quantile levels, but at least 3 are needed"),
-        ("dvpo", {"critic": {"monotonicity": "none"}}, "'none' leaves quantiles unsorted"),
-        ("dvpo", {"trim_low": 0.6, "trim_high": 0.5}, "trim_low + trim_high must be below 1"),
-        ("dvpo", {"blend_lower": 0.6, "blend_upper": 0.5}, "blend_lower + blend_upper must not exceed 1"),
+        (
+            "dvpo",
+            {"critic": {"num_quantiles": 8}},
+            "lower_share=0.1 holds 1 of 8 quantile levels, but at least 2 are needed",
+        ),
+        ("dvpo", {"critic": {"monotonicity": "none"}}, "needs sorted quantiles, and critic.monotonicity is 'none'"),
+        ("dvpo", {"adv_aggregate": "trimmed", "trim_low": 0.6, "trim_high": 0.5}, "low + high must be below 1"),
+        (
+            "dvpo",
+            {"adv_aggregate": "cvar_blend", "blend_lower": 0.6, "blend_upper": 0.5},
+            "lower + upper must not exceed 1",
+        ),
         ("grpo", {"reward_correction": ["percentil_clip"]}, "did you mean 'percentile_clip'?"),
         ("grpo", {"reward_correction": [{"type": "mad_clip", "width": -1}]}, "algorithm.reward_correction.0.width"),
         (

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.critic.terms.flow import flow_times
 from learner.algorithms.with_critic.decoupled_vpo import DecoupledVPO
-from learner.algorithms.with_critic.dfpo import DFPO, flow_times
+from learner.algorithms.with_critic.dfpo import DFPO
 from learner.algorithms.with_critic.dvpo import DVPO
 from learner.batch import TrainBatch
 from learner.config import LearnerConfig
@@ -40,7 +41,7 @@ def test_dfpo_loss_equals_the_loop() -> None:
     g = torch.Generator().manual_seed(2)
     q = old.critic.quantile_values + 0.1
     v, w = (torch.randn(q.shape, generator=g, dtype=F64) for _ in range(2))
-    output = CriticOutput(q, torch.zeros_like(batch.rewards), {"flow_velocity": v, "flow_velocity_other": w})
+    output = CriticOutput(q, torch.zeros_like(batch.rewards), flow_velocity=v, flow_velocity_other=w)
     found = algorithm.critic_loss(output, batch, estimates, counts(batch))
     s, z0, total = algorithm.scale.value, normal_quantiles(40).double(), 0.0
     assert estimates.value_targets is not None
@@ -149,16 +150,14 @@ def test_decoupled_advantages_are_the_values_after_each_token() -> None:
     old = make_old(algorithm, batch, 1)
     assert algorithm.needs_end_values and old.critic is not None
     found = algorithm.estimate(batch, old, SingleProcess())
-    values, end = old.critic.quantile_values[..., 0, 0], old.critic.extra["end_values"][:, 0, 0]
+    values, end = old.critic.quantile_values[..., 0, 0], old.critic.end_values[:, 0, 0]
     for b in range(len(batch)):
         actions = batch.action_mask[b].nonzero().flatten().tolist()
         following = [float(values[b, t]) for t in actions[1:]] + [float(end[b])]
         assert found.advantages[b, actions].tolist() == pytest.approx(following)
     other = replace(batch, scores=batch.scores + 5, rewards=batch.rewards * 3)
     assert torch.equal(algorithm.estimate(other, old, SingleProcess()).advantages, found.advantages)
-    values_after = CriticOutput(
-        old.critic.quantile_values, old.critic.raw_crossing_frac, {"end_values": end[:, None, None]}
-    )
+    values_after = replace(old.critic, end_values=end[:, None, None])
     loss = algorithm.critic_loss(values_after, batch, found, counts(batch)).loss.item()
     assert found.value_targets is not None
     tokens = (values - found.value_targets[..., 0])[batch.action_mask].square().sum() / 2
@@ -191,9 +190,9 @@ def test_decoupled_trains_the_critic_first_and_then_only_the_policy(make_learner
     [
         ("dfpo", {"huber_kappa": 0.5}, "huber_kappa has no effect in dfpo"),
         ("dfpo", {"critic": {"head": "quantile"}}, "algorithm.critic.head: Input should be 'flow'"),
-        ("decoupled-vpo", {"lam_actor": 0.5}, "lam_actor has no effect in decoupled_vpo"),
+        ("decoupled-vpo", {"lam_actor": 0.5}, "lam_actor has no effect with target 'after_token'"),
         ("decoupled-vpo", {"pretrain_frac": 1.0}, "algorithm.pretrain_frac"),
-        ("vrpo", {"critic": {"head": "flow"}}, "a flow head does not go on a bottleneck"),
+        ("vrpo", {"critic": {"head": "flow"}}, "a flow head does not go on a latent"),
     ],
 )
 def test_mistakes_are_named(name: str, options: dict[str, object], message: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.critic.terms.base import TokenView
 from learner.algorithms.with_critic.dvpo import DVPO
 from learner.maths.quantiles.quantiles import lower_cvar, midpoint_taus, upper_cvar
 from tests.learner.algorithms.test_actor_critic import NEUTRAL
@@ -26,7 +27,7 @@ def learned(preset: str, options: dict[str, Any], samples: Tensor, steps: int = 
     for _ in range(steps):
         optimizer.zero_grad()
         wide = q.sort().values.expand(len(samples), 1, 40)
-        loss, _ = algorithm.token_losses(wide, samples[:, None], None, {})
+        loss, _ = algorithm.side.token_losses(TokenView(wide, samples[:, None]))
         loss.mean().backward()
         optimizer.step()
         schedule.step()
@@ -81,7 +82,7 @@ def test_literal_prefers_a_point_to_the_true_law(samples: Tensor) -> None:
     assert isinstance(algorithm, DVPO)
     law = torch.special.ndtri(midpoint_taus(40, dtype=F64))
     losses = [
-        algorithm.token_losses(q.expand(101, 1, 40), samples[:, None], None, {})[0].mean().item()
+        algorithm.side.token_losses(TokenView(q.expand(101, 1, 40), samples[:, None]))[0].mean().item()
         for q in (law, 0.001 * law, 0.1 + 0.001 * law)
     ]
     assert losses[0] > losses[1] + 3.0 > losses[2] + 3.0

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.without_critic.recap import REPLAYED, Recap, objective_weights
+from learner.algorithms.without_critic.recap import Recap, Replayed, objective_weights
 from learner.maths.collective import SingleProcess
 from learner.metrics import to_floats
 from learner.update.learner import Learner
@@ -130,7 +130,7 @@ def test_the_learner_trains_on_replayed_rows_as_a_part_of_their_own(make_learner
     inner = algorithm.estimate
 
     def watched(*arguments: Any) -> Any:
-        flags.append(inner(*arguments).extra[REPLAYED])
+        flags.append(inner(*arguments).carried(Replayed, Replayed).flags)
         return inner(*arguments)
 
     algorithm.estimate = watched  # type: ignore[method-assign]

@@ -116,7 +116,7 @@ def test_targets_token_by_token(kind: str, seed: int, truncated: bool) -> None:
     batch = make_batch(seed)
     old = make_old(algorithm, batch, seed)
     assert old.critic is not None
-    q, end = old.critic.quantile_values, old.critic.extra["end_values"]
+    q, end = old.critic.quantile_values, old.critic.end_values
     lowest = q.mean(dim=(-1, -2))[batch.action_mask].min()
     worst, worst_end = (worst_by_hand(kind, x, lowest) for x in (q, end))
     found = algorithm.estimate(batch, old, SingleProcess())
@@ -208,7 +208,7 @@ def test_estimates_do_not_depend_on_ranks_or_masked_values(kind: str) -> None:
     [
         ({"uncertainty": "tv"}, "critic.num_quantiles must be above 1"),
         ({"uncertainty": "cvar"}, "critic.num_quantiles must be above 1"),
-        ({"uncertainty": "contamination", "rho": 1.0}, "must be below 1"),
+        ({"uncertainty": "contamination", "rho": 1.0}, "algorithm.rho: Input should be less than 1"),
     ],
 )
 def test_sets_that_cannot_work_are_named(options: dict[str, Any], message: str) -> None:
@@ -224,7 +224,7 @@ def test_sets_that_cannot_work_are_named(options: dict[str, Any], message: str) 
 def test_neutral_cql_is_ppo_bit_for_bit(seed: int) -> None:
     """Invariant 3: w = 1 and alpha = 0."""
     neutral = build_algorithm("cql", {"asym_weight": 1.0, "contrast_coef": 0.0})
-    assert not neutral.needs_mismatched
+    assert not neutral.needs_contrast
     assert_equals_ppo(neutral, build_algorithm("ppo"), seed)
 
 
@@ -257,7 +257,7 @@ def test_the_contrast_by_hand() -> None:
     """alpha * (mean V(mismatched) - mean V(s)), each trajectory alike, clamped values without gradient."""
     algorithm = build_algorithm("cql-contrast", {"contrast_coef": 0.5, "critic": {"num_heads": 2}})
     ppo = build_algorithm("ppo", {"critic": {"num_heads": 2}})
-    assert algorithm.needs_mismatched
+    assert algorithm.needs_contrast
     batch, other = make_batch(0), make_batch(9)
     old = make_old(ppo, batch, 1)
     estimates = algorithm.estimate(batch, old, SingleProcess())
@@ -273,9 +273,9 @@ def test_the_contrast_by_hand() -> None:
     lonely = replace(batch, group_ids=torch.zeros_like(batch.group_ids))  # no other prompt: no contrast either
     alone = algorithm.estimate(lonely, old, SingleProcess())
     assert torch.equal(critic_loss(algorithm, alone, q, batch), critic_loss(ppo, alone, q, batch))
-    result = algorithm.mismatched_loss(CriticOutput(far, other.rewards), other, counts(other))
+    result = algorithm.contrast_loss(CriticOutput(far, other.rewards), other, counts(other))
     assert result.loss.item() == pytest.approx(0.5 * mean(far, other.action_mask), rel=1e-9)
     assert to_floats(result.metrics)["critic/mismatched_value"] == pytest.approx(mean(far, other.action_mask), rel=1e-9)
-    grad = grad_of(lambda x: algorithm.mismatched_loss(CriticOutput(x, other.rewards), other, counts(other)).loss, far)
+    grad = grad_of(lambda x: algorithm.contrast_loss(CriticOutput(x, other.rewards), other, counts(other)).loss, far)
     inside = (far.mean(dim=(-1, -2)) > 0) & (far.mean(dim=(-1, -2)) < 1) & other.action_mask
     assert torch.equal(grad.abs().sum(dim=(-1, -2)) > 0, inside)

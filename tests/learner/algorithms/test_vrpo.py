@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
+from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.critic.regularisers.bottleneck import Bottleneck
+from learner.algorithms.critic.regularisers.semantic import SelectedTokens, select_tokens
 from learner.algorithms.records import Estimates
-from learner.algorithms.with_critic.vrpo import FilteredCritic, select_tokens
 from learner.batch import TrainBatch, collate
 from learner.checkpoint.load import critic_shape
 from learner.config import LearnerConfig, ModelConfig
@@ -41,13 +43,19 @@ SMALL = {"critic": {"num_heads": 2, "num_quantiles": 32}, "curvature_coef": 0.0}
 OFF = {"ib": False, "sem_mode": "none"}
 
 
-def build(name: str = "vrpo", **options: Any) -> FilteredCritic:
+def build(name: str = "vrpo", **options: Any) -> ActorCritic:
     algorithm = build_algorithm(name, options)
-    assert isinstance(algorithm, FilteredCritic)
+    assert isinstance(algorithm, ActorCritic)
     return algorithm
 
 
-def critic_for(model: Path, algorithm: FilteredCritic) -> CriticModel:
+def bottleneck_weight(algorithm: ActorCritic) -> float:
+    """beta_ib at this point of the run."""
+    (piece,) = (piece for piece in algorithm.side.regularisers if isinstance(piece, Bottleneck))
+    return piece.weight(algorithm.progress)
+
+
+def critic_for(model: Path, algorithm: ActorCritic) -> CriticModel:
     return load_critic(ModelConfig(path=str(model)), algorithm.critic_config, seed=0)
 
 
@@ -187,7 +195,7 @@ def with_outputs(batch: TrainBatch, critic: CriticOutput, seed: int, kl: bool = 
     g = torch.Generator().manual_seed(seed)
     names = ["bottleneck_kl", "semantic_kl"] if kl else ["bottleneck_kl", "semantic_nll", "semantic_entropy"]
     columns = {name: 14.0 * torch.rand(batch.rewards.shape, generator=g, dtype=F64) for name in names}
-    return replace(critic, extra=critic.extra | columns)
+    return replace(critic, **columns)
 
 
 @given(seed=st.integers(0, 500), name=st.sampled_from(["vrpo", "vrpo-dvpo"]))
@@ -202,7 +210,7 @@ def test_without_filters_it_is_the_method_beside_it(seed: int, name: str) -> Non
     old = make_old(plain, batch, seed)
     assert old.critic is not None
     one, two = (a.estimate(batch, old, SingleProcess()) for a in (neutral, plain))
-    assert torch.equal(one.advantages, two.advantages) and one.extra.keys() == two.extra.keys()
+    assert torch.equal(one.advantages, two.advantages) and len(one.extra) == len(two.extra)
     assert neutral.critic_inputs(batch, one, 3) == plain.critic_inputs(batch, two, 3)
     output = replace(old.critic, quantile_values=old.critic.quantile_values + 0.1)
     losses = [a.critic_loss(output, batch, e, counts(batch)).loss for a, e in ((neutral, one), (plain, two))]
@@ -246,40 +254,41 @@ def test_selected_tokens(seed: int, share: float) -> None:
 @pytest.mark.parametrize("mode", ["ppl_ent", "kl_ref", "none"])
 def test_the_loss_is_the_sum_of_its_terms(mode: str) -> None:
     """L_value + beta_ib * L_ib + L_sem with means over the selected tokens, cap on surprise."""
-    algorithm = build(sem_mode=mode, ib_coef=0.3, ppl_coef=0.7, ent_coef=0.2, ib_anneal_frac=0.5)
+    weights = {"ppl_ent": {"ppl_coef": 0.7, "ent_coef": 0.2}, "kl_ref": {"ppl_coef": 0.7}}.get(mode, {})
+    algorithm = build(sem_mode=mode, ib_coef=0.3, ib_anneal_frac=0.5, **weights)
     plain, batch = build_algorithm("ppo"), make_batch(1)
     old = make_old(plain, batch, 2)
     assert old.critic is not None
     old = replace(old, critic=with_outputs(batch, old.critic, 3))
     algorithm.begin_update(1, 10)  # a tenth of the run, a fifth of the way to the full weight
-    assert algorithm.ib_coef == pytest.approx(0.06)
+    assert bottleneck_weight(algorithm) == pytest.approx(0.06)
     estimates, same = (a.estimate(batch, old, SingleProcess()) for a in (algorithm, plain))
     assert old.critic is not None
     output = with_outputs(batch, old.critic, 4, kl=mode == "kl_ref")
     value = plain.critic_loss(output, batch, same, counts(batch)).loss.item()
     mask = batch.action_mask
-    expected = value + 0.06 * output.extra["bottleneck_kl"][mask].mean().item()
+    expected = value + 0.06 * output.bottleneck_kl[mask].mean().item()
     if mode != "none":
         selected = torch.zeros_like(mask)
         for name in ("semantic_entropy", "semantic_nll"):
-            column = old.critic.extra[name]
+            column = getattr(old.critic, name)
             selected |= mask & (column >= quantile_at(column[mask].sort().values, 0.8))
         assert algorithm.critic_inputs(batch, estimates, 0)["semantic_mask"].equal(selected)
         metrics = to_floats(estimates.metrics)
         assert metrics["critic/semantic_frac"] == pytest.approx(float(selected.sum() / mask.sum()))
     if mode == "ppl_ent":
-        nll, entropy = output.extra["semantic_nll"][selected], output.extra["semantic_entropy"][selected]
+        nll, entropy = output.semantic_nll[selected], output.semantic_entropy[selected]
         expected += 0.7 * nll.clamp(max=10.0).mean().item() + 0.2 * entropy.mean().item()
     elif mode == "kl_ref":
-        expected += 0.7 * output.extra["semantic_kl"][selected].mean().item()
+        expected += 0.7 * output.semantic_kl[selected].mean().item()
     result = algorithm.critic_loss(output, batch, estimates, counts(batch))
     assert result.loss.item() == pytest.approx(expected, rel=1e-9)
     found = to_floats(result.metrics)
     assert found["critic/bottleneck_kl_weighted"] == pytest.approx(0.06 * found["critic/bottleneck_kl"])
     parts = 0.0
     for rows in (torch.tensor([6, 1]), torch.tensor([0, 2, 3, 4, 5]), torch.tensor([7])):  # invariant 23
-        columns = {name: column[rows] for name, column in output.extra.items()}
-        part = CriticOutput(output.quantile_values[rows], output.raw_crossing_frac[rows], columns)
+        columns = {name: column[rows] for name, column in output.optional().items()}
+        part = CriticOutput(output.quantile_values[rows], output.raw_crossing_frac[rows], **columns)
         parts += algorithm.critic_loss(part, batch.rows(rows), estimates.rows(rows), counts(batch)).loss.item()
     assert parts == pytest.approx(expected, rel=1e-9)
 
@@ -289,10 +298,10 @@ def test_annealing_and_noise_seeds() -> None:
     weights = []
     for update in (0, 5, 10, 90):
         algorithm.begin_update(update, 100)
-        weights.append(algorithm.ib_coef)
+        weights.append(bottleneck_weight(algorithm))
     assert weights == pytest.approx([0.0, 1.0, 2.0, 2.0])
-    assert build(ib_coef=2.0, ib_anneal_frac=0.0).ib_coef == 2.0
-    estimates = Estimates(batch.rewards, extra={"semantic_weights": batch.rewards})
+    assert bottleneck_weight(build(ib_coef=2.0, ib_anneal_frac=0.0)) == 2.0
+    estimates = Estimates(batch.rewards, extra={algorithm.side.regularisers[1]: SelectedTokens(batch.rewards)})
     seeds = [algorithm.critic_inputs(batch, estimates, step)["noise_seeds"] for step in (0, 0, 1)]
     assert torch.equal(seeds[0], seeds[1]) and not (seeds[0] == seeds[2]).any()
     assert (torch.stack(seeds) >= 0).all() and len(set(seeds[0].tolist())) == len(batch)

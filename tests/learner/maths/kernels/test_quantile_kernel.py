@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.with_critic.dvpo import HEAD_MASK
+from learner.algorithms.critic.terms.base import HeadMask, TokenView
 from learner.maths.kernels import quantile_kernel
 from learner.maths.quantiles.quantiles import midpoint_taus, quantile_huber_per_level
 from learner.metrics import Metrics
@@ -105,6 +105,11 @@ def test_any_number_of_atoms(count: int) -> None:
     assert torch.allclose(quantile_huber_per_level(q, y, taus, 0.05).double(), exact, rtol=1e-5, atol=1e-6)
 
 
+def compiled(algorithm: Any, q: Tensor) -> Any:
+    """The arguments of the compiled pass, or None where it cannot serve."""
+    return algorithm.side.compiled_form(q)
+
+
 CRITIC = {"critic": {"num_heads": 3, "num_quantiles": 40}, "alpha": 0.15, "beta": 0.2}
 HEAVY = {"risk_coef": 0.7, "cvar_coef": 0.5, "gain_coef": 0.6, "shift_coef": 0.3, "shape_coef": 0.4}
 FORMS: list[dict[str, Any]] = [
@@ -114,8 +119,8 @@ FORMS: list[dict[str, Any]] = [
     {"tail_sides": "one_sided", "shift_form": "hinge", "curvature_form": "unimodal", "curvature_coef": 0.3, **HEAVY},
     {"curvature_form": "smooth", "risk_direction": "upper", "shape_contract": 0.1, "shape_expand": 3.0, **HEAVY},
     {"head_bootstrap_p": 0.5, **HEAVY},
-    {"cvar_coef": 0.0, "calibration": "target_tail", "gain_coef": 0.0, "shape_coef": 0.0, "shape_ref": "target"},
-    dict.fromkeys(("curvature_coef", "consistency_coef", *HEAVY), 0.0),
+    {"cvar_coef": 0.0, "gain_coef": 0.0, "shape_coef": 0.0},
+    {**dict.fromkeys(("curvature_coef", "consistency_coef", *HEAVY), 0.0), "alpha": 0.1, "beta": 0.1},
     {"critic": {"num_heads": 1, "num_quantiles": 7}, "alpha": 0.45, "beta": 0.45},
     {"critic": {"num_heads": 3, "num_quantiles": 40, "monotonicity": "cumsum"}, "huber_kappa": 1.0},
 ]
@@ -133,17 +138,18 @@ def test_all_terms_equal_the_form_in_pytorch(
     head = algorithm.critic_config
     q = (2.0 * draw("normal", (20, head.num_heads, head.num_quantiles), 0) + offset).sort(dim=-1).values
     y = (draw(kind, (20, atoms), 1) + offset).sort(dim=-1).values
-    extra = {HEAD_MASK: draw("binary", (20, head.num_heads), 2) * 2.0} if "head_bootstrap_p" in options else {}
+    factors = draw("binary", (20, head.num_heads), 2) * 2.0 if "head_bootstrap_p" in options else None
     weights = draw("normal", (20,), 3).abs()
 
     def run(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Metrics]:
         q = q.clone().requires_grad_()
-        losses, metrics = algorithm.token_losses(q, y, None, {k: v.to(q) for k, v in extra.items()})
+        rows = {} if factors is None else {HeadMask: HeadMask(factors.to(q))}
+        losses, metrics = algorithm.side.token_losses(TokenView(q, y, rows=rows))
         (losses * weights.to(q)).sum().backward()
         assert q.grad is not None
         return losses.detach().double(), q.grad.double(), metrics
 
-    assert algorithm._compiled(q) is not None
+    assert compiled(algorithm, q) is not None
     losses, slope, metrics = run(q, y)
     monkeypatch.setattr(quantile_kernel, "_library", None)
     exact, exact_slope, exact_metrics = run(q.double(), y.double())
@@ -167,9 +173,9 @@ def test_all_terms_equal_the_form_in_pytorch(
 )
 def test_other_forms_are_left_to_pytorch(options: dict[str, Any]) -> None:
     q = draw("normal", (4, 3, 40), 0)
-    assert build_algorithm("dvpo", {**CRITIC, **options})._compiled(q) is None
-    assert build_algorithm("dvpo", CRITIC)._compiled(q) is not None
-    assert build_algorithm("dfpo", {})._compiled(q) is None
+    assert compiled(build_algorithm("dvpo", {**CRITIC, **options}), q) is None
+    assert compiled(build_algorithm("dvpo", CRITIC), q) is not None
+    assert compiled(build_algorithm("dfpo", {}), q) is None
 
 
 @pytest.mark.usefixtures("built")
@@ -177,7 +183,7 @@ def test_targets_of_other_states_are_refused() -> None:
     q = draw("normal", (4, 3, 40), 0)
     for shape in ((3, 9), (4, 1, 9), (4, 0)):
         with pytest.raises(ValueError, match="do not fit quantile_values"):
-            build_algorithm("dvpo", CRITIC).token_losses(q, torch.zeros(shape), None, {})
+            build_algorithm("dvpo", CRITIC).side.token_losses(TokenView(q, torch.zeros(shape)))
 
 
 @pytest.mark.usefixtures("built")
@@ -187,7 +193,8 @@ def test_all_terms_pass_infinity_and_not_a_number_on() -> None:
     for bad in (math.nan, math.inf):
         q = draw("normal", (3, 3, 40), 0).sort(dim=-1).values
         q[1, 0, -1] = bad
-        losses, _ = algorithm.token_losses(q.requires_grad_(), draw("normal", (3, 9), 1).sort(-1).values, None, {})
+        atoms = draw("normal", (3, 9), 1).sort(-1).values
+        losses, _ = algorithm.side.token_losses(TokenView(q.requires_grad_(), atoms))
         assert losses.isfinite().tolist() == [True, False, True]
         losses.sum().backward()
         assert q.grad is not None and q.grad[[0, 2]].isfinite().all() and not q.grad[1].isfinite().all()

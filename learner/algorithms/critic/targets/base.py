@@ -1,0 +1,101 @@
+"""From rewards and the old critic to advantages and to what the critic regresses to."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import Field
+from torch import Tensor
+
+from learner.batch import TrainBatch
+from learner.maths.collective import Collective
+from learner.maths.returns import Lam, gae
+from learner.metrics import Metrics
+from learner.models.spec import CriticConfig, CriticOutput
+from rollout.component import Component, StrictModel
+
+
+@dataclass(frozen=True)
+class OldCritic:
+    """The critic before the update over this rank's rows, and the rewards that followed. Everything is detached.
+
+    Attributes:
+        rewards: [batch seq], corrected, the KL cost included where it is part of the reward.
+        batch: with the corrected scores.
+        output: of the critic's model.
+        quantiles: [batch seq M], the ensemble: the mean of the heads' sorted quantile functions.
+        values: [batch seq], the read-out of the ensemble.
+        bootstrap: [batch M], the ensemble after the last action, 0 where the response ended; None: 0 everywhere.
+        last_values: [batch], the read-out of ``bootstrap``, or None.
+        gamma: discount per sampled token.
+        lam_actor: lambda of the advantages, a number or [batch].
+        ensemble: [... head M] -> [... M].
+        read_out: [... M] -> [...].
+        world: the ranks that share the batch.
+    """
+
+    rewards: Tensor
+    batch: TrainBatch
+    output: CriticOutput
+    quantiles: Tensor
+    values: Tensor
+    bootstrap: Tensor | None
+    last_values: Tensor | None
+    gamma: float
+    lam_actor: Lam
+    ensemble: Callable[[Tensor], Tensor]
+    read_out: Callable[[Tensor], Tensor]
+    world: Collective
+
+    @property
+    def mask(self) -> Tensor:
+        """[batch seq] bool, the sampled tokens."""
+        return self.batch.action_mask
+
+
+class Evaluation(NamedTuple):
+    """What rewards and the old critic say of each token.
+
+    Attributes:
+        advantages: [batch seq], before normalisation; 0 outside ``action_mask``.
+        targets: [batch seq K] ascending atoms that the critic regresses to.
+        metrics: diagnostics.
+    """
+
+    advantages: Tensor
+    targets: Tensor
+    metrics: Metrics
+
+
+class CriticTarget(Component):
+    """Base of the targets. As it stands the advantage is GAE of the read-out, and a subclass adds the targets."""
+
+    ignores: tuple[str, ...] = ()
+    """Options of the algorithm that have no effect with it; to change one of them is an error."""
+    needs_end_values: bool = False
+    """Whether it reads ``old.output.end_values``."""
+
+    def misfit(self, critic: CriticConfig) -> str:
+        """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
+        return ""
+
+    def __call__(self, old: OldCritic) -> Evaluation:
+        """Advantages and targets of this rank's rows."""
+        return Evaluation(self.advantages(old), self.targets(old), {})
+
+    def advantages(self, old: OldCritic) -> Tensor:
+        """Scalar GAE of the read-out at ``lam_actor``, [batch seq]."""
+        return gae(old.rewards, old.values, old.mask, old.gamma, old.lam_actor, old.last_values)[0]
+
+    @abstractmethod
+    def targets(self, old: OldCritic) -> Tensor:
+        """Ascending atoms that the critic regresses to, [batch seq K]."""
+
+
+class WithLambda(StrictModel):
+    """The one option of most targets."""
+
+    lam: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of the critic's targets.")

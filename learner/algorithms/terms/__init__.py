@@ -1,1 +1,0 @@
-"""Summands of a critic's loss."""
