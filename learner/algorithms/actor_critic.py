@@ -56,7 +56,7 @@ class ActorCritic(ClippedPolicy):
     def pieces(self) -> dict[str, Sequence[Component]]:
         """Those of the critic's side too."""
         side = self.side
-        single = {"readout": [side.readout], "target": [side.target]}
+        single: dict[str, Sequence[Component]] = {"readout": [side.readout], "target": [side.target]}
         return {**super().pieces(), **single, "terms": side.terms, "regularisers": side.regularisers}
 
     @property

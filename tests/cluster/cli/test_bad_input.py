@@ -87,7 +87,7 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     "small tail": (
         "preset: ppo",
         "preset: dvpo\n  critic: {num_quantiles: 8}",
-        ["small.yaml:9: algorithm", "lower_share"],
+        ["small.yaml:9: ", "lower_share"],
     ),
     "preset and type": ("preset: ppo", "preset: ppo\n  type: ppo", ["small.yaml:9: algorithm: give either 'preset"]),
     "no algorithm": ("preset: ppo", "gamma: 1", ["algorithm: give either 'preset: NAME' or 'type: NAME'"]),
