@@ -82,6 +82,8 @@ LAW = {"critic": {"num_heads": 3, "num_quantiles": 40}}
 PAIR = {"critic": {"num_heads": 2}}
 RATES = {"false_positive_rate": 0.1, "false_negative_rate": 0.2}
 STEPS = {"num_epochs": 2, "num_minibatches": 2}
+DOUBLED = {"type": "noise_corrected", "false_positive_rate": 0.0, "false_negative_rate": 0.5}
+"""Twice the reward, so that targets are above the critic's values."""
 EAGER = {"type": "winsorise", "warmup_updates": 0, "coverage_tolerance": 1.0, "pad": 0.0, "pad_share": 0.0}
 
 
@@ -108,7 +110,8 @@ VARIANTS: dict[str, Case] = {
     "dvpo cvar_blend": dvpo(adv_aggregate="cvar_blend"),
     "dvpo head_bootstrap": dvpo(head_bootstrap_p=0.6, runs=True),
     "dvpo hinge": dvpo(shift_form="hinge"),
-    "dvpo batch_hinge": dvpo(shift_form="batch_hinge", shift_coef=1.0),
+    "dvpo batch_hinge": dvpo(shift_form="batch_hinge", shift_coef=1.0, reward_correction=[DOUBLED]),
+    "dvpo batch_hinge closed": dvpo(shift_form="batch_hinge", shift_coef=1.0),
     "dvpo shape old": dvpo(shape_ref="old", shape_coef=1.0),
     "dvpo shape target": dvpo(shape_ref="target", shape_coef=1.0),
     "dvpo value_clip": dvpo(value_clip=0.1),
@@ -134,7 +137,7 @@ VARIANTS: dict[str, Case] = {
         bootstrap_truncated=True,
         adv_aggregate="trimmed",
         calibration="target_tail",
-        reward_correction=["precision"],
+        reward_correction=[DOUBLED, "precision"],
     ),
     "dvpo float64": dvpo(dtype=torch.float64),
     "dvpo head_bootstrap float64": dvpo(dtype=torch.float64, head_bootstrap_p=0.6),
