@@ -60,6 +60,7 @@ PRESETS: dict[str, Preset] = {
             "shape_expand": 1.0,
             "curvature_coef": 1.0,
             "curvature_form": "unimodal",
+            "curvature_min_iqr": 0.05,
             "consistency_coef": 1.0,
         },
         "DVPO as a literal reading of the paper's equations, with unit weights; contracts the whole distribution.",

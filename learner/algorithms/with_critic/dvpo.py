@@ -81,7 +81,7 @@ class DVPOConfig(ActorCriticConfig):
         ComponentSpec(type="mixture"), description="What the critic regresses to, and the advantage's form."
     )
     terms: tuple[ComponentSpec, ...] = Field(
-        tuple(ComponentSpec(type=name) for name in EQUATIONS),
+        tuple(ComponentSpec(type=name) for name in EQUATIONS if name != "tail_curvature"),
         min_length=1,
         description="Summands of the critic's loss, in order; each has a 'type' and a 'coef'.",
     )
@@ -93,7 +93,8 @@ class DVPO(ActorCritic):
     The advantage is the exact scalar GAE of a linear read-out of the ensemble's quantiles (F1), so with the mean it is
     PPO's for V = mean quantile, and robustness enters through how the quantiles are learned: quantile Huber regression
     (Eq 3) of every head to the same detached ensemble targets (Eq 2), plus risk weights (Eq 4), tail calibration (Eq 5,
-    6), mean shift (Eq 7), tail shape (Eq 8), tail curvature (Eq 9) and head consistency (Eq 10), each with a weight.
+    6), mean shift (Eq 7), tail shape (Eq 8) and head consistency (Eq 10), each with a weight. Tail curvature (Eq 9) is
+    left out: as it is written it drowns Eq 3 at the paper's own 200 quantiles (``curvature_coef`` puts it in).
     """
 
     Config = DVPOConfig

@@ -203,7 +203,7 @@ VARIANTS: dict[str, Case] = {
 
 CASES = {name: Case(name, runs=True) for name in PRESETS} | VARIANTS
 
-ON_ROUNDING = {"dvpo", "dvpo-literal", "dvpo-winsorised", "vrpo-dvpo", "dvpo head_bootstrap", "dfpo all terms"}
+ON_ROUNDING = {"dvpo-literal"}
 """Runs that another processor does not repeat: the curvature of quantiles that start on a line is rounding, which its
 weight of (M / iqr)^2 makes a gradient of. Elsewhere only the names of their numbers are compared."""
 

@@ -206,9 +206,11 @@ class TailCurvature(TailTerm):
         coef: float = Field(0.01, gt=0.0, description="Weight of the term in the critic's loss.")
         lower_share: float = _LOWER
         upper_share: float = _UPPER
-        form: tail.CurvatureForm = Field("asymmetric", description="Which curvatures are penalised.")
+        form: tail.CurvatureForm = Field(
+            "blocks", description="Which curvatures are penalised; all but blocks grow with the number of quantiles."
+        )
         min_iqr: float = Field(
-            0.05,
+            1.0,
             gt=0.0,
             description="Least interquartile range divided by, in units of s (a distribution that is nearly a point).",
         )
@@ -223,7 +225,7 @@ class TailCurvature(TailTerm):
         """See :class:`CriticTerm`."""
         form["coef"][self.name] = self.config.coef
         form |= {"curvature_form": self.config.form, "min_iqr": self.config.min_iqr}
-        return self.enter_shares(form)
+        return self.config.form != "blocks" and self.enter_shares(form)
 
 
 def whole_share(share: float, num_quantiles: int) -> float:

@@ -350,3 +350,50 @@ def test_overlapping_cuts_add_up_and_no_set_is_empty() -> None:
 def test_a_law_cut_elsewhere_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a tail share of 0\.3 holds 12 quantiles, but 8 were cut"):
         tail.tail(tail.cut_tails(random_sorted(0, 2), SHARE, SHARE), 0.3, "lower")
+
+
+# --- Eq 9 on blocks ---
+
+
+def largest_slope(form: Any, num: int, share: float = 0.1) -> float:
+    """Largest gradient on one quantile of a bent distribution whose neighbours are a little out of line."""
+    g = torch.Generator().manual_seed(0)
+    taus = (torch.arange(num, dtype=F64) + 0.5) / num
+    q = (taus - 0.5).pow(3) * 4.0 + taus + 1e-4 * torch.randn(num, generator=g, dtype=F64)
+    return float(grad_of(lambda x: tail.tail_curvature(x, share, share, form, 0.05), q.sort().values).abs().max())
+
+
+def test_block_curvature_by_hand() -> None:
+    """Lower tail of eight quantiles in four blocks of two, upper tail straight; the wanted sign of the bend only."""
+    blocks = torch.tensor([0.0, 1.0, 1.5, 1.75], dtype=F64)  # second differences -0.5, -0.25: a concave lower tail
+    low = torch.stack([blocks - 0.1, blocks + 0.1], dim=-1).flatten()
+    q = torch.cat([low, 2.0 + 0.25 * torch.arange(12, dtype=F64)])
+    width = max(1.0, float(tail.interquartile_range(q)))
+    expected = ((0.5 / width) ** 2 / 2 + (0.25 / width) ** 2 / 2) / 2
+    assert tail.tail_curvature(q, 0.4, 0.4, "blocks", 1.0).item() == pytest.approx(expected)
+    assert tail.tail_curvature(-q.flip(0), 0.4, 0.4, "blocks", 1.0).item() == 0.0  # convex below, straight above
+    straight = torch.linspace(-2.0, 3.0, 20, dtype=F64)
+    assert tail.tail_curvature(straight, 0.4, 0.4, "blocks", 1.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("num", [200, 500])
+def test_block_curvature_does_not_grow_with_the_number_of_quantiles(num: int) -> None:
+    """Its gradient on one quantile falls with 1 / M, as that of Eq 3 does."""
+    assert num * largest_slope("blocks", num) == pytest.approx(40 * largest_slope("blocks", 40), rel=0.5)
+
+
+@pytest.mark.parametrize("form", ["asymmetric", "smooth"])
+def test_curvature_of_single_neighbours_does_grow(form: str) -> None:
+    assert 500 * largest_slope(form, 500) > 5.0 * 40 * largest_slope(form, 40)
+
+
+def test_block_curvature_is_linear_where_the_distribution_is_nearly_two_points() -> None:
+    """Huber's function: a jump of any height in a tail pulls with the same force, not with one that grows with it."""
+    heights = (4.0, 40.0, 400.0)
+    slopes = []
+    for height in heights:
+        q = torch.cat([torch.zeros(3), torch.full((2,), height), height + torch.arange(15) * 0.01]).double()
+        slopes.append(
+            float(grad_of(lambda x: tail.tail_curvature(x, 0.4, 0.4, "blocks", 1.0), q.sort().values).abs().max())
+        )
+    assert slopes == pytest.approx([slopes[0]] * 3, rel=1e-6) and slopes[0] > 0.0
