@@ -106,10 +106,6 @@ class RunStatus:
         """Seconds since something last got done."""
         return self._now() - self._progress_at
 
-    def workers(self) -> dict[str, tuple[str, int]]:
-        """Host and process id of each worker that :meth:`set_worker` has told of."""
-        return {name: (worker.host, worker.pid) for name, worker in self._workers.items() if worker.pid}
-
     def describe(self) -> list[str]:
         """The stages with their seconds and ids, and the workers with their last event, as lines for people."""
         now = self._now()

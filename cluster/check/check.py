@@ -53,11 +53,6 @@ class CheckReport:
                 self.errors.append(str(error))
             return None
 
-    def raise_if_failed(self) -> None:
-        """Raise one :class:`UserError` with all errors, if there are any."""
-        if self.errors:
-            raise UserError("\n".join(self.errors))
-
 
 def check_run(
     config: RunConfig, resume: str | None = None, overwrite: bool = False, machine: Machine | None = None

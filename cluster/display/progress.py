@@ -121,8 +121,8 @@ class RunSummary:
 class Progress(Protocol):
     """Shows how a run goes on."""
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Show what will be done."""
+    def start(self) -> None:
+        """Begin the display."""
         ...
 
     def rollouts(self, done: int, total: int) -> None:
@@ -145,7 +145,7 @@ class Progress(Protocol):
 class SilentProgress:
     """Shows nothing."""
 
-    def start(self, plan_lines: Sequence[str]) -> None:
+    def start(self) -> None:
         """Nothing."""
 
     def rollouts(self, done: int, total: int) -> None:
@@ -172,10 +172,8 @@ class PlainProgress:
         self._reader_is_gone = False
         self._started = time.monotonic()
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Print the plan."""
-        for line in plan_lines:
-            self._print(line)
+    def start(self) -> None:
+        """Nothing: there is no display to begin."""
 
     def rollouts(self, done: int, total: int) -> None:
         """Nothing: one line a step is enough for a log."""
@@ -219,10 +217,8 @@ class RichProgress:
         self._rows: list[Row] = []
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Print the plan and begin the display."""
-        for line in plan_lines:
-            self._console.print(line, markup=False)
+    def start(self) -> None:
+        """Begin the display."""
         self._live.start()
 
     def rollouts(self, done: int, total: int) -> None:

@@ -19,13 +19,12 @@ from cluster.run.workers import create_workers
 from rollout.component import UserError
 
 
-def run_training(config: RunConfig, resume: str | None = None, plan_lines: Sequence[str] = ()) -> RunSummary:
+def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
     """Run a configuration to its end.
 
     Args:
         resume: None for a new run; ``auto`` for the newest complete checkpoint of the run's folder; or the path of
             one.
-        plan_lines: what will be done, in words, shown first.
 
     Raises:
         UserError: the run's folder is taken, there is nothing to resume, or the cluster cannot hold the run.
@@ -42,7 +41,7 @@ def run_training(config: RunConfig, resume: str | None = None, plan_lines: Seque
     signals = SignalFlag()
     rows: list[tuple[str, str]] = []
     with signals.handled():
-        progress.start(plan_lines)
+        progress.start()
         try:
             with ray_session(config, run_dir):
                 signals.install()
