@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Literal
+
+from learner.storage.disk_full import is_disk_full
 
 Level = Literal["info", "warning", "error"]
 MAX_WAITING = 1000
@@ -61,7 +62,7 @@ class EventLog:
             finally:
                 os.close(file)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 return False
             raise
 
