@@ -14,10 +14,9 @@ from pydantic_core import PydanticCustomError
 from actors.guards.guards import GuardsConfig
 from actors.guards.trust_config import TrustConfig
 from actors.loop.config import RecoveryConfig, TrainingConfig
-from cluster.config.errors import describe
-from cluster.config.yaml_source import ConfigSource, KeyPath, read_source
+from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig
-from rollout.component import StrictModel, UserError
+from rollout.component import KeyPath, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
 
@@ -129,7 +128,7 @@ class RunConfig(StrictModel):
     def _cross_check(self) -> Self:
         problems = list(self._conflicts())
         if problems:
-            text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in problems)
+            text = "; ".join(f"{dotted(path)}: {message}" for path, message in problems)
             raise PydanticCustomError("cross_field", "{text}", {"text": text, "problems": problems})
         return self
 
@@ -202,7 +201,7 @@ def parse_config(source: ConfigSource) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise UserError(describe(error, RunConfig, source)) from error
+        raise UserError(source.describe(validation_problems(error, RunConfig))) from error
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:

@@ -14,11 +14,7 @@ from typing import Any
 
 import yaml
 
-from rollout.component import UserError
-
-KeyPath = tuple[str | int, ...]
-"""Keys and list positions that lead to a value, outermost first."""
-
+from rollout.component import KeyPath, UserError, dotted
 
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _MAX_DEPTH = 32
@@ -79,6 +75,13 @@ class ConfigSource:
             located.append(f"{self.place(keys)}: {line}" if is_path else line)
         return "\n".join(located)
 
+    def describe(self, problems: Iterable[tuple[KeyPath, str]]) -> str:
+        """A line for each problem with the value at a path, which may be empty: where it was written, key, message."""
+        return "\n".join(
+            f"{self.place(path)}: {dotted(path)}: {message}" if path else f"{self.file}: {message}"
+            for path, message in problems
+        )
+
     def override(self, assignment: str) -> None:
         """Apply ``a.b=value``; the value is read as YAML.
 
@@ -87,15 +90,15 @@ class ConfigSource:
         Raises:
             UserError: not of that form, or the path leads through something that is not a mapping or a list.
         """
-        dotted, equals, text = assignment.partition("=")
-        dotted = dotted.strip()
-        if not equals or not all(re.fullmatch(r"\w+", part) for part in dotted.split(".")):
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(re.fullmatch(r"\w+", part) for part in parts):
             raise UserError(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
         try:
             value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
-        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
         self._put(keys, value, assignment)
         self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
@@ -123,7 +126,7 @@ class ConfigSource:
 
 def _not_inside(path: KeyPath, node: Any) -> str:
     """Why nothing can be set below ``node``."""
-    name = ".".join(map(str, path)) or "the configuration"
+    name = dotted(path) or "the configuration"
     if isinstance(node, list):
         return f"{name} is a list with positions 0 to {len(node) - 1}" if node else f"{name} is an empty list"
     return f"{name} is a mapping" if isinstance(node, dict) else f"{name} is {node!r}"
@@ -186,8 +189,8 @@ def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], nam
                 raise UserError(f"{name}:{line}: a key must be a name{shown}")
             below = (*path, key.value)
             if below in lines:
-                dotted = ".".join(map(str, below))
-                raise UserError(f"{name}:{line}: {dotted}: given twice, first on line {lines[below]}; keep one of them")
+                first = lines[below]
+                raise UserError(f"{name}:{line}: {dotted(below)}: given twice, first on line {first}; keep one of them")
             lines[below] = line
             _record_lines(value, below, lines, name)
     elif isinstance(node, yaml.SequenceNode):
