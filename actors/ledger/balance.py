@@ -103,7 +103,7 @@ GROUP_CHECKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Balance:
     """What is wrong, if anything.
 
     Attributes:
@@ -117,7 +117,7 @@ class Audit:
     num_trained_twice: int
 
 
-def audit(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> Audit:
+def check_balance(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> Balance:
     """Check everything that must hold; ``db`` is open for reading (:func:`actors.ledger.file.open_for_reading`)."""
     facts = {"size": samples_per_prompt, "num_prompts": num_prompts}
     violations = [f"the file is damaged: {text}" for (text,) in db.execute("PRAGMA integrity_check(3)") if text != "ok"]
@@ -138,7 +138,7 @@ def audit(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> 
     (num_kept,) = db.execute(f"SELECT TOTAL(MIN(found, :size)) FROM ({missing})", facts).fetchone()
     num_admitted = (num_groups + sum(last - first + 1 for first, last in gaps)) * samples_per_prompt
     twice = "SELECT COUNT(*) FROM (SELECT 1 FROM committed GROUP BY trajectory_id HAVING COUNT(*) > 1)"
-    return Audit(tuple(violations), num_admitted - int(num_kept), db.execute(twice).fetchone()[0])
+    return Balance(tuple(violations), num_admitted - int(num_kept), db.execute(twice).fetchone()[0])
 
 
 def _read_committed(db: sqlite3.Connection) -> Iterator[str]:
