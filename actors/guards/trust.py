@@ -30,7 +30,7 @@ class RewardTrust:
 
     Args:
         config: see :class:`TrustConfig`.
-        share: of trajectories whose true score may be looked at, see ``reward.recheck_share``. Estimates use no others,
+        share: of trajectories whose true score may be looked at, see ``reward.gold_share``. Estimates use no others,
             even where the true score of all is known because noise was injected.
         run_seed: names the streams that choose them.
         state: what :meth:`state` gave, to go on exactly from there; None for a new run.

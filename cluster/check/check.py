@@ -130,10 +130,10 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
     Raises:
         UserError: they are to be, and none is.
     """
-    if algorithm.takes_estimated_rates and config.reward.known_share == 0.0:
+    if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(
             "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "
-            "reward.recheck_share above 0"
+            "reward.gold_share above 0"
         )
 
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from actors.guards.guards import GuardsConfig
 from actors.guards.trust_config import TrustConfig
 from actors.loop.config import RecoveryConfig, TrainingConfig
+from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig
 from rollout.component import KeyPath, StrictModel, UserError, dotted, validation_problems
@@ -194,8 +195,10 @@ def parse_config(source: ConfigSource) -> RunConfig:
     """Validate the values of a configuration file.
 
     Raises:
-        UserError: one line for each unknown key, wrong value or conflict, each with its file and line.
+        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; or a key under
+            its present and its former name.
     """
+    rename_keys(source)
     data = dict(source.data)
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source.file).stem).lstrip("-._") or "run")
     try:

@@ -99,13 +99,43 @@ class ConfigSource:
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
-        self._put(keys, value, assignment)
+        self._put(keys, value, f"--set {assignment}")
         self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
         self._overrides[keys] = assignment
 
-    def _put(self, keys: KeyPath, value: Any, assignment: str) -> None:
-        """Set ``value`` at ``keys``, making the mappings on the way."""
+    def rename(self, former: KeyPath, key: KeyPath) -> None:
+        """Move the value at ``former``, if there is one, to ``key``; its place stays where the user wrote it.
+
+        Raises:
+            UserError: both are given, in the file or both by ``--set``.
+        """
+        section = self._section(former)
+        if section is None:
+            return
+        if self._section(key) is not None:
+            place, other = self.place(former), self.place(key)
+            if place.startswith("--set ") == other.startswith("--set "):
+                raise UserError(
+                    f"{place}: {dotted(former)}: the former name of {dotted(key)}, which is given too ({other}); keep "
+                    "that one"
+                )
+            if other.startswith("--set "):  # the command line has the last word, as it has with one name
+                del section[former[-1]]
+                return
+        self._put(key, section.pop(former[-1]), place=self.place(former))
+        self._lines = _moved(self._lines, former, key)
+        self._overrides = _moved(self._overrides, former, key)
+
+    def _section(self, path: KeyPath) -> dict[Any, Any] | None:
+        """The mapping that holds a value at ``path``; None where there is none."""
+        node: Any = self.data
+        for key in path[:-1]:
+            node = node.get(key) if isinstance(node, dict) else None
+        return node if isinstance(node, dict) and path[-1] in node else None
+
+    def _put(self, keys: KeyPath, value: Any, place: str) -> None:
+        """Set ``value`` at ``keys``, making the mappings on the way; ``place`` is where that was asked for."""
         node: Any = self.data
         for depth, key in enumerate(keys):
             last = depth == len(keys) - 1
@@ -118,10 +148,17 @@ class ConfigSource:
                 if key == len(node):
                     node.append(None)
             else:
-                raise UserError(f"--set {assignment}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
+                raise UserError(f"{place}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
             child = value if last else {} if child is None else child
             node[key] = child
             node = child
+
+
+def _moved(places: dict[KeyPath, Any], former: KeyPath, key: KeyPath) -> dict[KeyPath, Any]:
+    """Places of values, after the one at ``former`` has replaced the one at ``key``."""
+    kept = {path: place for path, place in places.items() if path[: len(key)] != key}
+    end = len(former)
+    return {(*key, *path[end:]) if path[:end] == former else path: place for path, place in kept.items()}
 
 
 def _not_inside(path: KeyPath, node: Any) -> str:

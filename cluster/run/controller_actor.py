@@ -119,7 +119,7 @@ class ControllerActor(PoolObserver):
             Workers(pool, rewards, learner, _weight_sync(config, learner, pool, source)),
             records,
             Guards(config.guards, state["guards"] if state else None),
-            RewardTrust(config.trust, config.reward.known_share, config.seed, (state or {}).get("trust")),
+            RewardTrust(config.trust, config.reward.compared_share, config.seed, (state or {}).get("trust")),
             held_out,
             state,
         )
