@@ -23,6 +23,7 @@ from rollout.audit.report import AuditReport, feature_correlations, gold_finding
 from rollout.audit.retest import retest
 from rollout.component import UserError
 from rollout.scoring.record import RewardRecord
+from rollout.scoring.service import RewardService
 
 REPEATS = 2
 """How often each response is scored: the second time shows how far the reward agrees with itself."""
@@ -66,8 +67,6 @@ def run_audit(
 
 async def _score(config: RunConfig, responses: Sequence[Response]) -> list[list[RewardRecord]]:
     """Each response's :data:`REPEATS` records."""
-    from rollout.scoring.service import RewardService
-
     group = config.training.samples_per_prompt
     reward = config.reward.model_copy(update={"gold": ()})  # it is the other rewards that are under audit
     service = RewardService(reward, config.seed, group, local_scorers(config))

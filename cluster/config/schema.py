@@ -14,7 +14,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from cluster.config.run_config import RunConfig
+from learner.algorithms.catalogue import ALGORITHMS
+from learner.algorithms.corrections import CORRECTIONS
+from learner.algorithms.objectives import OBJECTIVES
+from learner.algorithms.presets import PRESETS
 from rollout.component import import_object
+from rollout.noise import NOISES
+from rollout.rewards import REWARDS
+from rollout.tasks import TASKS
 
 CUSTOM_TYPE = r"^[\w.]+:\w+$"
 """Pattern of ``package.module:Class``."""
@@ -22,12 +29,6 @@ CUSTOM_TYPE = r"^[\w.]+:\w+$"
 
 def build_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of :class:`cluster.config.run_config.RunConfig`."""
-    from learner.algorithms.corrections import CORRECTIONS
-    from learner.algorithms.objectives import OBJECTIVES
-    from rollout.noise import NOISES
-    from rollout.rewards import REWARDS
-    from rollout.tasks import TASKS
-
     schema = RunConfig.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dvpo run"
@@ -70,9 +71,6 @@ def _types(builtins: Mapping[str, str], definitions: dict[str, Any]) -> list[dic
 
 def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
     """A preset's name, a preset with options that override its own, a type with options, or a class of the user's."""
-    from learner.algorithms.catalogue import ALGORITHMS
-    from learner.algorithms.presets import PRESETS
-
     presets = []
     for name, preset in PRESETS.items():
         options = _algorithm_options(preset.type, ALGORITHMS[preset.type], definitions)

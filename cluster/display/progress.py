@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
 
 Row = tuple[str, str]
 """One line of a table: what, and its value."""
@@ -204,11 +207,6 @@ class RichProgress:
     """A live display: bars of steps and rollouts over a table of the newest numbers; events scroll by above it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
-
         self._console = Console(file=stream, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Bars(*columns, console=self._console)
@@ -241,9 +239,6 @@ class RichProgress:
             self._console.print(line, markup=False)
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-
         table = Table.grid(padding=(0, 2))
         for name, value in self._rows:
             table.add_row(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.config.model_folder import load_model_config
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import RewardModelSpec
+from learner.reward_model.model import NotARewardModel, require_reward_model
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
 
@@ -15,8 +16,6 @@ def check_reward_model(spec: RewardModelSpec) -> None:
     Raises:
         UserError: no such model, not a sequence classifier with one label, or tokenizer and model do not fit.
     """
-    from learner.reward_model.model import NotARewardModel, require_reward_model
-
     key, options = f"{spec.place}.path", spec.options
     model = load_model_config(options.path, key)
     try:

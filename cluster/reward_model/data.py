@@ -6,18 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cluster.reward_model.config import RewardModelConfig
+from learner.reward_model.model import RewardModel, TooLong
+from learner.reward_model.training import TokenizedPair
 from rollout.component import UserError
 from rollout.data.preference_pairs import read_pair
 from rollout.tasks.questions import BadRow
 from rollout.tasks.row_errors import RowErrors
 from rollout.tasks.rows import find_files, read_rows
-
-if TYPE_CHECKING:
-    from learner.reward_model.model import RewardModel
-    from learner.reward_model.training import TokenizedPair
 
 DEFAULT_EVAL_FRAC = 0.1
 MIN_HELD_OUT = 2
@@ -70,9 +67,6 @@ def load_pairs(config: RewardModelConfig, model: RewardModel) -> PairData:
 def _read(
     key: str, patterns: Sequence[str], config: RewardModelConfig, model: RewardModel, findings: RowErrors
 ) -> list[GroupedPair]:
-    from learner.reward_model.model import TooLong
-    from learner.reward_model.training import TokenizedPair
-
     found: list[GroupedPair] = []
     paths = [path for index, pattern in enumerate(patterns) for path in _files(f"{key}.{index}", pattern, findings)]
     for path in dict.fromkeys(paths):

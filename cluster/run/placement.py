@@ -1,4 +1,4 @@
-"""Which process needs what, and whether the cluster has it. Pure, but for the last function."""
+"""Which process needs what, and whether the cluster has it. Pure, but for the last function, which loads Ray."""
 
 from __future__ import annotations
 

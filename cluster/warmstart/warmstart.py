@@ -16,10 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field, model_validator
+from tokenizers import pre_tokenizers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from cluster.warmstart.measure import measure
+from learner.warmstart.supervised import SupervisedConfig, train_supervised
 from rollout.component import StrictModel, UserError, nearest
+from rollout.conversation.conversation import ChatTokens
+from rollout.data.prompts import render
 from rollout.tasks.base import Task
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
@@ -93,9 +99,6 @@ def build_tokenizer(alphabet: str, max_position: int) -> Any:
     It is a byte-level one without merges, as transformers makes any tokenizer of a Qwen2 folder on loading it, whatever
     the folder says: another kind would lose its blanks then. Characters that it does not know vanish.
     """
-    from tokenizers import pre_tokenizers
-    from transformers import Qwen2Tokenizer
-
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     characters = [part for text in sorted(set(alphabet)) for part in byte_level.pre_tokenize_str(text)[0][0]]
     tokens = dict.fromkeys([PAD, END, UNKNOWN, *ROLES.values(), *characters])
@@ -115,9 +118,6 @@ def build_tokenizer(alphabet: str, max_position: int) -> Any:
 
 def build_model(tokenizer: Any, config: WarmstartConfig) -> Any:
     """A randomly initialised Qwen2 causal language model with tied embeddings."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     torch.manual_seed(config.seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -152,10 +152,6 @@ def warmstart(
         output: the folder to write; made if missing.
         on_step: called with step (from 1), number of steps and loss.
     """
-    import torch
-
-    from learner.warmstart.supervised import SupervisedConfig, train_supervised
-
     torch.set_num_threads(1)  # for a model this small a second thread costs four times what it brings
     config = config or WarmstartConfig()
     started = time.monotonic()
@@ -189,9 +185,6 @@ def warmstart(
 
 def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tuple[tuple[int, ...], ...]]:
     """Token ids of worked conversations, as :data:`learner.warmstart.supervised.Turns`; with end tokens."""
-    from rollout.conversation.conversation import ChatTokens
-    from rollout.data.prompts import render
-
     rng = random.Random(config.seed)
     examples = task.warmstart_examples(config.num_demonstrations, rng)
     conversations = [task.conversation(example, rng) for example in examples]
