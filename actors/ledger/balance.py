@@ -6,6 +6,7 @@ What was trained on is recorded twice, at the sample and at the step, so that a 
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -147,7 +148,7 @@ def _read_committed(db: sqlite3.Connection) -> Iterator[str]:
     for step, packed in db.execute("SELECT step, trajectory_ids FROM steps").fetchall():
         try:
             names = unpack_ids(packed)
-        except Exception as error:
+        except (zlib.error, ValueError, TypeError) as error:  # what a changed value can lead to
             yield f"the samples of step {step} cannot be read: {error}"
             continue
         db.executemany("INSERT INTO committed VALUES (?, ?)", [(name, step) for name in names])

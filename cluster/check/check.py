@@ -16,11 +16,12 @@ from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.check.model import check_critic_body, check_model
-from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
+from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import reward_model_specs
 from rollout.component import UserError
 from rollout.data.prompts import render_split
+from rollout.rewards.function import build_reward
 from rollout.tasks.base import Task
 
 if TYPE_CHECKING:  # which loads torch
@@ -70,10 +71,8 @@ def check_run(
 
     report = CheckReport()
     task = report.attempt(build_task, config)
-    for index in range(len(config.reward.functions)):
-        report.attempt(build_reward, config, "functions", index)
-    for index in range(len(config.reward.gold)):
-        report.attempt(build_reward, config, "gold", index)
+    for place, spec in reward_specs(config).items():
+        report.attempt(build_reward, spec, place)
     models = report.attempt(reward_model_specs, config)
     for model in models or ():
         report.attempt(check_reward_model, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.config.components import reward_specs
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.conversation.conversation import ChatTokens
@@ -52,9 +53,6 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
 
 
 def _refuse_outcomes(config: RunConfig, task: str) -> None:
-    for group in ("functions", "gold"):
-        for index, spec in enumerate(getattr(config.reward, group)):
-            if spec.type == "outcome":
-                raise UserError(
-                    f"reward.{group}.{index}: 'outcome' is the verdict of an environment, and task {task!r} has none"
-                )
+    for place, spec in reward_specs(config).items():
+        if spec.type == "outcome":
+            raise UserError(f"{place}: 'outcome' is the verdict of an environment, and task {task!r} has none")

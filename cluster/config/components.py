@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cluster.config.run_config import AlgorithmSpec, RunConfig
 from learner.algorithms import catalogue
@@ -13,8 +13,8 @@ from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
 from rollout.noise.chain import NoiseChain
 from rollout.noise.delay import Delay
-from rollout.rewards import function
 from rollout.rewards.base import Reward
+from rollout.rewards.function import build_reward
 from rollout.tasks import TASKS
 from rollout.tasks.base import Task
 
@@ -39,10 +39,12 @@ def build_components(config: RunConfig) -> Components:
     Raises:
         UserError: one cannot be found or imported, or an option is wrong.
     """
+    rewards = [build_reward(spec, place) for place, spec in reward_specs(config).items()]
+    num_functions = len(config.reward.functions)
     return Components(
         task=build_task(config),
-        rewards=build_rewards(config, "functions"),
-        gold=build_rewards(config, "gold"),
+        rewards=tuple(rewards[:num_functions]),
+        gold=tuple(rewards[num_functions:]),
         noise=tuple(build_noise(config, index) for index in range(len(config.reward.noise))),
         algorithm=build_algorithm(config),
     )
@@ -54,14 +56,10 @@ def build_task(config: RunConfig) -> Task:
     return task
 
 
-def build_rewards(config: RunConfig, group: Literal["functions", "gold"]) -> tuple[Reward, ...]:
-    """All of ``reward.functions`` or of ``reward.gold``."""
-    return tuple(build_reward(config, group, index) for index in range(len(getattr(config.reward, group))))
-
-
-def build_reward(config: RunConfig, group: Literal["functions", "gold"], index: int) -> Reward:
-    """One of ``reward.functions`` or of ``reward.gold``."""
-    return function.build_reward(getattr(config.reward, group)[index], f"reward.{group}.{index}")
+def reward_specs(config: RunConfig) -> dict[str, ComponentSpec]:
+    """Every reward by its place (``reward.functions.0``, ``reward.gold.0``, ...): the functions first, then gold."""
+    groups = {"functions": config.reward.functions, "gold": config.reward.gold}
+    return {f"reward.{name}.{index}": spec for name, specs in groups.items() for index, spec in enumerate(specs)}
 
 
 def build_noise(config: RunConfig, index: int) -> RewardNoise:

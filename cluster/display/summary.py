@@ -9,8 +9,7 @@ from typing import Any
 
 from actors.recording.sinks import read_metrics
 from cluster.config.run_config import RunConfig
-
-Row = tuple[str, str]
+from cluster.display.progress import Row
 
 
 def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) -> list[Row]:

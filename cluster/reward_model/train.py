@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cluster.config.model_folder import load_model_config
+from cluster.config.model_folder import load_model_config, max_positions
 from cluster.reward_model.config import RewardModelConfig
 from cluster.reward_model.data import PairData, load_pairs
 from cluster.reward_model.report import REPORT, Quality, judge, write_report
@@ -127,7 +127,7 @@ def _starting_model(config: RewardModelConfig) -> RewardModel:
 
     disable_progress_bar()
     load_tokenizer(config.model, key="model")
-    positions = getattr(found.get_text_config(), "max_position_embeddings", None)
+    positions = max_positions(found)
     if positions is not None and positions < config.max_tokens:
         raise UserError(f"max_tokens: {config.max_tokens} is more than the {positions} positions of {config.model!r}")
     if config.device == "cuda" and not torch.cuda.is_available():

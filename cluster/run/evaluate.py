@@ -12,12 +12,11 @@ import ray
 from actors.loop.evaluation import Answer, answer_all, split_metrics
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
+from cluster.display.progress import Row
 from cluster.run.serving import serving_pools, serving_workers
 from cluster.run.session import ray_session
 from rollout.component import UserError
 from rollout.trajectory import Prompt
-
-Row = tuple[str, str]
 
 
 def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output: Path | None) -> list[Row]:

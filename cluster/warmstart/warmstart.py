@@ -158,7 +158,13 @@ def warmstart(
     tokenizer = build_tokenizer(task.alphabet(), config.max_position)
     model = build_model(tokenizer, config)
     corpus = make_corpus(task, tokenizer, config)
-    options = {name: getattr(config, name) for name in ("num_steps", "num_decay_steps", "batch_size", "lr", "seed")}
+    supervised = SupervisedConfig(
+        num_steps=config.num_steps,
+        num_decay_steps=config.num_decay_steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+    )
     report_step = None if on_step is None else lambda step, loss: on_step(step, config.num_steps, loss)
     max_new_tokens = 2 * max(len(response) for turns in corpus for response in turns[1::2])
     probe = task.examples("train")[:128]
@@ -169,7 +175,7 @@ def warmstart(
             raise UserError(f"ready_metric: no metric {config.ready_metric!r}; {nearest(config.ready_metric, found)}")
         return found[config.ready_metric] >= config.ready_accuracy
 
-    losses = train_supervised(model, corpus, tokenizer.pad_token_id, SupervisedConfig(**options), report_step, is_ready)
+    losses = train_supervised(model, corpus, tokenizer.pad_token_id, supervised, report_step, is_ready)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     for split in task.splits:
         questions = task.examples(split)[: config.num_eval]
