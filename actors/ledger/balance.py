@@ -134,9 +134,11 @@ def check_balance(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: 
                 what = what.replace(f":{name}", str(value))
             more = f", ... ({len(names)} in all)" if len(names) > NUM_NAMED else ""
             violations.append(f"{what}: {', '.join(names[:NUM_NAMED])}{more}")
+    # Bounded by the size, so that one group with too many does not make up for another with too few.
     missing = "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) GROUP BY group_index"
     (num_groups,) = db.execute("SELECT COUNT(*) FROM groups").fetchone()
     (num_kept,) = db.execute(f"SELECT TOTAL(MIN(found, :size)) FROM ({missing})", facts).fetchone()
+    # Groups of which there is no trace were admitted too, since places in the sequence have no gaps.
     num_admitted = (num_groups + sum(last - first + 1 for first, last in gaps)) * samples_per_prompt
     twice = "SELECT COUNT(*) FROM (SELECT 1 FROM committed GROUP BY trajectory_id HAVING COUNT(*) > 1)"
     return Balance(tuple(violations), num_admitted - int(num_kept), db.execute(twice).fetchone()[0])

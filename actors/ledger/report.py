@@ -184,6 +184,7 @@ def compare_metrics(
         known = steps.get(step)
         if known is None and step not in undone:
             violations.append(f"metrics.jsonl reports step {step}, which was not committed")
+        # A line that is older than the commit was written by the attempt that was undone.
         elif known is None or (known.redone and record["time"] + CLOCK_S < known.committed_at):
             old.add(step)
         elif number != known.num_samples:

@@ -55,10 +55,11 @@ class DiskSpace:
         """
         try:
             return await operation()
-        except Exception as error:
+        except Exception as error:  # errors of many libraries can say that the disk is full
             if not is_disk_full(error):
                 raise
             reason = error
+        # Several operations may wait side by side: the first tells that waiting begins, the last that it is over.
         self._num_waiting += 1
         if self._num_waiting == 1:
             self._tell(f"the disk is full ({reason}); training pauses, {what} is tried again for {self._timeout_s:g} s")
@@ -79,7 +80,7 @@ class DiskSpace:
             self._still_waiting()
             try:
                 return await operation()
-            except Exception as error:
+            except Exception as error:  # as above
                 if not is_disk_full(error):
                     raise
                 if now() >= deadline:

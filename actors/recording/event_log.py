@@ -47,6 +47,7 @@ class EventLog:
             raise ValueError(f"details may not be called {', '.join(sorted(taken))}")
         record = {"time": time.time(), "step": step, "kind": kind, "level": level, "text": text, **details}
         self._waiting.append((json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8"))
+        # Oldest first, so that the file stays in order; the first that does not fit keeps the rest waiting.
         while self._waiting and self._append(self._waiting[0]):
             self._waiting.popleft()
 

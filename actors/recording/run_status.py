@@ -82,6 +82,7 @@ class RunStatus:
         try:
             yield
         finally:
+            # By identity: stages of the same name may be open side by side.
             self._stages = [other for other in self._stages if other is not stage]
             self.progress()
             self._write()
@@ -133,6 +134,7 @@ class RunStatus:
         self._written_at = self._now()
         if self._path is None:
             return
+        # With the process's id: a controller that was taken for dead may still be writing its own.
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             temporary.write_text(json.dumps(self._record()), encoding="utf-8")
@@ -141,9 +143,10 @@ class RunStatus:
         except OSError as error:
             self._write_error = f"{type(error).__name__}: {error}"
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)  # a process that ends now would leave it for ever
+                temporary.unlink(missing_ok=True)  # nobody else would ever remove it
 
     def _record(self) -> dict[str, Any]:
+        # Kept on a clock that never goes back, written as times of day.
         to_epoch = time.time() - self._now()
         return {
             "time": time.time(),

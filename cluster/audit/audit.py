@@ -69,6 +69,7 @@ async def _score(config: RunConfig, responses: Sequence[Response]) -> list[list[
     """Each response's :data:`REPEATS` records."""
     group = config.training.samples_per_prompt
     reward = config.reward.model_copy(update={"gold": ()})  # it is the other rewards that are under audit
+    # Without Ray: an actor is this same object in a process of its own.
     service = RewardService(reward, config.seed, group, local_scorers(config))
     try:
         records = []
@@ -99,12 +100,14 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
     values = [value for _, _, value in kept]
     features = [response_features(r.trajectory.response_text, r.trajectory.num_response_tokens) for r, _, _ in kept]
     repeated = [[record.observed for record in row if record.observed is not None] for _, row, _ in kept]
+    # A repetition that failed says nothing of how far the reward agrees with itself.
     complete = [row for row in repeated if len(row) == REPEATS]
     pairs = [
         GoldPair(response.prompt.prompt_id, value, response.gold, row)
         for (response, _, value), row in zip(kept, features, strict=True)
         if response.gold is not None
     ]
+    # Where there are gold labels, the agreement of functions with each other adds nothing.
     judges, latent = ((), None) if pairs else _agreement([row[0] for _, row, _ in kept])
     return AuditReport(
         num_responses=len(kept),

@@ -52,6 +52,7 @@ class CheckReport:
         try:
             return function(*arguments)
         except UserError as error:
+            # Two checks may stumble over the same mistake, such as one model in two places.
             if str(error) not in self.errors:
                 self.errors.append(str(error))
             return None
@@ -91,6 +92,7 @@ def check_run(
     if task is not None:
         sizes = report.attempt(check_data, config, task, tokenizer)
         report.warnings += data_warnings(config, sizes or {}) + (task.remarks() if sizes else [])
+        # It is the environment of the first training prompt, so the data has to be readable.
         if sizes:
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)

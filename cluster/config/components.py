@@ -95,9 +95,11 @@ def resolve(config: RunConfig) -> RunConfig:
     """
     parts = build_components(config)
     algorithm = parts.algorithm
+    # A preset becomes the type it stands for; a class of the user's keeps its import path.
     name = config.algorithm.type if config.algorithm.type and ":" in config.algorithm.type else algorithm_type(config)
     options = algorithm.config.model_dump(mode="json")
     corrections = map(_spelled_out, algorithm.config.reward_correction, algorithm.corrections)
+    # Of components within the algorithm its options hold only what was written, so the rest comes from the objects.
     options["reward_correction"] = [correction.model_dump(mode="json") for correction in corrections]
     if algorithm.objective is not None:
         spec = ComponentSpec.model_validate(options["policy_objective"])

@@ -127,6 +127,8 @@ class RunConfig(StrictModel):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
+        # Runs only if every value is right by itself. All conflicts are one error, each with a key that the user can
+        # look up.
         problems = list(self._conflicts())
         if problems:
             text = "; ".join(f"{dotted(path)}: {message}" for path, message in problems)
@@ -200,6 +202,7 @@ def parse_config(source: ConfigSource) -> RunConfig:
     """
     rename_keys(source)
     data = dict(source.data)
+    # The file's name, made fit for a folder.
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source.file).stem).lstrip("-._") or "run")
     try:
         return RunConfig.model_validate(data)

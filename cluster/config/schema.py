@@ -35,6 +35,7 @@ def build_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     definitions["Task"] = _component("task", TASKS, definitions)
     definitions["Environment"] = _custom("environment")
+    # An option that is a component itself: for pydantic it may be anything that has a type.
     for variant in definitions["Task"]["anyOf"]:
         if "environment" in variant["properties"]:
             variant["properties"]["environment"]["anyOf"][0] = {"$ref": "#/$defs/Environment"}
@@ -48,9 +49,9 @@ def build_schema() -> dict[str, Any]:
     reward["functions"]["items"] = reward["gold"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")
+    # Every reference to these has been replaced by one to a list of what is built in.
     for name in [name for name in definitions if name.rpartition(".")[2] in ("ComponentSpec", "AlgorithmSpec")]:
         del definitions[name]
-    schema["required"] = [name for name in schema.get("required", []) if name != "name"]
     return schema
 
 
@@ -77,6 +78,7 @@ def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
         for key, value in preset.options.items():
             if key in options["properties"]:
                 options["properties"][key] = {**options["properties"][key], "default": value}
+        # What the preset gives need not be written.
         options["required"] = [key for key in options.get("required", []) if key not in preset.options]
         presets.append(_variant("preset", name, options, preset.summary))
     names = {"enum": list(PRESETS), "type": "string", "description": "A preset with the options it comes with."}

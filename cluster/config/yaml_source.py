@@ -54,6 +54,7 @@ class ConfigSource:
 
     def place(self, path: Sequence[str | int]) -> str:
         """Where the value at ``path``, or the nearest thing around it, was written: ``file:line`` or ``--set ...``."""
+        # From the value outwards; at each step an override counts before a line, as its value does.
         for end in range(len(path), 0, -1):
             head = tuple(path[:end])
             if head in self._overrides:
@@ -70,6 +71,7 @@ class ConfigSource:
         located = []
         for line in message.splitlines():
             head, colon, _ = line.partition(": ")
+            # Other lines go on with what the line before began.
             is_path = bool(colon) and re.fullmatch(r"[a-z_]\w*(\.\w+)*", head) is not None
             keys = tuple(int(part) if part.isdigit() else part for part in head.split("."))
             located.append(f"{self.place(keys)}: {line}" if is_path else line)
@@ -100,6 +102,7 @@ class ConfigSource:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
         self._put(keys, value, f"--set {assignment}")
+        # What was written below this key is gone, and so are its places.
         self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
         self._overrides[keys] = assignment
@@ -141,6 +144,7 @@ class ConfigSource:
             last = depth == len(keys) - 1
             if isinstance(node, dict) and isinstance(key, str):
                 child = node.get(key)
+                # A name alone is short for a mapping, which an option of the algorithm needs.
                 if keys[: depth + 1] == ("algorithm",) and isinstance(child, str) and not last:
                     child = {"type" if ":" in child else "preset": child}
             elif isinstance(node, list) and isinstance(key, int) and key <= len(node):
@@ -203,6 +207,7 @@ def parse_source(text: str, name: str) -> ConfigSource:
             return ConfigSource(name, {}, {})
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{name}:1: must be a mapping of keys to values, such as 'seed: 0'")
+        # Before the values are made, which forgets the lines and lets the second of two equal keys win.
         _record_lines(node, (), lines, name)
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:

@@ -213,6 +213,7 @@ class RichProgress:
         self._steps = self._bars.add_task("steps", total=None)
         self._rollouts = self._bars.add_task("rollouts", total=None)
         self._rows: list[Row] = []
+        # Transient: the display makes room for the closing table.
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
 
     def start(self) -> None:
@@ -230,7 +231,7 @@ class RichProgress:
 
     def event(self, text: str) -> None:
         """Print the text above the display."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False)  # square brackets in it are no mark-up
 
     def finish(self, summary_rows: Sequence[Row]) -> None:
         """End the display and print the closing table."""

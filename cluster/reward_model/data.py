@@ -57,6 +57,7 @@ def load_pairs(config: RewardModelConfig, model: RewardModel) -> PairData:
         train, held_out = _hold_out(train, config.eval_frac or DEFAULT_EVAL_FRAC, config.seed)
     if len(held_out) < MIN_HELD_OUT:
         raise UserError(f"eval: {len(held_out)} pairs are held out, too few to say how good the model is")
+    # After the held-out pairs are set apart, so that runs of different sizes are measured on the same ones.
     if config.num_train_pairs is not None:
         if config.num_train_pairs > len(train):
             raise UserError(f"num_train_pairs: there are {len(train)} pairs to train on, not {config.num_train_pairs}")
@@ -69,6 +70,7 @@ def _read(
 ) -> list[GroupedPair]:
     found: list[GroupedPair] = []
     paths = [path for index, pattern in enumerate(patterns) for path in _files(f"{key}.{index}", pattern, findings)]
+    # A file that two patterns match is read once.
     for path in dict.fromkeys(paths):
         num_before = findings.num_rows[key]
         for row in read_rows(path):

@@ -19,5 +19,6 @@ def local_scorers(config: RunConfig) -> dict[str, RewardModelWorker]:
     for spec in reward_model_specs(config):
         check_reward_model(spec)
         device: Device = "cuda" if spec.options.num_gpus > 0.0 else "cpu"
+        # An actor that hangs ends its process to be started again; this process is the command itself.
         found[spec.place] = RewardModelWorker(serving_options(config, spec.options, device), exit_when_hung=False)
     return found

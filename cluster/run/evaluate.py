@@ -42,6 +42,7 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     for split, members in answers.items():
         unscored = sum(answer.reward.clean is None for answer in members)
         note = f", {unscored} could not be scored" if unscored else ""
+        # Always has the accuracy; whatever else is in it follows, indented.
         means = split_metrics(members)
         rows.append((f"clean accuracy ({split})", f"{means.pop('accuracy'):.3f} on {len(members)} prompts{note}"))
         rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items()]

@@ -20,6 +20,7 @@ def serving_workers(config: RunConfig, path: str) -> Iterator[Workers]:
     workers = create_workers(config, path, path, with_learners=False)
     try:
         ray.get([worker.start.remote() for worker in workers.rollouts], timeout=config.cluster.start_timeout_s)
+        # From here on stop() asks the engines to shut down; one that is still starting would not answer.
         workers.engines_started = True
         yield workers
     finally:

@@ -31,6 +31,7 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
         RuntimeError: a worker failed; the message names it and the cause.
     """
     run_dir = config.run_dir.resolve()
+    # Before anything is written: it refuses what cannot be gone on from.
     point = find_resume_point(run_dir, resume)
     if resume is None and (run_dir / "metrics.jsonl").exists():
         raise UserError(
@@ -50,6 +51,7 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
         except Interrupted:
             pass
         finally:
+            # After a failure too, or a live display would stay over its message.
             progress.finish(rows)
     return RunSummary(rows=rows, stopped_by=signals.received)
 
@@ -87,5 +89,6 @@ def _run(
     try:
         return supervisor.run(point, opening)
     finally:
+        # The controller first: only it knows the engines that have replaced others.
         supervisor.close(config.cluster.shutdown_timeout_s)
         workers.stop(config.cluster.shutdown_timeout_s)

@@ -57,6 +57,7 @@ async def _converse(
         texts, going_on = tokenizer.batch_decode(said, skip_special_tokens=True), []
         for index, response, text in zip(live, said, texts, strict=True):
             observation = await users[index].step(text)
+            # A response that was cut has no end token, in a rollout either.
             sampled = response if len(response) == max_new_tokens else [*response, eos]
             rows[index] += [*sampled, *chat.between(sampled, observation.messages)]
             if not observation.done and len(rows[index]) + max_new_tokens <= model.config.max_position_embeddings:

@@ -166,7 +166,9 @@ def warmstart(
         seed=config.seed,
     )
     report_step = None if on_step is None else lambda step, loss: on_step(step, config.num_steps, loss)
+    # Room to be wrong at length, and an end to what never ends.
     max_new_tokens = 2 * max(len(response) for turns in corpus for response in turns[1::2])
+    # Training questions, since the held-out ones are what the report is about.
     probe = task.examples("train")[:128]
 
     def is_ready() -> bool:
