@@ -178,17 +178,24 @@ def warmstart(
         return found[config.ready_metric] >= config.ready_accuracy
 
     losses = train_supervised(model, corpus, tokenizer.pad_token_id, supervised, report_step, is_ready)
-    metrics: dict[str, dict[str, float]] = defaultdict(dict)
-    for split in task.splits:
-        questions = task.examples(split)[: config.num_eval]
-        for name, value in measure(model, tokenizer, task, questions, max_new_tokens).items():
-            metrics[name][split] = value
+    metrics = _held_out_metrics(model, tokenizer, task, config.num_eval, max_new_tokens)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     tail = losses[-10:]
     seconds = time.monotonic() - started
-    return WarmstartReport(output, model.num_parameters(), dict(metrics), sum(tail) / len(tail), seconds)
+    return WarmstartReport(output, model.num_parameters(), metrics, sum(tail) / len(tail), seconds)
+
+
+def _held_out_metrics(
+    model: Any, tokenizer: Any, task: Task, num_eval: int, max_new_tokens: int
+) -> dict[str, dict[str, float]]:
+    """Numbers by metric and split."""
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    for split in task.splits:
+        for name, value in measure(model, tokenizer, task, task.examples(split)[:num_eval], max_new_tokens).items():
+            metrics[name][split] = value
+    return dict(metrics)
 
 
 def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tuple[tuple[int, ...], ...]]:
