@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
-from typing import Any
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions that lead to a value of a configuration, outermost first."""
 
 
 class UserError(Exception):
@@ -117,44 +122,153 @@ def build(spec: ComponentSpec, builtins: Mapping[str, str], base: type, where: s
 
 
 def describe_validation_error(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """One line for each problem that pydantic found: path, what is wrong, what would be right."""
-    lines = []
+    """One line for each key with something wrong: its path, what is wrong, what would be right.
+
+    Args:
+        where: path of what was validated, which the paths begin with; may be empty.
+    """
+    problems = validation_problems(error, model, where)
+    return "\n".join(f"{dotted(path)}: {message}" if path else message for path, message in problems)
+
+
+def validation_problems(error: ValidationError, model: type[BaseModel], where: str = "") -> list[tuple[KeyPath, str]]:
+    """What pydantic found wrong, in words a user can act on, by the key that it is about.
+
+    A validator that knows better which keys are wrong raises a ``PydanticCustomError`` of type ``cross_field`` whose
+    context has ``problems``: pairs of a path and a message.
+
+    Args:
+        model: what was validated; it says what a key is for, and what keys there are.
+        where: path of what was validated, which the paths begin with.
+    """
+    base: KeyPath = tuple(where.split(".")) if where else ()
+    messages: dict[KeyPath, list[str]] = {}
     for problem in error.errors(include_url=False):
-        location = [str(part) for part in problem["loc"]]
-        path = ".".join(p for p in [where, *location] if p)
-        if problem["type"] == "extra_forbidden":
-            fields = _fields_at(model, location[:-1])
-            hint = f"; {nearest(location[-1], fields)}" if fields else ""
-            lines.append(f"{path}: unknown key{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{path}: required but not given")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            given = problem.get("input")
-            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | type(None)) else ""
-            lines.append(f"{path}: {message}{shown}")
-    return "\n".join(lines)
+        if problem["type"] == "cross_field":
+            for path, message in problem["ctx"]["problems"]:
+                messages.setdefault((*base, *path), []).append(message)
+            continue
+        path, field = _follow(model, problem["loc"])
+        messages.setdefault((*base, *path), []).append(_explain(problem, model, path, field, base))
+    return [(path, _join(found)) for path, found in messages.items()]
 
 
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Names of the fields of the (nested) model that ``location`` leads to, or [] if it leads elsewhere."""
+def dotted(path: KeyPath) -> str:
+    """``reward.functions.0``."""
+    return ".".join(map(str, path))
+
+
+def _join(messages: list[str]) -> str:
+    """Messages about one key; those of a union's branches are alternatives that end in the same remark."""
+    if len(messages) == 1:
+        return messages[0]
+    remark = messages[0].partition(" (got ")[2]
+    if remark and all(message.partition(" (got ")[2] == remark for message in messages):
+        return " or ".join(message.partition(" (got ")[0] for message in messages) + " (got " + remark
+    return "; ".join(messages)
+
+
+def _explain(problem: Any, model: type[BaseModel], path: KeyPath, field: FieldInfo | None, base: KeyPath) -> str:
+    """One problem: what is wrong and what would be right."""
+    kind = problem["type"]
+    about = f" [{field.description}]" if field is not None and field.description else ""
+    if kind == "extra_forbidden":
+        return _unknown_key(model, path, base)
+    if kind == "missing":
+        return f"required but not given{about}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        is_component = field is not None and ComponentSpec in _classes(field.annotation)
+        example = ", such as {type: NAME, option: value}" if is_component else ""
+        return f"must be a mapping{example} (got {problem['input']!r}){about}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.replace("a valid tuple", "a list")
+    if kind == "string_pattern_mismatch":
+        message = "does not have the right form"
+    given = problem.get("input")
+    is_scalar = given is None or isinstance(given, str | int | float)
+    return f"{message}{f' (got {given!r})' if is_scalar else ''}{about}"
+
+
+def _unknown_key(model: type[BaseModel], path: KeyPath, base: KeyPath) -> str:
+    """A hint for a key that does not exist here: the nearest one, or where a key of this name does exist."""
+    key = str(path[-1])
+    elsewhere = [found for found in _paths_of(model, key) if found != path]
+    if elsewhere:
+        return f"unknown key; there is {' and '.join(repr(dotted((*base, *found))) for found in elsewhere)}"
+    section = _model_at(model, path[:-1])
+    if section is None:
+        return "unknown key"
+    names = list(section.model_fields)
+    longer = [repr(name) for name in names if name.endswith(f"_{key}")]
+    if longer:
+        return f"unknown key; did you mean {' or '.join(longer)}? valid: {', '.join(sorted(names))}"
+    return f"unknown key; {nearest(key, names)}"
+
+
+def _follow(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[KeyPath, FieldInfo | None]:
+    """The part of pydantic's location that is a path in the file (it also names branches of unions), and its field."""
     current: Any = model
-    for part in location:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            return []
-        current = current.model_fields[part].annotation
-    is_model = isinstance(current, type) and issubclass(current, BaseModel)
-    return list(current.model_fields) if is_model else []
+    field: FieldInfo | None = None
+    for depth, part in enumerate(loc):
+        models = [found for found in _classes(current) if issubclass(found, BaseModel)]
+        if isinstance(part, int):
+            items = [argument for argument in get_args(current) if argument is not Ellipsis]
+            current = items[0] if items else None
+        elif models and part in models[0].model_fields:
+            field = models[0].model_fields[part]
+            current = field.annotation
+        elif models:  # a key that the section does not have
+            return tuple(loc[: depth + 1]), None
+        else:  # the name of a branch of a union
+            return tuple(loc[:depth]), field
+    return tuple(loc), field
+
+
+def _classes(annotation: Any) -> list[type[Any]]:
+    """The classes in an annotation: itself, or the members of a union or the items of a tuple."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        return [found for argument in get_args(annotation) for found in _classes(argument)]
+    return []
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The section that ``path`` leads to."""
+    current: type[BaseModel] = model
+    for part in path:
+        field = current.model_fields.get(str(part))
+        below = [found for found in _classes(field.annotation) if issubclass(found, BaseModel)] if field else []
+        if not below:
+            return None
+        current = below[0]
+    return current
+
+
+def _paths_of(
+    model: type[BaseModel], key: str, above: tuple[str, ...] = (), inside: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Every place in the tree of sections that has a key of this name."""
+    for name, field in model.model_fields.items():
+        if name == key:
+            yield (*above, name)
+        for below in _classes(field.annotation):
+            # A class of the user's may hold others of its own kind: each is entered once on the way down.
+            if issubclass(below, BaseModel) and not issubclass(below, (ComponentSpec, model, *inside)):
+                yield from _paths_of(below, key, (*above, name), (*inside, model))
 
 
 __all__ = [
     "Component",
     "ComponentSpec",
+    "KeyPath",
     "StrictModel",
     "UserError",
     "build",
     "describe_validation_error",
+    "dotted",
     "import_object",
     "nearest",
     "resolve_class",
+    "validation_problems",
 ]

@@ -113,7 +113,7 @@ class RewardConfig(StrictModel):
         description="Verifiers that tell the true score where 'functions' do not, for evaluation and reports only: "
         "nothing is ever trained on them. None: the score of 'functions' before noise counts as the true one.",
     )
-    recheck_share: float = Field(
+    gold_share: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
@@ -147,9 +147,9 @@ class RewardConfig(StrictModel):
     )
 
     @property
-    def known_share(self) -> float:
+    def compared_share(self) -> float:
         """Share of trajectories whose true score may be compared with the observed one; 0 where nothing tells it."""
-        return self.recheck_share if self.gold or self.noise or self.pseudo_labels else 0.0
+        return self.gold_share if self.gold or self.noise or self.pseudo_labels else 0.0
 
     @property
     def deadline_s(self) -> float:

@@ -210,3 +210,21 @@ def test_light_packages_load_nothing_heavy(package: str) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert shown.split() == []
+
+
+def test_the_reaper_loads_only_the_standard_library_and_the_event_log() -> None:
+    """It has to work when everything else is broken, and lives as long as the run: it is to stay small."""
+    program = (
+        "import sys; before = set(sys.modules); import cluster.cleanup.reaper; "
+        "new = {name for name in set(sys.modules) - before if name.partition('.')[0] not in sys.stdlib_module_names}; "
+        "print(*sorted(name for name in new if getattr(sys.modules[name], '__file__', '').count('__init__') == 0))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert shown.split() == [
+        "actors.recording.event_log",
+        "cluster.cleanup.leftovers",
+        "cluster.cleanup.reaper",
+        "learner.storage.disk_full",
+    ]

@@ -80,6 +80,7 @@ class Guards:
             return []
         found = [*self._non_finite_rewards(rewards), *self._far_rewards(rewards), *self._short_responses(lengths)]
         if any(finding.action == "skip" for finding in found):
+            # Here, since a batch that is left out never reaches after_update.
             self._num_skips += 1
             found += self._too_many_skips()
         return [_at(step, finding) for finding in found]
@@ -121,6 +122,7 @@ class Guards:
             found += self._judge("reward.max_abs", guard.action, largest > guard.max_abs, text, largest, guard.max_abs)
         if len(self._rewards) >= MIN_HISTORY:
             centre = median(pair[0] for pair in self._rewards)
+            # The spread alone may be 0, as with rewards that are all equal, and then everything would be far out.
             scale = max(median(pair[1] for pair in self._rewards), abs(centre), guard.min_scale)
             far = [abs(reward - centre) / scale for reward in finite]
             share = sum(distance > guard.max_scales for distance in far) / len(far)
@@ -131,6 +133,7 @@ class Guards:
             details = {"far_frac": share, "centre": centre, "scale": scale}
             wrong = share > guard.max_far_frac
             found += self._judge("reward.max_scales", guard.action, wrong, text, max(far), guard.max_scales, details)
+        # Whatever was found: a change of scale that lasts becomes the usual.
         middle = median(finite)
         spread = sum(min(_MOST, abs(reward - middle)) / len(finite) for reward in finite)
         self._rewards = [*self._rewards, (max(-_MOST, min(_MOST, middle)), spread)][-WINDOW:]
@@ -150,6 +153,7 @@ class Guards:
         number = seen.get("guard/num_nonfinite_steps", 0.0)
         if number == 0.0:
             return []
+        # Not by _judge: what is not finite is told each time, not only the first.
         text = f"{number:.0f} optimiser steps were not taken because a number was not finite"
         text = "; ".join([text, *notes])
         return [GuardFinding("nonfinite", self._config.nonfinite.action, text, number, 0.0, {"notes": list(notes)})]
@@ -183,6 +187,7 @@ class Guards:
                 f"the policy's entropy is {entropy:.4g} nats a token, below {guard.min_frac:g} of {start:.4g} at first"
             )
             found += self._judge("entropy.min_frac", guard.action, entropy < least, text, entropy, least)
+        # The first ones only: the comparison is with the start of the run, which a running median would forget.
         if len(self._entropies) < MIN_HISTORY:
             self._entropies.append(entropy)
         return found

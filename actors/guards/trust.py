@@ -30,7 +30,7 @@ class RewardTrust:
 
     Args:
         config: see :class:`TrustConfig`.
-        share: of trajectories whose true score may be looked at, see ``reward.recheck_share``. Estimates use no others,
+        share: of trajectories whose true score may be looked at, see ``reward.gold_share``. Estimates use no others,
             even where the true score of all is known because noise was injected.
         run_seed: names the streams that choose them.
         state: what :meth:`state` gave, to go on exactly from there; None for a new run.
@@ -110,8 +110,10 @@ class RewardTrust:
         pairs = []
         for sample in group.samples:
             record = sample.reward
+            # An abstention, or a sample that gold was not asked about.
             if record.clean is None or record.observed is None:
                 continue
+            # Injected noise tells the true score of all; in production only these would be known.
             if is_rechecked(self._run_seed, record.prompt_id, record.sample_index, self._share):
                 length = float(sample.summary.num_response_tokens)
                 pairs.append(GoldPair(group.prompt.prompt_id, record.observed, record.clean, {LENGTH: length}))

@@ -13,7 +13,7 @@ TrustAction = Literal["off", "warn", "stop"]
 
 
 class TrustConfig(StrictModel):
-    """How far the reward can be trusted, from re-checked trajectories (reward.recheck_share) during training."""
+    """How far the reward can be trusted, from re-checked trajectories (reward.gold_share) during training."""
 
     window: int = Field(1000, ge=50, le=20_000, description="Newest re-checked trajectories that estimates are over.")
     min_labels: int = Field(

@@ -135,6 +135,7 @@ def read_account(db: sqlite3.Connection) -> Account:
         samples_per_prompt,
         _one(db, "SELECT IFNULL(MAX(step), 0) FROM steps"),
         _one(db, "SELECT MAX(step) FROM checkpoints"),
+        # A state that no sample is in is shown as 0; one that should not exist is shown as well.
         {str(state): found.get(state, 0) for state in SampleState} | found,
         _epochs(db, num_prompts, samples_per_prompt),
         _reissues(db, samples_per_prompt),
@@ -174,12 +175,14 @@ def _epochs(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -
 
 def _reissues(db: sqlite3.Connection, samples_per_prompt: int) -> ReissueAccount:
     num_by_cause = dict(db.execute("SELECT cause, COUNT(*) FROM reissues GROUP BY cause ORDER BY cause"))
+    # A sample that was lost twice to one cause counts once among the lengths.
     by_cause = (
         f"SELECT cause, {LENGTHS} FROM (SELECT DISTINCT cause, trajectory_id FROM reissues) "
         "JOIN samples USING (trajectory_id) WHERE state = 'trained' GROUP BY cause"
     )
     found = {cause: Lengths.of(*sums) for cause, *sums in db.execute(by_cause)}
     lengths = {cause: found.get(cause, Lengths.of(0, 0.0, 0.0)) for cause in num_by_cause}
+    # A rollback sends whole groups back, so each admission after the first asks for all samples anew.
     restarts = _one(db, "SELECT IFNULL(SUM(attempts - 1), 0) FROM groups") * samples_per_prompt
     if restarts:
         trained = "FROM samples JOIN groups USING (group_index) WHERE state = 'trained'"
@@ -189,6 +192,7 @@ def _reissues(db: sqlite3.Connection, samples_per_prompt: int) -> ReissueAccount
         f"SELECT step, {AGAIN}, {LENGTHS} FROM samples JOIN groups USING (group_index) "
         "WHERE state = 'trained' GROUP BY 1, 2"
     )
+    # By step: lengths are compared only among samples that the same update was trained on.
     sums: dict[bool, dict[int, tuple[int, float, float]]] = {False: {}, True: {}}
     for step, again, *row in db.execute(per_step):
         sums[bool(again)][step] = (row[0], row[1], row[2])

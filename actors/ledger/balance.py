@@ -6,6 +6,7 @@ What was trained on is recorded twice, at the sample and at the step, so that a 
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ GROUP_CHECKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Balance:
     """What is wrong, if anything.
 
     Attributes:
@@ -117,7 +118,7 @@ class Audit:
     num_trained_twice: int
 
 
-def audit(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> Audit:
+def check_balance(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> Balance:
     """Check everything that must hold; ``db`` is open for reading (:func:`actors.ledger.file.open_for_reading`)."""
     facts = {"size": samples_per_prompt, "num_prompts": num_prompts}
     violations = [f"the file is damaged: {text}" for (text,) in db.execute("PRAGMA integrity_check(3)") if text != "ok"]
@@ -133,12 +134,14 @@ def audit(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> 
                 what = what.replace(f":{name}", str(value))
             more = f", ... ({len(names)} in all)" if len(names) > NUM_NAMED else ""
             violations.append(f"{what}: {', '.join(names[:NUM_NAMED])}{more}")
+    # Bounded by the size, so that one group with too many does not make up for another with too few.
     missing = "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) GROUP BY group_index"
     (num_groups,) = db.execute("SELECT COUNT(*) FROM groups").fetchone()
     (num_kept,) = db.execute(f"SELECT TOTAL(MIN(found, :size)) FROM ({missing})", facts).fetchone()
+    # Groups of which there is no trace were admitted too, since places in the sequence have no gaps.
     num_admitted = (num_groups + sum(last - first + 1 for first, last in gaps)) * samples_per_prompt
     twice = "SELECT COUNT(*) FROM (SELECT 1 FROM committed GROUP BY trajectory_id HAVING COUNT(*) > 1)"
-    return Audit(tuple(violations), num_admitted - int(num_kept), db.execute(twice).fetchone()[0])
+    return Balance(tuple(violations), num_admitted - int(num_kept), db.execute(twice).fetchone()[0])
 
 
 def _read_committed(db: sqlite3.Connection) -> Iterator[str]:
@@ -147,7 +150,7 @@ def _read_committed(db: sqlite3.Connection) -> Iterator[str]:
     for step, packed in db.execute("SELECT step, trajectory_ids FROM steps").fetchall():
         try:
             names = unpack_ids(packed)
-        except Exception as error:
+        except (zlib.error, ValueError, TypeError) as error:  # what a changed value can lead to
             yield f"the samples of step {step} cannot be read: {error}"
             continue
         db.executemany("INSERT INTO committed VALUES (?, ?)", [(name, step) for name in names])

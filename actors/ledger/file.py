@@ -89,11 +89,13 @@ class LedgerFile:
         self._path = path
         self._owner = uuid.uuid4().hex
         try:
+            # Transactions are begun by hand: those that Python begins by itself do not take the write lock at once.
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise self.refusal(str(error)) from error
         try:
             self._open(facts)
+        # Whatever it is: the caller gets no object that it could close.
         except BaseException:
             self._db.close()
             raise
@@ -107,6 +109,7 @@ class LedgerFile:
         with self._transaction(durable=True) as db:
             (found_format,) = db.execute("PRAGMA user_version").fetchone()
             if found_format == 0:
+                # One by one, since executescript would commit first and so end the transaction.
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
                 db.executemany("INSERT INTO facts VALUES (?, ?)", [(name, str(facts[name])) for name in facts])
@@ -114,6 +117,7 @@ class LedgerFile:
             elif found_format != LEDGER_FORMAT:
                 raise UserError(f"{self._path}: a ledger of format {found_format}; this version has {LEDGER_FORMAT}")
             self._compare(facts, dict(db.execute("SELECT name, value FROM facts")))
+            # The newest opener owns the file; every change by an older one then fails.
             db.execute("INSERT OR REPLACE INTO facts VALUES ('owner', ?)", (self._owner,))
 
     def _compare(self, facts: Mapping[str, int], found: Mapping[str, str]) -> None:
@@ -153,6 +157,7 @@ class LedgerFile:
         try:
             if durable:
                 db.execute("PRAGMA synchronous = FULL")
+            # At once: a transaction that has begun with reading cannot get the write lock after another has written.
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")

@@ -100,6 +100,7 @@ class Ledger:
             columns = "prompt_id, epoch, first_sample"
             known = db.execute(f"SELECT {columns} FROM groups WHERE group_index = ?", (index,)).fetchone()
             if known is None:
+                # Places are admitted in order, so that a gap in them is a loss and nothing else.
                 if index != _next_index(db):
                     raise self._file.refusal(f"group {index} admitted, the next one is {_next_index(db)}")
                 db.execute("INSERT INTO groups VALUES (?, ?, ?, ?, 1)", (index, *facts))
@@ -108,6 +109,7 @@ class Ledger:
                 return
             if known != facts:
                 raise self._file.refusal(f"group {index} was (prompt, epoch, first sample) {known}, now it is {facts}")
+            # Admitted before and sent back by a rollback, which has made all samples pending: the same group once more.
             self._set(db, ids, (SampleState.PENDING,), state=SampleState.IN_FLIGHT)
             db.execute("UPDATE groups SET attempts = attempts + 1 WHERE group_index = ?", (index,))
 
@@ -118,7 +120,7 @@ class Ledger:
             db.execute("INSERT INTO reissues (trajectory_id, cause) VALUES (?, ?)", (trajectory_id, cause))
 
     def ready(self, trajectory_id: str, num_tokens: int) -> None:
-        """A sample in flight is generated and scored; ``num_tokens`` is the length of its response."""
+        """A sample in flight is generated and scored; ``num_tokens`` is the response's length."""
         with self._file.change() as db:
             self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), state=SampleState.READY, num_tokens=num_tokens)
 
@@ -155,6 +157,7 @@ class Ledger:
             if step != _last_step(db) + 1:
                 raise self._file.refusal(f"step {step} committed, the next one is {_last_step(db) + 1}")
             self._set(db, trajectory_ids, (SampleState.READY,), state=SampleState.TRAINED, step=step)
+            # "IS NOT" and not "!=", since the step of a sample that still waits is null.
             split = db.execute(
                 "SELECT trajectory_id, state, step FROM samples WHERE state != 'dropped' AND step IS NOT ?1 AND "
                 "group_index IN (SELECT group_index FROM json_each(?2) JOIN samples ON trajectory_id = value)",
@@ -196,6 +199,7 @@ class Ledger:
                     f"it knows {_last_step(db)} trained steps and cannot go on from a checkpoint of step {step}. It "
                     "was deleted, replaced or is that of another run: restore it, or start a new run"
                 )
+            # The groups in which anything is unfinished, or was finished after that checkpoint.
             num_samples = db.execute(
                 "UPDATE samples SET state = 'pending', step = NULL, num_tokens = NULL, reason = NULL "
                 "WHERE state != 'pending' AND group_index IN "
@@ -214,6 +218,7 @@ class Ledger:
 
     def position(self) -> Position:
         """Where generation goes on; see :class:`Position`."""
+        # As a change, though it only reads: a controller that has been replaced must not go on from here.
         with self._file.change() as db:
             waiting = db.execute("SELECT group_index FROM samples WHERE state NOT IN ('trained', 'dropped')")
             return Position(_next_index(db), tuple(sorted({index for (index,) in waiting})))
@@ -233,6 +238,7 @@ class Ledger:
         change = ", ".join(f"{column} = ?" for column in columns)
         places = ", ".join("?" * len(allowed))
         statement = f"UPDATE samples SET {change} WHERE trajectory_id = ? AND state IN ({places})"
+        # One statement a sample: how many rows it changed says whether the sample was in a state that may change.
         for name in trajectory_ids:
             if db.execute(statement, (*columns.values(), name, *allowed)).rowcount == 1:
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.ledger.account import Account, list_samples, read_account
-from actors.ledger.balance import Audit, audit
+from actors.ledger.balance import Balance, check_balance
 from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import SampleState
 from actors.recording.sinks import read_metrics
@@ -63,13 +63,13 @@ class LedgerReport:
 
     run_dir: Path
     account: Account
-    audit: Audit
+    balance: Balance
     metrics: MetricsCheck
 
     @property
     def violations(self) -> tuple[str, ...]:
         """What must not be and is."""
-        return self.audit.violations + self.metrics.violations
+        return self.balance.violations + self.metrics.violations
 
     @property
     def verdict(self) -> str:
@@ -82,8 +82,8 @@ class LedgerReport:
             f"{num_trained} trained once",
             f"{num_dropped} dropped with a reason",
             *([f"{num_waiting} waiting"] if num_waiting else []),
-            f"{self.audit.num_lost} lost",
-            f"{self.audit.num_trained_twice} trained twice",
+            f"{self.balance.num_lost} lost",
+            f"{self.balance.num_trained_twice} trained twice",
         ]
         if not self.violations:
             return f"balanced: {', '.join(counts)}"
@@ -97,8 +97,8 @@ class LedgerReport:
         return {
             "run": str(self.run_dir),
             **report,
-            "num_lost": self.audit.num_lost,
-            "num_trained_twice": self.audit.num_trained_twice,
+            "num_lost": self.balance.num_lost,
+            "num_trained_twice": self.balance.num_trained_twice,
             "num_steps_compared_with_metrics": self.metrics.num_steps,
             "notes": list(self.metrics.notes),
             "violations": list(self.violations),
@@ -139,7 +139,7 @@ def build_report(run_dir: Path) -> LedgerReport:
         problem = str(error)
     with open_for_reading(run_dir / LEDGER_NAME) as db:
         account = read_account(db)
-        found = audit(db, account.num_prompts, account.samples_per_prompt)
+        found = check_balance(db, account.num_prompts, account.samples_per_prompt)
         undone = {step for (step,) in db.execute("SELECT DISTINCT step FROM undone_steps")}
         rows = db.execute("SELECT step, num_samples, committed_at FROM steps")
         steps = {step: CommittedStep(number, committed_at, step in undone) for step, number, committed_at in rows}
@@ -184,6 +184,7 @@ def compare_metrics(
         known = steps.get(step)
         if known is None and step not in undone:
             violations.append(f"metrics.jsonl reports step {step}, which was not committed")
+        # A line that is older than the commit was written by the attempt that was undone.
         elif known is None or (known.redone and record["time"] + CLOCK_S < known.committed_at):
             old.add(step)
         elif number != known.num_samples:

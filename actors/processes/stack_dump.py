@@ -96,7 +96,7 @@ async def dump(workers: Mapping[str, tuple[str, int]], folder: Path, here: str, 
             if not path.exists():  # the folder is not shared with that node
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-        except Exception as error:
+        except Exception as error:  # ``send`` goes to another node, which may be gone; the other dumps still count
             return f"{name}: no stack dump: {str(error) or type(error).__name__}"
         return f"{name}: {path}"
 

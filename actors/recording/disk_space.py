@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
-SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-"""The second one: no space for the index of the write-ahead log, when a database is opened or that log grows."""
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, says that there is no space left."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        # Python's own refusals, such as that of a closed connection, have no code.
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in SQLITE_FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class DiskSpace:
@@ -70,10 +55,11 @@ class DiskSpace:
         """
         try:
             return await operation()
-        except Exception as error:
+        except Exception as error:  # errors of many libraries can say that the disk is full
             if not is_disk_full(error):
                 raise
             reason = error
+        # Several operations may wait side by side: the first tells that waiting begins, the last that it is over.
         self._num_waiting += 1
         if self._num_waiting == 1:
             self._tell(f"the disk is full ({reason}); training pauses, {what} is tried again for {self._timeout_s:g} s")
@@ -94,7 +80,7 @@ class DiskSpace:
             self._still_waiting()
             try:
                 return await operation()
-            except Exception as error:
+            except Exception as error:  # as above
                 if not is_disk_full(error):
                     raise
                 if now() >= deadline:

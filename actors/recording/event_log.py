@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Literal
+
+from learner.storage.disk_full import is_disk_full
 
 Level = Literal["info", "warning", "error"]
 MAX_WAITING = 1000
@@ -46,6 +47,7 @@ class EventLog:
             raise ValueError(f"details may not be called {', '.join(sorted(taken))}")
         record = {"time": time.time(), "step": step, "kind": kind, "level": level, "text": text, **details}
         self._waiting.append((json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8"))
+        # Oldest first, so that the file stays in order; the first that does not fit keeps the rest waiting.
         while self._waiting and self._append(self._waiting[0]):
             self._waiting.popleft()
 
@@ -61,7 +63,7 @@ class EventLog:
             finally:
                 os.close(file)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 return False
             raise
 

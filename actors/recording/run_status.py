@@ -82,6 +82,7 @@ class RunStatus:
         try:
             yield
         finally:
+            # By identity: stages of the same name may be open side by side.
             self._stages = [other for other in self._stages if other is not stage]
             self.progress()
             self._write()
@@ -105,10 +106,6 @@ class RunStatus:
     def idle_s(self) -> float:
         """Seconds since something last got done."""
         return self._now() - self._progress_at
-
-    def workers(self) -> dict[str, tuple[str, int]]:
-        """Host and process id of each worker that :meth:`set_worker` has told of."""
-        return {name: (worker.host, worker.pid) for name, worker in self._workers.items() if worker.pid}
 
     def describe(self) -> list[str]:
         """The stages with their seconds and ids, and the workers with their last event, as lines for people."""
@@ -137,6 +134,7 @@ class RunStatus:
         self._written_at = self._now()
         if self._path is None:
             return
+        # With the process's id: a controller that was taken for dead may still be writing its own.
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             temporary.write_text(json.dumps(self._record()), encoding="utf-8")
@@ -145,9 +143,10 @@ class RunStatus:
         except OSError as error:
             self._write_error = f"{type(error).__name__}: {error}"
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)  # a process that ends now would leave it for ever
+                temporary.unlink(missing_ok=True)  # nobody else would ever remove it
 
     def _record(self) -> dict[str, Any]:
+        # Kept on a clock that never goes back, written as times of day.
         to_epoch = time.time() - self._now()
         return {
             "time": time.time(),

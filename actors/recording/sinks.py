@@ -69,6 +69,7 @@ class JsonlSink:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if self._is_kept(line)]
+            # Written aside and put in place: a kill in between loses no line.
             partial = self.path.with_suffix(".partial")
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             os.replace(partial, self.path)
@@ -88,7 +89,7 @@ class TensorBoardSink:
     """TensorBoard event files; values that are not finite are left out.
 
     Written here and not by a library's background thread, which a full disk would end: whoever then adds a point to
-    its queue waits for ever.
+    its queue waits permanently.
 
     Args:
         folder: where the event files go.
@@ -103,7 +104,7 @@ class TensorBoardSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point to each curve; see :class:`Sink`."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto.summary_pb2 import Summary  # here and below, since it loads torch if that is installed
 
         if self._file is None:
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
@@ -111,6 +112,7 @@ class TensorBoardSink:
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
         summary = Summary(value=[Summary.Value(tag=key, simple_value=value) for key, value in finite.items()])
         self._file.append(self._opening + _event(step=step, summary=summary))
+        # Not before the write has succeeded: after a full disk it is repeated with the same opening.
         self._opening, self._resume_step = b"", None
 
     def close(self) -> None:

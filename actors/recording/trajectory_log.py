@@ -24,6 +24,7 @@ class TrajectoryLog:
         self._folder = folder
         self._num_samples = num_samples
         self._keep_files = keep_files
+        # Files of earlier attempts count too: the limit is one on the folder.
         self._steps = {int(path.stem[5:]) for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
 
     async def write(self, step: int, groups: Sequence[Group]) -> None:
@@ -31,6 +32,7 @@ class TrajectoryLog:
         chosen = [(group, sample) for group in groups for sample in group.samples][: self._num_samples]
         if not chosen:
             return
+        # Only those that are written are fetched into this process; of the others it holds references.
         records = [_record(group, sample, await sample.trajectory) for group, sample in chosen]
         self._folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -23,6 +23,7 @@ from rollout.audit.report import AuditReport, feature_correlations, gold_finding
 from rollout.audit.retest import retest
 from rollout.component import UserError
 from rollout.scoring.record import RewardRecord
+from rollout.scoring.service import RewardService
 
 REPEATS = 2
 """How often each response is scored: the second time shows how far the reward agrees with itself."""
@@ -66,10 +67,9 @@ def run_audit(
 
 async def _score(config: RunConfig, responses: Sequence[Response]) -> list[list[RewardRecord]]:
     """Each response's :data:`REPEATS` records."""
-    from rollout.scoring.service import RewardService
-
     group = config.training.samples_per_prompt
     reward = config.reward.model_copy(update={"gold": ()})  # it is the other rewards that are under audit
+    # Without Ray: an actor is this same object in a process of its own.
     service = RewardService(reward, config.seed, group, local_scorers(config))
     try:
         records = []
@@ -100,12 +100,14 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
     values = [value for _, _, value in kept]
     features = [response_features(r.trajectory.response_text, r.trajectory.num_response_tokens) for r, _, _ in kept]
     repeated = [[record.observed for record in row if record.observed is not None] for _, row, _ in kept]
+    # A repetition that failed says nothing of how far the reward agrees with itself.
     complete = [row for row in repeated if len(row) == REPEATS]
     pairs = [
         GoldPair(response.prompt.prompt_id, value, response.gold, row)
         for (response, _, value), row in zip(kept, features, strict=True)
         if response.gold is not None
     ]
+    # Where there are gold labels, the agreement of functions with each other adds nothing.
     judges, latent = ((), None) if pairs else _agreement([row[0] for _, row, _ in kept])
     return AuditReport(
         num_responses=len(kept),

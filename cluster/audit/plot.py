@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from rollout.audit.calibration import Calibration
@@ -11,8 +12,6 @@ from rollout.component import UserError
 
 def has_matplotlib() -> bool:
     """Whether drawings can be made here."""
-    from importlib.util import find_spec
-
     return find_spec("matplotlib") is not None
 
 
@@ -26,6 +25,7 @@ def draw_calibration(curves: Mapping[str, Calibration], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    # Here, since it is an optional package: see has_matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

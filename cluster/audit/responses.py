@@ -72,6 +72,7 @@ def logged_responses(config: RunConfig, num_samples: int | None = None) -> list[
         UserError: the run has logged none, or a line cannot be read; the message has its place.
     """
     folder = config.run_dir / "trajectories"
+    # By number: step-10 comes after step-9.
     files = {int(path.stem[5:]): path for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
     entries = [_logged_entry(row, step) for step, path in sorted(files.items()) for row in read_rows(path)]
     if not entries:
@@ -95,12 +96,14 @@ def _responses(config: RunConfig, entries: Sequence[_Entry], num_samples: int | 
     found = []
     for entry, prompt, ids in zip(kept, prompts, tokens, strict=True):
         number, prompt_tokens = seen[entry.prompt_id], len(prompt.token_ids)
+        # Indices as the samples of one prompt have them in a run: injected noise draws by them.
         seen[entry.prompt_id] += 1
         trajectory = Trajectory(
             prompt_id=entry.prompt_id,
             sample_index=number,
             token_ids=(*prompt.token_ids, *ids),
             action_mask=(False,) * prompt_tokens + (True,) * len(ids),
+            # Nobody knows them here, and no reward reads them.
             rollout_logprobs=(0.0,) * (prompt_tokens + len(ids)),
             response_text=entry.response,
             finish_reason=entry.finish_reason,

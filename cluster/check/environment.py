@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cluster.config.components import reward_specs
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
-
-if TYPE_CHECKING:
-    from rollout.tasks.base import Task
+from rollout.conversation.conversation import ChatTokens
+from rollout.conversation.options import require_methods
+from rollout.data.prompts import render
+from rollout.tasks.base import Task
 
 
 def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> list[str]:
@@ -18,10 +20,6 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
         UserError: it cannot be made or is no environment, the configuration leaves no room or time for conversations,
             the chat template cannot be used turn by turn, or a reward asks for an outcome where there is none.
     """
-    from rollout.conversation.conversation import ChatTokens
-    from rollout.conversation.options import require_methods
-    from rollout.data.prompts import render
-
     rollout, name = config.rollout, config.data.task.type
     if tokenizer is None or not (first := task.examples("train")[:1]):
         return []  # the model or the data are wrong, which is said elsewhere
@@ -55,9 +53,6 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
 
 
 def _refuse_outcomes(config: RunConfig, task: str) -> None:
-    for group in ("functions", "gold"):
-        for index, spec in enumerate(getattr(config.reward, group)):
-            if spec.type == "outcome":
-                raise UserError(
-                    f"reward.{group}.{index}: 'outcome' is the verdict of an environment, and task {task!r} has none"
-                )
+    for place, spec in reward_specs(config).items():
+        if spec.type == "outcome":
+            raise UserError(f"{place}: 'outcome' is the verdict of an environment, and task {task!r} has none")

@@ -42,6 +42,7 @@ class Machine:
 def inspect_machine() -> Machine:
     """Look at this machine."""
     info = _read("/proc/cpuinfo")
+    # Every core has the same keys; the last core stands for all.
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     values = {key.strip(): value.strip() for key, value in fields.items()}
     shared = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else None
@@ -59,6 +60,7 @@ def usable_cpus() -> int:
     """CPUs this process may use: its affinity, cut to the container's quota where there is one."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    # Without a quota the file says "max".
     if quota.isdigit() and period.isdigit():
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
@@ -76,6 +78,7 @@ def _gpu_names() -> tuple[str, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     names = tuple(line.strip() for line in result.stdout.splitlines() if line.strip()) if result.returncode == 0 else ()
+    # CUDA_VISIBLE_DEVICES names GPUs by number or by id: how many there are is all that counts here.
     return names if visible is None else names[: len(visible.split(","))]
 
 
@@ -97,12 +100,13 @@ def _read(path: str) -> str:
 
 
 def machine_errors(config: RunConfig, machine: Machine) -> list[str]:
-    """Resources that a private Ray on ``machine`` could never give, so that the run would wait for ever."""
+    """Resources that a private Ray on ``machine`` could never give, so that the run would wait permanently."""
     cluster = config.cluster
     errors = []
     demand = plan(config)
     cpus, gpus = demand.total("CPU"), demand.total("GPU")
     available = cluster.num_cpus or machine.num_cpus
+    # Fractions such as 0.1 do not add up exactly.
     if cpus > available + 1e-6:
         has = f"cluster.num_cpus is {available}" if cluster.num_cpus else f"this machine has {available}"
         errors.append(

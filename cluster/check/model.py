@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.config.model_folder import check_causal_lm, load_model_config
+from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
+from rollout.data.prompts import load_tokenizer
 
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
@@ -21,20 +22,18 @@ def check_model(config: RunConfig) -> Any:
     Raises:
         UserError: no such model, not a causal language model, or its shape does not suit the run.
     """
-    from rollout.data.prompts import load_tokenizer
-
     model = load_model_config(config.model.path, "model.path", config.model.trust_remote_code)
-    check_causal_lm(model, config.model.path, config.model.trust_remote_code)
+    _require_causal_lm(model, config)
     text = model.get_text_config()
     if config.cluster.gpus_per_rollout_worker == 0:
+        # Some kinds of models state the width of a head, for others it follows.
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         if head_dim < MIN_CPU_HEAD_DIM:
             raise UserError(
                 f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
                 f"at least {MIN_CPU_HEAD_DIM}"
             )
-    longest = config.rollout.longest_tokens
-    positions = getattr(text, "max_position_embeddings", None)
+    longest, positions = config.rollout.longest_tokens, max_positions(model)
     if positions is not None and positions < longest:
         if config.rollout.max_conversation_tokens is not None:
             raise UserError(
@@ -69,4 +68,24 @@ def check_critic_body(config: RunConfig) -> None:
         raise UserError(
             f"model.critic_path: {config.model.critic_path!r} has a vocabulary of {critic.vocab_size} tokens, the "
             f"policy one of {policy.vocab_size}; the critic reads the policy's tokens, so they must be the same"
+        )
+
+
+def _require_causal_lm(model: Any, config: RunConfig) -> None:
+    """Refuse models that do not predict the next token.
+
+    Args:
+        model: the configuration of ``model.path``.
+
+    Raises:
+        UserError: the model's type has no causal language model.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    # Only a model with code of its own has an auto_map, which names the class for each use.
+    brings_code = config.model.trust_remote_code and "AutoModelForCausalLM" in getattr(model, "auto_map", {})
+    if model.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not brings_code:
+        raise UserError(
+            f"model.path: {config.model.path!r} is of type {model.model_type!r}, which is not a causal language model "
+            "that transformers knows"
         )

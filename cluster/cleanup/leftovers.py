@@ -65,6 +65,7 @@ def started(pid: int) -> int:
     Raises:
         OSError: there is no such process, or only its exit status is left.
     """
+    # The second field is the program's name in brackets, and may hold blanks and brackets itself.
     fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(f"process {pid} has ended")
@@ -91,6 +92,7 @@ class Leftovers:
         """Remember the live processes, and which files of /dev/shm they have mapped now."""
         for pid, _ in self.processes():
             with suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
+                # Fields of a line: addresses, rights, offset, device, inode, path.
                 self._inodes |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
 
     def processes(self) -> set[Process]:
@@ -112,6 +114,8 @@ class Leftovers:
             ended |= self.processes()
             _signal([process for process in self.processes() if not _is_tracker(process[0])], signal.SIGKILL)
             deadline = time.monotonic() + timeout_s
+            # A process that has just been started by one of the others carries the mark too, so look again until none
+            # is left.
             while not self._gone(1.0) and time.monotonic() < deadline:
                 _signal(self.processes(), signal.SIGKILL)
         return len(ended)

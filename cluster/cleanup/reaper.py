@@ -35,6 +35,7 @@ class Reaper:
     """
 
     def __init__(self, folder: Path, run_dir: Path) -> None:
+        # With the mark it would be one of the processes that it is to end.
         environment = {name: value for name, value in os.environ.items() if name != MARK}
         environment |= {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         self._process = subprocess.Popen(
@@ -59,15 +60,19 @@ class Reaper:
 
 def main(folder: Path, run_dir: Path) -> None:
     """Wait for the driver's end, then clear up."""
+    # Whatever ends the driver must not end this process before its work is done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     leftovers = Leftovers(folder)
     driver = sys.stdin.fileno()
     while not select.select([driver], [], [], LOOK_S)[0]:
         leftovers.look()
+    # Once more: what was started or mapped since the last look is known only while its process lives.
     leftovers.look()
+    # At the end of the pipe there is nothing to read, and that means that the driver has died.
     orderly = os.read(driver, len(DONE)) == DONE
     ended = leftovers.end_processes(ORDERLY_GRACE_S if orderly else ORPHAN_GRACE_S)
+    # The logs lie in the folder, so it goes last.
     keep_logs(folder, run_dir)
     removed = leftovers.remove_shared_memory()
     leftovers.remove_folder()

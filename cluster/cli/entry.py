@@ -17,7 +17,7 @@ from cluster import __version__
 from cluster.cli import reward_model as cli_reward_model
 from cluster.cli import run as cli_run
 from cluster.cli import tools as cli_tools
-from cluster.cli.output import Mistake
+from cluster.cli.output import UserMistake
 from rollout.component import UserError
 
 
@@ -29,7 +29,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise Mistake(str(error)) from error
+            raise UserMistake(str(error)) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 
-class Mistake(click.ClickException):
-    """A user's mistake: each line of the message is shown after ``error:``."""
-
-    exit_code = 2
+class CommandError(click.ClickException):
+    """A command ends with a message and no traceback: each line of it is shown after ``error:``."""
 
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
@@ -19,8 +17,14 @@ class Mistake(click.ClickException):
             click.echo(f"error: {line}", err=True, file=file)
 
 
-class RunFailed(Mistake):
-    """The run could not go on, and nothing that the user gave is wrong."""
+class UserMistake(CommandError):
+    """Something that the user gave is wrong, and the message says what would be right."""
+
+    exit_code = 2
+
+
+class RunFailed(CommandError):
+    """A run could not go on, or its records cannot be read; nothing that the user gave is wrong."""
 
     exit_code = 1
 

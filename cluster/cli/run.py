@@ -53,11 +53,13 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
         print_lines([*plan, "dry run: nothing was started"])
         return
     if overwrite:
+        # Only now, when nothing is left that could refuse the new run.
         _delete_run(run)
     from cluster.run.start import run_training
 
     try:
         summary = run_training(run, resume=resume)
+    # What can go wrong in a run is told by its message; anything else is a fault of ours and keeps its traceback.
     except (RuntimeError, TimeoutError) as error:
         raise RunFailed(_failure(run, error)) from error
     if summary.stopped_by is not None:
@@ -92,6 +94,7 @@ def evaluate(
     CHECKPOINT is a run's checkpoints/step-N or any model folder in Hugging Face format.
     """
     folder = _policy_folder(checkpoint)
+    # JSON is YAML too, and quotes what YAML would take for something else than a text.
     source, run = _read(config, (*overrides, f"model.path={json.dumps(str(folder))}"))
     _check(run, source, resume=None, overwrite=True)
     chosen = _chosen_splits(run, splits)
@@ -124,6 +127,7 @@ def audit(
 def checked_run(config: Path, overrides: Sequence[str]) -> RunConfig:
     """The configuration, once everything that a run of it needs has been checked."""
     source, run = _read(config, overrides)
+    # No run is written, so that one of the same name exists is no mistake.
     _check(run, source, resume=None, overwrite=True)
     return run
 

@@ -70,6 +70,7 @@ def warmstart(task: str, output: Path | None, seed: int, num_steps: int | None) 
     folder = output or Path("models", "demo" if built.name == "chain" else built.name)
     try:
         report = make_model(built, folder, WarmstartConfig.model_validate(options), _print_step)
+    # What the base class of tasks raises where there are no demonstrations.
     except NotImplementedError as error:
         raise UserError(f"--task: {error}, so no starting model can be made for it") from error
     print_lines(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cluster.config.run_config import AlgorithmSpec, RunConfig
+from learner.algorithms import catalogue
+from learner.algorithms.presets import PRESETS
 from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.noise import NOISES
+from rollout.noise.base import RewardNoise
+from rollout.noise.chain import NoiseChain
+from rollout.noise.delay import Delay
+from rollout.rewards.base import Reward
+from rollout.rewards.function import build_reward
+from rollout.tasks import TASKS
+from rollout.tasks.base import Task
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which loads torch
     from learner.algorithms.base import Algorithm
-    from rollout.noise.base import RewardNoise
-    from rollout.noise.chain import NoiseChain
-    from rollout.rewards.base import Reward
-    from rollout.tasks.base import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,12 @@ def build_components(config: RunConfig) -> Components:
     Raises:
         UserError: one cannot be found or imported, or an option is wrong.
     """
+    rewards = [build_reward(spec, place) for place, spec in reward_specs(config).items()]
+    num_functions = len(config.reward.functions)
     return Components(
         task=build_task(config),
-        rewards=build_rewards(config, "functions"),
-        gold=build_rewards(config, "gold"),
+        rewards=tuple(rewards[:num_functions]),
+        gold=tuple(rewards[num_functions:]),
         noise=tuple(build_noise(config, index) for index in range(len(config.reward.noise))),
         algorithm=build_algorithm(config),
     )
@@ -44,39 +52,24 @@ def build_components(config: RunConfig) -> Components:
 
 def build_task(config: RunConfig) -> Task:
     """The task of ``data.task``."""
-    from rollout.tasks import TASKS
-    from rollout.tasks.base import Task
-
     task: Task = build(config.data.task, TASKS, Task, "data.task")
     return task
 
 
-def build_rewards(config: RunConfig, group: Literal["functions", "gold"]) -> tuple[Reward, ...]:
-    """All of ``reward.functions`` or of ``reward.gold``."""
-    return tuple(build_reward(config, group, index) for index in range(len(getattr(config.reward, group))))
-
-
-def build_reward(config: RunConfig, group: Literal["functions", "gold"], index: int) -> Reward:
-    """One of ``reward.functions`` or of ``reward.gold``."""
-    from rollout.rewards.function import build_reward as build_one
-
-    return build_one(getattr(config.reward, group)[index], f"reward.{group}.{index}")
+def reward_specs(config: RunConfig) -> dict[str, ComponentSpec]:
+    """Every reward by its place (``reward.functions.0``, ``reward.gold.0``, ...): the functions first, then gold."""
+    groups = {"functions": config.reward.functions, "gold": config.reward.gold}
+    return {f"reward.{name}.{index}": spec for name, specs in groups.items() for index, spec in enumerate(specs)}
 
 
 def build_noise(config: RunConfig, index: int) -> RewardNoise:
     """One of ``reward.noise``."""
-    from rollout.noise import NOISES
-    from rollout.noise.base import RewardNoise
-
     noise: RewardNoise = build(config.reward.noise[index], NOISES, RewardNoise, f"reward.noise.{index}")
     return noise
 
 
 def build_noise_chain(config: RunConfig) -> NoiseChain:
     """All of ``reward.noise`` in their order."""
-    from rollout.noise.chain import NoiseChain
-    from rollout.noise.delay import Delay
-
     models = [build_noise(config, index) for index in range(len(config.reward.noise))]
     longest = sum(model.config.max_updates for model in models if isinstance(model, Delay))
     if longest > config.training.max_staleness:
@@ -89,8 +82,6 @@ def build_noise_chain(config: RunConfig) -> NoiseChain:
 
 def build_algorithm(config: RunConfig) -> Algorithm:
     """The algorithm of ``algorithm``."""
-    from learner.algorithms import catalogue
-
     return catalogue.build_algorithm(config.algorithm.name, config.algorithm.options, "algorithm")
 
 
@@ -104,8 +95,10 @@ def resolve(config: RunConfig) -> RunConfig:
     """
     parts = build_components(config)
     algorithm = parts.algorithm
+    # A preset becomes the type it stands for; a class of the user's keeps its import path.
     name = config.algorithm.type if config.algorithm.type and ":" in config.algorithm.type else algorithm_type(config)
     options = algorithm.config.model_dump(mode="json")
+    # Of components within the algorithm its options hold only what was written, so the rest comes from the objects.
     for option, pieces in algorithm.pieces().items():
         written = getattr(algorithm.config, option)
         specs = [_spelled_out(*pair).model_dump(mode="json") for pair in zip(_listed(written), pieces, strict=True)]
@@ -124,8 +117,6 @@ def resolve(config: RunConfig) -> RunConfig:
 
 def algorithm_type(config: RunConfig) -> str:
     """The type behind the algorithm's name, which may be that of a preset."""
-    from learner.algorithms.presets import PRESETS
-
     name = config.algorithm.name
     return PRESETS[name].type if name in PRESETS else name
 

@@ -1,4 +1,4 @@
-"""What a model's folder says of itself, read without loading weights."""
+"""What a model's folder, or the hub, says of a model, read without loading weights."""
 
 from __future__ import annotations
 
@@ -11,38 +11,53 @@ from urllib.parse import urlsplit
 
 from rollout.component import UserError, nearest
 
+_HUB_ID = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?")
+"""``name`` or ``owner/name``; what begins with a dot is meant as a path."""
+
 
 def load_model_config(path: str, key: str, trust_remote_code: bool = False) -> Any:
     """The ``transformers`` configuration of a folder or hub id.
+
+    Args:
+        key: where ``path`` stands in the configuration, for messages.
 
     Raises:
         UserError: neither a folder in Hugging Face format nor a model that the hub gives.
     """
     folder = Path(path).expanduser()
-    online = True
     if folder.is_dir():
-        _check_folder(folder, key)
-    elif folder.exists():
+        _require_model_files(folder, key)
+        try:
+            return _read(str(folder), trust_remote_code)
+        except ValueError as error:
+            raise UserError(f"{key}: {path}/config.json is not a model configuration: {error}") from error
+    if folder.exists():
         raise UserError(f"{key}: {path!r} is a file; give the folder that holds config.json")
-    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
-        raise UserError(f"{key}: no such folder: {path!r}{_siblings(folder)}")
-    else:
-        online = hub_is_reachable()
+    if not _HUB_ID.fullmatch(path):
+        raise UserError(f"{key}: no such folder: {path!r}{_similar_folder(folder)}")
+    online = hub_is_reachable()
     if not online:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no minutes of retries, here or later
-    from transformers import AutoConfig
-
+        # Also for whatever is loaded after this, here or in the workers: a hub that does not answer is asked again for
+        # minutes. The variable is read when transformers is first imported, hence the argument besides.
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else path, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the hub client raises errors of many libraries
-        reason = " ".join(str(error).split())[:300]
-        if folder.is_dir():
-            raise UserError(f"{key}: {path}/config.json is not a model configuration: {reason}") from error
-        why = f"gives ({reason})" if online else "has left in the cache (the hub cannot be reached)"
+        return _read(path, trust_remote_code, local_files_only=not online)
+    except ValueError as error:
+        why = f"gives ({error})" if online else "has left in the cache (the hub cannot be reached)"
         raise UserError(
-            f"{key}: {path!r} is neither a folder here{_siblings(folder)} nor a model that the Hugging Face hub {why}. "
-            f"A starting model for a built-in task is made by 'dvpo warmstart --task NAME --output {path}'"
+            f"{key}: {path!r} is neither a folder here{_similar_folder(folder)} nor a model that the Hugging Face hub "
+            f"{why}. A starting model for a built-in task is made by 'dvpo warmstart --task NAME --output {path}'"
         ) from error
+
+
+def max_positions(model: Any) -> int | None:
+    """Tokens of the longest sequence that a model has positions for; None where its kind has no such limit.
+
+    Args:
+        model: what :func:`load_model_config` gave.
+    """
+    limit: int | None = getattr(model.get_text_config(), "max_position_embeddings", None)  # not every kind has it
+    return limit
 
 
 def hub_is_reachable(timeout_s: float = 5.0) -> bool:
@@ -59,33 +74,33 @@ def hub_is_reachable(timeout_s: float = 5.0) -> bool:
         return False
 
 
-def check_causal_lm(model: Any, path: str, trust_remote_code: bool) -> None:
-    """Refuse models that do not predict the next token.
+def _read(source: str, trust_remote_code: bool, local_files_only: bool = False) -> Any:
+    """The configuration.
 
     Raises:
-        UserError: the model's type has no causal language model.
+        ValueError: there is none, or it cannot be read; the reason on one line.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers import AutoConfig
 
-    brings_code = trust_remote_code and "AutoModelForCausalLM" in getattr(model, "auto_map", {})
-    if model.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not brings_code:
-        raise UserError(
-            f"model.path: {path!r} is of type {model.model_type!r}, which is not a causal language model that "
-            "transformers knows"
+    try:
+        return AutoConfig.from_pretrained(
+            source, trust_remote_code=trust_remote_code, local_files_only=local_files_only
         )
+    except Exception as error:  # the hub client raises errors of many libraries
+        raise ValueError(" ".join(str(error).split())[:300]) from error
 
 
-def _check_folder(folder: Path, key: str) -> None:
-    """A model folder must have a configuration and weights."""
+def _require_model_files(folder: Path, key: str) -> None:
+    """A model's folder must have a configuration and weights."""
     if not (folder / "config.json").is_file():
-        inside = folder / "policy"
+        inside = folder / "policy"  # as checkpoints have it
         hint = f"; did you mean {str(inside)!r}?" if (inside / "config.json").is_file() else ""
         raise UserError(f"{key}: folder {str(folder)!r} has no config.json, so it is not in Hugging Face format{hint}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise UserError(f"{key}: folder {str(folder)!r} has no weights (*.safetensors)")
 
 
-def _siblings(folder: Path) -> str:
+def _similar_folder(folder: Path) -> str:
     """A hint at folders beside the one that is missing."""
     if not folder.parent.is_dir() or folder.parent == Path("."):
         return ""

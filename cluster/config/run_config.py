@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 from actors.guards.guards import GuardsConfig
 from actors.guards.trust_config import TrustConfig
 from actors.loop.config import RecoveryConfig, TrainingConfig
-from cluster.config.errors import describe
-from cluster.config.yaml_source import ConfigSource, KeyPath, read_source
+from cluster.config.renamed import rename_keys
+from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig
-from rollout.component import StrictModel, UserError
+from rollout.component import KeyPath, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
 
@@ -127,9 +127,11 @@ class RunConfig(StrictModel):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
+        # Runs only if every value is right by itself. All conflicts are one error, each with a key that the user can
+        # look up.
         problems = list(self._conflicts())
         if problems:
-            text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in problems)
+            text = "; ".join(f"{dotted(path)}: {message}" for path, message in problems)
             raise PydanticCustomError("cross_field", "{text}", {"text": text, "problems": problems})
         return self
 
@@ -195,14 +197,17 @@ def parse_config(source: ConfigSource) -> RunConfig:
     """Validate the values of a configuration file.
 
     Raises:
-        UserError: one line for each unknown key, wrong value or conflict, each with its file and line.
+        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; or a key under
+            its present and its former name.
     """
+    rename_keys(source)
     data = dict(source.data)
+    # The file's name, made fit for a folder.
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source.file).stem).lstrip("-._") or "run")
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise UserError(describe(error, RunConfig, source)) from error
+        raise UserError(source.describe(validation_problems(error, RunConfig))) from error
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:

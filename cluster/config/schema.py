@@ -14,7 +14,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from cluster.config.run_config import RunConfig
+from learner.algorithms.catalogue import ALGORITHMS
+from learner.algorithms.corrections import CORRECTIONS
+from learner.algorithms.critic.regularisers import REGULARISERS
+from learner.algorithms.critic.targets import TARGETS
+from learner.algorithms.critic.terms import TERMS
+from learner.algorithms.objectives import OBJECTIVES
+from learner.algorithms.presets import PRESETS
 from rollout.component import import_object
+from rollout.noise import NOISES
+from rollout.rewards import REWARDS
+from rollout.tasks import TASKS
 
 CUSTOM_TYPE = r"^[\w.]+:\w+$"
 """Pattern of ``package.module:Class``."""
@@ -31,15 +41,7 @@ PIECES = {
 
 def build_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of :class:`cluster.config.run_config.RunConfig`."""
-    from learner.algorithms.corrections import CORRECTIONS
-    from learner.algorithms.critic.readouts import READOUTS
-    from learner.algorithms.critic.regularisers import REGULARISERS
-    from learner.algorithms.critic.targets import TARGETS
-    from learner.algorithms.critic.terms import TERMS
-    from learner.algorithms.objectives import OBJECTIVES
-    from rollout.noise import NOISES
-    from rollout.rewards import REWARDS
-    from rollout.tasks import TASKS
+    from learner.algorithms.critic.readouts import READOUTS  # which loads torch
 
     schema = RunConfig.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -47,6 +49,7 @@ def build_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     definitions["Task"] = _component("task", TASKS, definitions)
     definitions["Environment"] = _custom("environment")
+    # An option that is a component itself: for pydantic it may be anything that has a type.
     for variant in definitions["Task"]["anyOf"]:
         if "environment" in variant["properties"]:
             variant["properties"]["environment"]["anyOf"][0] = {"$ref": "#/$defs/Environment"}
@@ -64,9 +67,9 @@ def build_schema() -> dict[str, Any]:
     reward["functions"]["items"] = reward["gold"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")
+    # Every reference to these has been replaced by one to a list of what is built in.
     for name in [name for name in definitions if name.rpartition(".")[2] in ("ComponentSpec", "AlgorithmSpec")]:
         del definitions[name]
-    schema["required"] = [name for name in schema.get("required", []) if name != "name"]
     return schema
 
 
@@ -87,15 +90,13 @@ def _types(builtins: Mapping[str, str], definitions: dict[str, Any]) -> list[dic
 
 def _algorithm(definitions: dict[str, Any]) -> dict[str, Any]:
     """A preset's name, a preset with options that override its own, a type with options, or a class of the user's."""
-    from learner.algorithms.catalogue import ALGORITHMS
-    from learner.algorithms.presets import PRESETS
-
     presets = []
     for name, preset in PRESETS.items():
         options = _algorithm_options(preset.type, ALGORITHMS[preset.type], definitions)
         for key, value in preset.options.items():
             if key in options["properties"]:
                 options["properties"][key] = {**options["properties"][key], "default": value}
+        # What the preset gives need not be written.
         options["required"] = [key for key in options.get("required", []) if key not in preset.options]
         presets.append(_variant("preset", name, options, preset.summary))
     names = {"enum": list(PRESETS), "type": "string", "description": "A preset with the options it comes with."}

@@ -14,11 +14,7 @@ from typing import Any
 
 import yaml
 
-from rollout.component import UserError
-
-KeyPath = tuple[str | int, ...]
-"""Keys and list positions that lead to a value, outermost first."""
-
+from rollout.component import KeyPath, UserError, dotted
 
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _MAX_DEPTH = 32
@@ -58,6 +54,7 @@ class ConfigSource:
 
     def place(self, path: Sequence[str | int]) -> str:
         """Where the value at ``path``, or the nearest thing around it, was written: ``file:line`` or ``--set ...``."""
+        # From the value outwards; at each step an override counts before a line, as its value does.
         for end in range(len(path), 0, -1):
             head = tuple(path[:end])
             if head in self._overrides:
@@ -74,10 +71,18 @@ class ConfigSource:
         located = []
         for line in message.splitlines():
             head, colon, _ = line.partition(": ")
+            # Other lines go on with what the line before began.
             is_path = bool(colon) and re.fullmatch(r"[a-z_]\w*(\.\w+)*", head) is not None
             keys = tuple(int(part) if part.isdigit() else part for part in head.split("."))
             located.append(f"{self.place(keys)}: {line}" if is_path else line)
         return "\n".join(located)
+
+    def describe(self, problems: Iterable[tuple[KeyPath, str]]) -> str:
+        """A line for each problem with the value at a path, which may be empty: where it was written, key, message."""
+        return "\n".join(
+            f"{self.place(path)}: {dotted(path)}: {message}" if path else f"{self.file}: {message}"
+            for path, message in problems
+        )
 
     def override(self, assignment: str) -> None:
         """Apply ``a.b=value``; the value is read as YAML.
@@ -87,27 +92,59 @@ class ConfigSource:
         Raises:
             UserError: not of that form, or the path leads through something that is not a mapping or a list.
         """
-        dotted, equals, text = assignment.partition("=")
-        dotted = dotted.strip()
-        if not equals or not all(re.fullmatch(r"\w+", part) for part in dotted.split(".")):
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(re.fullmatch(r"\w+", part) for part in parts):
             raise UserError(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
         try:
             value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
-        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
-        self._put(keys, value, assignment)
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
+        self._put(keys, value, f"--set {assignment}")
+        # What was written below this key is gone, and so are its places.
         self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
         self._overrides[keys] = assignment
 
-    def _put(self, keys: KeyPath, value: Any, assignment: str) -> None:
-        """Set ``value`` at ``keys``, making the mappings on the way."""
+    def rename(self, former: KeyPath, key: KeyPath) -> None:
+        """Move the value at ``former``, if there is one, to ``key``; its place stays where the user wrote it.
+
+        Raises:
+            UserError: both are given, in the file or both by ``--set``.
+        """
+        section = self._section(former)
+        if section is None:
+            return
+        if self._section(key) is not None:
+            place, other = self.place(former), self.place(key)
+            if place.startswith("--set ") == other.startswith("--set "):
+                raise UserError(
+                    f"{place}: {dotted(former)}: the former name of {dotted(key)}, which is given too ({other}); keep "
+                    "that one"
+                )
+            if other.startswith("--set "):  # the command line has the last word, as it has with one name
+                del section[former[-1]]
+                return
+        self._put(key, section.pop(former[-1]), place=self.place(former))
+        self._lines = _moved(self._lines, former, key)
+        self._overrides = _moved(self._overrides, former, key)
+
+    def _section(self, path: KeyPath) -> dict[Any, Any] | None:
+        """The mapping that holds a value at ``path``; None where there is none."""
+        node: Any = self.data
+        for key in path[:-1]:
+            node = node.get(key) if isinstance(node, dict) else None
+        return node if isinstance(node, dict) and path[-1] in node else None
+
+    def _put(self, keys: KeyPath, value: Any, place: str) -> None:
+        """Set ``value`` at ``keys``, making the mappings on the way; ``place`` is where that was asked for."""
         node: Any = self.data
         for depth, key in enumerate(keys):
             last = depth == len(keys) - 1
             if isinstance(node, dict) and isinstance(key, str):
                 child = node.get(key)
+                # A name alone is short for a mapping, which an option of the algorithm needs.
                 if keys[: depth + 1] == ("algorithm",) and isinstance(child, str) and not last:
                     child = {"type" if ":" in child else "preset": child}
             elif isinstance(node, list) and isinstance(key, int) and key <= len(node):
@@ -115,15 +152,22 @@ class ConfigSource:
                 if key == len(node):
                     node.append(None)
             else:
-                raise UserError(f"--set {assignment}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
+                raise UserError(f"{place}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
             child = value if last else {} if child is None else child
             node[key] = child
             node = child
 
 
+def _moved(places: dict[KeyPath, Any], former: KeyPath, key: KeyPath) -> dict[KeyPath, Any]:
+    """Places of values, after the one at ``former`` has replaced the one at ``key``."""
+    kept = {path: place for path, place in places.items() if path[: len(key)] != key}
+    end = len(former)
+    return {(*key, *path[end:]) if path[:end] == former else path: place for path, place in kept.items()}
+
+
 def _not_inside(path: KeyPath, node: Any) -> str:
     """Why nothing can be set below ``node``."""
-    name = ".".join(map(str, path)) or "the configuration"
+    name = dotted(path) or "the configuration"
     if isinstance(node, list):
         return f"{name} is a list with positions 0 to {len(node) - 1}" if node else f"{name} is an empty list"
     return f"{name} is a mapping" if isinstance(node, dict) else f"{name} is {node!r}"
@@ -163,6 +207,7 @@ def parse_source(text: str, name: str) -> ConfigSource:
             return ConfigSource(name, {}, {})
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{name}:1: must be a mapping of keys to values, such as 'seed: 0'")
+        # Before the values are made, which forgets the lines and lets the second of two equal keys win.
         _record_lines(node, (), lines, name)
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -186,8 +231,8 @@ def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], nam
                 raise UserError(f"{name}:{line}: a key must be a name{shown}")
             below = (*path, key.value)
             if below in lines:
-                dotted = ".".join(map(str, below))
-                raise UserError(f"{name}:{line}: {dotted}: given twice, first on line {lines[below]}; keep one of them")
+                first = lines[below]
+                raise UserError(f"{name}:{line}: {dotted(below)}: given twice, first on line {first}; keep one of them")
             lines[below] = line
             _record_lines(value, below, lines, name)
     elif isinstance(node, yaml.SequenceNode):

@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
 
 Row = tuple[str, str]
 """One line of a table: what, and its value."""
@@ -121,8 +124,8 @@ class RunSummary:
 class Progress(Protocol):
     """Shows how a run goes on."""
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Show what will be done."""
+    def start(self) -> None:
+        """Begin the display."""
         ...
 
     def rollouts(self, done: int, total: int) -> None:
@@ -145,7 +148,7 @@ class Progress(Protocol):
 class SilentProgress:
     """Shows nothing."""
 
-    def start(self, plan_lines: Sequence[str]) -> None:
+    def start(self) -> None:
         """Nothing."""
 
     def rollouts(self, done: int, total: int) -> None:
@@ -172,10 +175,8 @@ class PlainProgress:
         self._reader_is_gone = False
         self._started = time.monotonic()
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Print the plan."""
-        for line in plan_lines:
-            self._print(line)
+    def start(self) -> None:
+        """Nothing: there is no display to begin."""
 
     def rollouts(self, done: int, total: int) -> None:
         """Nothing: one line a step is enough for a log."""
@@ -206,23 +207,17 @@ class RichProgress:
     """A live display: bars of steps and rollouts over a table of the newest numbers; events scroll by above it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
-
         self._console = Console(file=stream, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Bars(*columns, console=self._console)
         self._steps = self._bars.add_task("steps", total=None)
         self._rollouts = self._bars.add_task("rollouts", total=None)
         self._rows: list[Row] = []
+        # Transient: the display makes room for the closing table.
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
 
-    def start(self, plan_lines: Sequence[str]) -> None:
-        """Print the plan and begin the display."""
-        for line in plan_lines:
-            self._console.print(line, markup=False)
+    def start(self) -> None:
+        """Begin the display."""
         self._live.start()
 
     def rollouts(self, done: int, total: int) -> None:
@@ -236,7 +231,7 @@ class RichProgress:
 
     def event(self, text: str) -> None:
         """Print the text above the display."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False)  # square brackets in it are no mark-up
 
     def finish(self, summary_rows: Sequence[Row]) -> None:
         """End the display and print the closing table."""
@@ -245,9 +240,6 @@ class RichProgress:
             self._console.print(line, markup=False)
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-
         table = Table.grid(padding=(0, 2))
         for name, value in self._rows:
             table.add_row(name, value)

@@ -9,8 +9,7 @@ from typing import Any
 
 from actors.recording.sinks import read_metrics
 from cluster.config.run_config import RunConfig
-
-Row = tuple[str, str]
+from cluster.display.progress import Row
 
 
 def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) -> list[Row]:
@@ -19,6 +18,7 @@ def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) ->
     Args:
         result: what the controller returned: ``checkpoint``, ``step``, ``initial_accuracy``, ``final_accuracy``.
     """
+    # An evaluation before the first step has a line of its own.
     steps = [record for record in read_metrics(run_dir / "metrics.jsonl") if "time/step_s" in record]
     return [
         ("steps", f"{result['step']} of {config.training.num_steps}"),

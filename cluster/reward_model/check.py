@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.config.model_folder import load_model_config
+from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import RewardModelSpec
+from learner.reward_model.model import NotARewardModel, require_reward_model
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
 
@@ -15,8 +16,6 @@ def check_reward_model(spec: RewardModelSpec) -> None:
     Raises:
         UserError: no such model, not a sequence classifier with one label, or tokenizer and model do not fit.
     """
-    from learner.reward_model.model import NotARewardModel, require_reward_model
-
     key, options = f"{spec.place}.path", spec.options
     model = load_model_config(options.path, key)
     try:
@@ -32,7 +31,7 @@ def check_reward_model(spec: RewardModelSpec) -> None:
         )
     if model.pad_token_id is None and tokenizer.pad_token_id is None:
         raise UserError(f"{key}: {options.path!r} has no padding token; set pad_token_id in its config.json")
-    positions = getattr(text, "max_position_embeddings", None)
+    positions = max_positions(model)
     if positions is not None and positions < options.max_tokens:
         raise UserError(
             f"{spec.place}.max_tokens: {options.max_tokens} is more than the {positions} positions of the model "

@@ -8,10 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from cluster.config.errors import describe
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.reward_model.options import OptimisationConfig
-from rollout.component import ComponentSpec, StrictModel, UserError
+from rollout.component import ComponentSpec, StrictModel, UserError, validation_problems
 
 
 class RewardModelConfig(StrictModel):
@@ -65,4 +64,4 @@ def load_reward_model_config(path: str | Path, overrides: Iterable[str] = ()) ->
     try:
         return source, RewardModelConfig.model_validate(source.data)
     except ValidationError as error:
-        raise UserError(describe(error, RewardModelConfig, source)) from error
+        raise UserError(source.describe(validation_problems(error, RewardModelConfig))) from error

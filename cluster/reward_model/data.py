@@ -6,18 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cluster.reward_model.config import RewardModelConfig
+from learner.reward_model.model import RewardModel, TooLong
+from learner.reward_model.training import TokenizedPair
 from rollout.component import UserError
 from rollout.data.preference_pairs import read_pair
 from rollout.tasks.questions import BadRow
 from rollout.tasks.row_errors import RowErrors
 from rollout.tasks.rows import find_files, read_rows
-
-if TYPE_CHECKING:
-    from learner.reward_model.model import RewardModel
-    from learner.reward_model.training import TokenizedPair
 
 DEFAULT_EVAL_FRAC = 0.1
 MIN_HELD_OUT = 2
@@ -60,6 +57,7 @@ def load_pairs(config: RewardModelConfig, model: RewardModel) -> PairData:
         train, held_out = _hold_out(train, config.eval_frac or DEFAULT_EVAL_FRAC, config.seed)
     if len(held_out) < MIN_HELD_OUT:
         raise UserError(f"eval: {len(held_out)} pairs are held out, too few to say how good the model is")
+    # After the held-out pairs are set apart, so that runs of different sizes are measured on the same ones.
     if config.num_train_pairs is not None:
         if config.num_train_pairs > len(train):
             raise UserError(f"num_train_pairs: there are {len(train)} pairs to train on, not {config.num_train_pairs}")
@@ -70,11 +68,9 @@ def load_pairs(config: RewardModelConfig, model: RewardModel) -> PairData:
 def _read(
     key: str, patterns: Sequence[str], config: RewardModelConfig, model: RewardModel, findings: RowErrors
 ) -> list[GroupedPair]:
-    from learner.reward_model.model import TooLong
-    from learner.reward_model.training import TokenizedPair
-
     found: list[GroupedPair] = []
     paths = [path for index, pattern in enumerate(patterns) for path in _files(f"{key}.{index}", pattern, findings)]
+    # A file that two patterns match is read once.
     for path in dict.fromkeys(paths):
         num_before = findings.num_rows[key]
         for row in read_rows(path):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
@@ -18,7 +20,7 @@ from cluster.run.session import ray_session
 from rollout.component import UserError
 from rollout.rewards.model import conversation
 from rollout.seeding import stream
-from rollout.trajectory import Message, Prompt, Trajectory
+from rollout.trajectory import Message, Prompt, SampleRequest, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,39 +109,35 @@ def _text_or_messages(messages: tuple[Message, ...]) -> Any:
     return messages[0]["content"] if len(messages) == 1 else list(messages)
 
 
+class _Sampler:
+    """An actor that asks the workers: only inside Ray can calls of actors be awaited."""
+
+    def __init__(self, config: RunConfig, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
+        self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
+
+    async def sample(self, prompts: Sequence[Prompt], samples_per_prompt: int) -> dict[str, list[ScoredResponse]]:
+        asked = [self._one(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
+        responses = iter(await asyncio.gather(*asked))  # in the order of ``asked``: prompt by prompt
+        return {prompt.prompt_id: [next(responses) for _ in range(samples_per_prompt)] for prompt in prompts}
+
+    async def _one(self, prompt: Prompt, index: int) -> ScoredResponse:
+        _, reference = await self._pool.sample(SampleRequest(prompt, index))
+        trajectory: Trajectory = await reference
+        if trajectory.failure:  # of its environment
+            return ScoredResponse((), None)
+        record = await self._rewards.clean_score(prompt, trajectory)
+        return ScoredResponse(conversation(prompt, trajectory)[len(prompt.messages) :], record.clean)
+
+
 def _responses(
     config: RunConfig, path: str, prompts: Sequence[Prompt], samples_per_prompt: int
 ) -> Mapping[str, list[ScoredResponse]]:
     """Sampled and scored responses by prompt id."""
-    import ray
-
-    from rollout.trajectory import SampleRequest
-
-    class Sampler:
-        """Asks the workers inside Ray, where actor calls can be awaited."""
-
-        def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
-
-        async def one(self, prompt: Prompt, index: int) -> ScoredResponse:
-            _, reference = await self._pool.sample(SampleRequest(prompt, index))
-            trajectory: Trajectory = await reference
-            if trajectory.failure:  # of its environment
-                return ScoredResponse((), None)
-            record = await self._rewards.clean_score(prompt, trajectory)
-            return ScoredResponse(conversation(prompt, trajectory)[len(prompt.messages) :], record.clean)
-
-        async def all(self, wanted: Sequence[Prompt]) -> dict[str, list[ScoredResponse]]:
-            asked = [self.one(prompt, index) for prompt in wanted for index in range(samples_per_prompt)]
-            answers = iter(await asyncio.gather(*asked))
-            return {prompt.prompt_id: [next(answers) for _ in range(samples_per_prompt)] for prompt in wanted}
-
     with serving_workers(config, path) as workers:
-        actor = ray.remote(Sampler).options(num_cpus=0)
-        sampler = actor.remote(workers.rollouts, workers.rewards, workers.reward_factory)
-        found: dict[str, list[ScoredResponse]] = ray.get(
-            sampler.all.remote(list(prompts)), timeout=config.cluster.step_timeout_s
-        )
+        actor = ray.remote(_Sampler).options(num_cpus=0)
+        sampler = actor.remote(config, workers.rollouts, workers.rewards, workers.reward_factory)
+        reply = sampler.sample.remote(list(prompts), samples_per_prompt)
+        found: dict[str, list[ScoredResponse]] = ray.get(reply, timeout=config.cluster.step_timeout_s)
         return found
 
 

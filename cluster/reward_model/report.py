@@ -96,6 +96,7 @@ def best_threshold(positive: Sequence[float], negative: Sequence[float]) -> floa
     num_below = [0, 0]
     for index, (score, label) in enumerate(ordered):
         num_below[label] += 1
+        # No threshold parts equal scores, so it is tried after the last of them.
         if index + 1 < len(ordered) and ordered[index + 1][0] == score:
             continue
         j = num_below[0] / len(negative) - num_below[1] / len(positive)

@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cluster.config.model_folder import load_model_config
+import torch
+
+from cluster.config.model_folder import load_model_config, max_positions
 from cluster.reward_model.config import RewardModelConfig
 from cluster.reward_model.data import PairData, load_pairs
 from cluster.reward_model.report import REPORT, Quality, judge, write_report
+from learner.reward_model import training
+from learner.reward_model.losses import LOSSES, PairLoss
+from learner.reward_model.model import Device, NotARewardModel, RewardModel
 from rollout.component import UserError, build
 from rollout.data.prompts import load_tokenizer
-
-if TYPE_CHECKING:
-    from learner.reward_model.model import Device, RewardModel
 
 REJECTS = "rejects.jsonl"
 
@@ -64,9 +66,6 @@ def train_reward_model(
     Raises:
         UserError: a model, file, row or option is wrong, or the loss is no number.
     """
-    from learner.reward_model import training as training
-    from learner.reward_model.losses import LOSSES, PairLoss
-
     loss: PairLoss = build(config.loss, LOSSES, PairLoss, "loss")
     output = _output_folder(config, overwrite)
     model = _starting_model(config)
@@ -122,15 +121,13 @@ def _starting_model(config: RewardModelConfig) -> RewardModel:
     Raises:
         UserError: there is no such model, it cannot classify sequences, or it cannot read ``max_tokens``.
     """
-    import torch
+    found = load_model_config(config.model, "model")
+    # Not at the top of the file: the line above decides whether transformers may ask the hub, which it reads only once.
     from transformers.utils.logging import disable_progress_bar
 
-    from learner.reward_model.model import NotARewardModel, RewardModel
-
     disable_progress_bar()
-    found = load_model_config(config.model, "model")
     load_tokenizer(config.model, key="model")
-    positions = getattr(found.get_text_config(), "max_position_embeddings", None)
+    positions = max_positions(found)
     if positions is not None and positions < config.max_tokens:
         raise UserError(f"max_tokens: {config.max_tokens} is more than the {positions} positions of {config.model!r}")
     if config.device == "cuda" and not torch.cuda.is_available():

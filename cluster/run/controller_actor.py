@@ -28,7 +28,7 @@ from actors.pools.rollout_pool import RolloutPool
 from actors.pools.suspects import Suspects
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, WeightSync
 from actors.processes.watchdog import Watchdog
-from actors.recording.disk_space import DiskSpace, is_disk_full
+from actors.recording.disk_space import DiskSpace
 from actors.recording.event_log import EventLog
 from actors.recording.journal import Entry, Journal, Level
 from actors.recording.run_status import RunStatus
@@ -40,6 +40,7 @@ from cluster.config.run_config import RunConfig
 from cluster.run.processes import Processes
 from cluster.run.workers import RewardFactory, RolloutFactory, uses_nccl
 from cluster.run.workers import Workers as StartedWorkers
+from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 from rollout.data.prompt_source import PromptSource
 from rollout.sampling.weight_check import Canary, canary_tolerance
@@ -118,7 +119,7 @@ class ControllerActor(PoolObserver):
             Workers(pool, rewards, learner, _weight_sync(config, learner, pool, source)),
             records,
             Guards(config.guards, state["guards"] if state else None),
-            RewardTrust(config.trust, config.reward.known_share, config.seed, (state or {}).get("trust")),
+            RewardTrust(config.trust, config.reward.compared_share, config.seed, (state or {}).get("trust")),
             held_out,
             state,
         )

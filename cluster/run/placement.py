@@ -1,4 +1,4 @@
-"""Which process needs what, and whether the cluster has it. Pure, but for the last function."""
+"""Which process needs what, and whether the cluster has it. Pure, but for the last function, which loads Ray."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
         UserError: they do not; says what is needed and what the largest node has.
     """
     free = [dict(node) for node in nodes]
+    # GPUs are the scarce part of a node, so what needs them chooses first.
     for bundle in sorted(demand.bundles, key=lambda b: (b.get("GPU", 0.0), b["CPU"]), reverse=True):
         for node in free:
             if all(node.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items()):
@@ -94,6 +95,7 @@ def reserve(demand: Plan, timeout_s: float) -> Any:
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    # Ray would wait permanently for a group that fits nowhere, so that is found out first.
     require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     group = placement_group(demand.bundles, strategy="PACK")
     if not group.wait(timeout_s):

@@ -60,6 +60,7 @@ def _resume_point(path: Path, skipped: tuple[str, ...] = ()) -> ResumePoint:
         siblings = [str(sibling) for sibling in path.parent.glob("step-*")] if path.parent.is_dir() else []
         raise UserError(f"--resume: no such folder: {path}" + (f"; {nearest(str(path), siblings)}" if siblings else ""))
     verify(path)
+    # A link, such as one called "latest", has no step in its own name.
     step = checkpoint_step(path.resolve())
     if step is None:
         raise UserError(f"--resume: {path} is not named step-N")

@@ -54,5 +54,6 @@ class SignalFlag:
         if self.received is None:
             self.received, self._first_time = signum, time.monotonic()
         elif signum == signal.SIGINT and time.monotonic() - self._first_time > APART_S:
+            # By the signal itself: the shell that waits for this process sees what ended it.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)

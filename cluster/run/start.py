@@ -19,19 +19,19 @@ from cluster.run.workers import create_workers
 from rollout.component import UserError
 
 
-def run_training(config: RunConfig, resume: str | None = None, plan_lines: Sequence[str] = ()) -> RunSummary:
+def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
     """Run a configuration to its end.
 
     Args:
         resume: None for a new run; ``auto`` for the newest complete checkpoint of the run's folder; or the path of
             one.
-        plan_lines: what will be done, in words, shown first.
 
     Raises:
         UserError: the run's folder is taken, there is nothing to resume, or the cluster cannot hold the run.
         RuntimeError: a worker failed; the message names it and the cause.
     """
     run_dir = config.run_dir.resolve()
+    # Before anything is written: it refuses what cannot be gone on from.
     point = find_resume_point(run_dir, resume)
     if resume is None and (run_dir / "metrics.jsonl").exists():
         raise UserError(
@@ -42,7 +42,7 @@ def run_training(config: RunConfig, resume: str | None = None, plan_lines: Seque
     signals = SignalFlag()
     rows: list[tuple[str, str]] = []
     with signals.handled():
-        progress.start(plan_lines)
+        progress.start()
         try:
             with ray_session(config, run_dir):
                 signals.install()
@@ -51,6 +51,7 @@ def run_training(config: RunConfig, resume: str | None = None, plan_lines: Seque
         except Interrupted:
             pass
         finally:
+            # After a failure too, or a live display would stay over its message.
             progress.finish(rows)
     return RunSummary(rows=rows, stopped_by=signals.received)
 
@@ -88,5 +89,6 @@ def _run(
     try:
         return supervisor.run(point, opening)
     finally:
+        # The controller first: only it knows the engines that have replaced others.
         supervisor.close(config.cluster.shutdown_timeout_s)
         workers.stop(config.cluster.shutdown_timeout_s)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import ray
+
+from actors.pools.ranks import failure
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S = 0.5
@@ -25,10 +28,6 @@ def wait_for(references: Mapping[str, Any], method: str, deadline: float, signal
         TimeoutError: some did not answer in time; they are named.
         WorkerError, UserError: one failed, as soon as it did.
     """
-    import ray
-
-    from actors.pools.ranks import failure
-
     names = {reference: name for name, reference in references.items()}
     results: dict[str, Any] = {}
     pending = list(names)

@@ -7,6 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from learner.warmstart.supervised import greedy_decode
+from rollout.conversation.conversation import ChatTokens
+from rollout.data.prompts import render
 from rollout.environment import Environment
 from rollout.rewards.exact_match import answer_equals
 from rollout.tasks.base import Example, Task
@@ -21,8 +24,6 @@ def measure(
     Args:
         max_new_tokens: longest response; of one turn in a conversation.
     """
-    from rollout.data.prompts import render
-
     prompts = render(tokenizer, examples, task.name)
     environments = [task.make_environment(prompt) for prompt in prompts]
     users = [environment for environment in environments if environment is not None]
@@ -33,9 +34,6 @@ def measure(
 
 def greedy_accuracy(model: Any, tokenizer: Any, examples: Sequence[Example], max_new_tokens: int) -> float:
     """Share of questions whose greedily decoded final answer equals the reference."""
-    from learner.warmstart.supervised import greedy_decode
-    from rollout.data.prompts import render
-
     prompts = render(tokenizer, examples, "")
     rows = greedy_decode(model, [prompt.token_ids for prompt in prompts], tokenizer.eos_token_id, max_new_tokens)
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -47,9 +45,6 @@ async def _converse(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], users: Sequence[Environment], max_new_tokens: int
 ) -> dict[str, float]:
     """Means of the outcomes' metrics; a conversation that fills the model's positions is cut."""
-    from learner.warmstart.supervised import greedy_decode
-    from rollout.conversation.conversation import ChatTokens
-
     chat, eos = ChatTokens(tokenizer), tokenizer.eos_token_id
     rows = [list(prompt.token_ids) for prompt in prompts]
     for index, (user, prompt) in enumerate(zip(users, prompts, strict=True)):
@@ -62,6 +57,7 @@ async def _converse(
         texts, going_on = tokenizer.batch_decode(said, skip_special_tokens=True), []
         for index, response, text in zip(live, said, texts, strict=True):
             observation = await users[index].step(text)
+            # A response that was cut has no end token, in a rollout either.
             sampled = response if len(response) == max_new_tokens else [*response, eos]
             rows[index] += [*sampled, *chat.between(sampled, observation.messages)]
             if not observation.done and len(rows[index]) + max_new_tokens <= model.config.max_position_embeddings:

@@ -16,10 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field, model_validator
+from tokenizers import pre_tokenizers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from cluster.warmstart.measure import measure
+from learner.warmstart.supervised import SupervisedConfig, train_supervised
 from rollout.component import StrictModel, UserError, nearest
+from rollout.conversation.conversation import ChatTokens
+from rollout.data.prompts import render
 from rollout.tasks.base import Task
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
@@ -93,9 +99,6 @@ def build_tokenizer(alphabet: str, max_position: int) -> Any:
     It is a byte-level one without merges, as transformers makes any tokenizer of a Qwen2 folder on loading it, whatever
     the folder says: another kind would lose its blanks then. Characters that it does not know vanish.
     """
-    from tokenizers import pre_tokenizers
-    from transformers import Qwen2Tokenizer
-
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     characters = [part for text in sorted(set(alphabet)) for part in byte_level.pre_tokenize_str(text)[0][0]]
     tokens = dict.fromkeys([PAD, END, UNKNOWN, *ROLES.values(), *characters])
@@ -115,9 +118,6 @@ def build_tokenizer(alphabet: str, max_position: int) -> Any:
 
 def build_model(tokenizer: Any, config: WarmstartConfig) -> Any:
     """A randomly initialised Qwen2 causal language model with tied embeddings."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     torch.manual_seed(config.seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -152,19 +152,23 @@ def warmstart(
         output: the folder to write; made if missing.
         on_step: called with step (from 1), number of steps and loss.
     """
-    import torch
-
-    from learner.warmstart.supervised import SupervisedConfig, train_supervised
-
     torch.set_num_threads(1)  # for a model this small a second thread costs four times what it brings
     config = config or WarmstartConfig()
     started = time.monotonic()
     tokenizer = build_tokenizer(task.alphabet(), config.max_position)
     model = build_model(tokenizer, config)
     corpus = make_corpus(task, tokenizer, config)
-    options = {name: getattr(config, name) for name in ("num_steps", "num_decay_steps", "batch_size", "lr", "seed")}
+    supervised = SupervisedConfig(
+        num_steps=config.num_steps,
+        num_decay_steps=config.num_decay_steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+    )
     report_step = None if on_step is None else lambda step, loss: on_step(step, config.num_steps, loss)
+    # Room to be wrong at length, and an end to what never ends.
     max_new_tokens = 2 * max(len(response) for turns in corpus for response in turns[1::2])
+    # Training questions, since the held-out ones are what the report is about.
     probe = task.examples("train")[:128]
 
     def is_ready() -> bool:
@@ -173,25 +177,29 @@ def warmstart(
             raise UserError(f"ready_metric: no metric {config.ready_metric!r}; {nearest(config.ready_metric, found)}")
         return found[config.ready_metric] >= config.ready_accuracy
 
-    losses = train_supervised(model, corpus, tokenizer.pad_token_id, SupervisedConfig(**options), report_step, is_ready)
-    metrics: dict[str, dict[str, float]] = defaultdict(dict)
-    for split in task.splits:
-        questions = task.examples(split)[: config.num_eval]
-        for name, value in measure(model, tokenizer, task, questions, max_new_tokens).items():
-            metrics[name][split] = value
+    losses = train_supervised(model, corpus, tokenizer.pad_token_id, supervised, report_step, is_ready)
+    metrics = _held_out_metrics(model, tokenizer, task, config.num_eval, max_new_tokens)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     tail = losses[-10:]
     seconds = time.monotonic() - started
-    return WarmstartReport(output, model.num_parameters(), dict(metrics), sum(tail) / len(tail), seconds)
+    return WarmstartReport(output, model.num_parameters(), metrics, sum(tail) / len(tail), seconds)
+
+
+def _held_out_metrics(
+    model: Any, tokenizer: Any, task: Task, num_eval: int, max_new_tokens: int
+) -> dict[str, dict[str, float]]:
+    """Numbers by metric and split."""
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    for split in task.splits:
+        for name, value in measure(model, tokenizer, task, task.examples(split)[:num_eval], max_new_tokens).items():
+            metrics[name][split] = value
+    return dict(metrics)
 
 
 def make_corpus(task: Task, tokenizer: Any, config: WarmstartConfig) -> list[tuple[tuple[int, ...], ...]]:
     """Token ids of worked conversations, as :data:`learner.warmstart.supervised.Turns`; with end tokens."""
-    from rollout.conversation.conversation import ChatTokens
-    from rollout.data.prompts import render
-
     rng = random.Random(config.seed)
     examples = task.warmstart_examples(config.num_demonstrations, rng)
     conversations = [task.conversation(example, rng) for example in examples]

@@ -1,6 +1,6 @@
 """Folders that are either complete or not there: written aside, described by a manifest, renamed into place.
 
-``checkpoint_folders.py`` clears up what killed processes leave.
+``folders.py`` clears up what killed processes leave.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d+)")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CheckpointError(UserError):
@@ -86,9 +86,7 @@ def telling_full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
     except DiskFullError:
         raise
     except Exception as error:
-        # safetensors (Rust) gives the number in words only
-        codes = [error.errno] if isinstance(error, OSError) else re.findall(r"\(os error (\d+)\)", str(error))
-        if not any(code is not None and int(code) in _FULL for code in codes):
+        if not is_disk_full(error):
             raise
         raise DiskFullError(str(path), str(error), needed) from error
 

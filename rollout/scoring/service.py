@@ -107,7 +107,7 @@ class RewardService:
         return replace(record, clean=truth.clean, parts=truth.parts, gold_error=truth.error)
 
     def _is_rechecked(self, prompt: Prompt, trajectory: Trajectory) -> bool:
-        share = self._config.recheck_share
+        share = self._config.gold_share
         return is_rechecked(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:

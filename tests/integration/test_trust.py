@@ -24,7 +24,7 @@ def test_votes_teach_and_their_errors_are_estimated(
         reward={
             "functions": [{"type": "response_format", "pattern": "[0-8].*", "require_stop": False}],
             "pseudo_labels": {"answer_pattern": FIRST_CHARACTER, "min_share": 0.5},
-            "recheck_share": 0.5,
+            "gold_share": 0.5,
         },
         algorithm={"preset": "nc-dr-grpo", "reward_correction": [correction]},
         trust={"min_labels": 1},

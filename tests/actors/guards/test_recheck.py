@@ -41,7 +41,7 @@ async def record_of(service: RewardService, index: int, text: str = "1=8", refer
 
 async def test_gold_is_asked_about_the_rechecked_share_only(module: str) -> None:
     gold = ComponentSpec(type=f"{module}:gold")
-    service = RewardService(RewardConfig(gold=(gold,), recheck_share=0.3), run_seed=5)
+    service = RewardService(RewardConfig(gold=(gold,), gold_share=0.3), run_seed=5)
     records = [await record_of(service, index, text="=7") for index in range(100)]
     chosen = [index for index in range(100) if is_rechecked(5, "p", index, 0.3)]
     assert __import__(module).calls == chosen

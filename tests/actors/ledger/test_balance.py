@@ -1,4 +1,4 @@
-"""A ledger that was changed by other hands does not balance, and the audit says what is wrong."""
+"""A ledger that was changed by other hands does not balance, and the check says what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.ledger.account import RESTART, Account, read_account
-from actors.ledger.balance import Audit, audit
+from actors.ledger.balance import Balance, check_balance
 from actors.ledger.file import LedgerError, open_for_reading
 from actors.ledger.ledger import Ledger, pack_ids
 
@@ -46,14 +46,14 @@ def edit(path: Path, *statements: str) -> None:
             assert db.execute(statement).rowcount != 0, "the edit must change something"
 
 
-def examine(path: Path) -> tuple[Account, Audit]:
+def examine(path: Path) -> tuple[Account, Balance]:
     with open_for_reading(path) as db:
-        return read_account(db), audit(db, PROMPTS, SIZE)
+        return read_account(db), check_balance(db, PROMPTS, SIZE)
 
 
 def test_untouched(path: Path) -> None:
     account, found = examine(path)
-    assert found == Audit((), 0, 0)
+    assert found == Balance((), 0, 0)
     assert account.states == {"pending": 0, "in_flight": 4, "ready": 0, "trained": 8, "dropped": 2}
     assert [(epoch.num_admitted, epoch.num_complete, epoch.num_trained) for epoch in account.epochs] == [
         (4, 4, 8),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.ledger.account import read_account
-from actors.ledger.balance import audit
+from actors.ledger.balance import check_balance
 from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger
 
@@ -74,7 +74,7 @@ def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
         assert writer.returncode == -signal.SIGKILL
         told = int(printed[-1]) if printed else step
         with open_for_reading(path) as db:
-            account, found = read_account(db), audit(db, PROMPTS, SIZE)
+            account, found = read_account(db), check_balance(db, PROMPTS, SIZE)
         assert (found.violations, found.num_lost, found.num_trained_twice) == ((), 0, 0)
         assert told <= account.last_step <= told + 1  # what was told is kept; one more may have been committed
         assert account.num_rollbacks == kill + 1

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.ledger.balance import audit
+from actors.ledger.balance import check_balance
 from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger, LedgerError, Position
 from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, states
@@ -40,7 +40,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.ledger.close()
         with open_for_reading(self.path) as db:
-            found = audit(db, PROMPTS, SIZE)
+            found = check_balance(db, PROMPTS, SIZE)
         assert (found.violations, found.num_lost, found.num_trained_twice) == ((), 0, 0)
         self.folder.cleanup()
 

@@ -1,20 +1,17 @@
-"""What counts as a full disk, and how long and how often it is waited for; the clock is the test's own."""
+"""How long and how often a full disk is waited for; the clock is the test's own."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import selectors
-import sqlite3
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.ledger.ledger import Ledger, LedgerError
-from actors.recording.disk_space import LONGEST_PAUSE_S, DiskSpace, is_disk_full
-from learner.storage.manifest import DiskFullError
+from actors.recording.disk_space import LONGEST_PAUSE_S, DiskSpace
 from rollout.component import UserError
 from tests.actors.loop.test_controller import Run
 
@@ -67,26 +64,6 @@ class Disk:
 
     def space(self, timeout_s: float = 100.0) -> DiskSpace:
         return DiskSpace(timeout_s, self.told.append, self.sign)
-
-
-def test_what_says_that_the_disk_is_full(tmp_path: Path) -> None:
-    assert is_disk_full(FULL)
-    assert is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
-    assert is_disk_full(DiskFullError("checkpoints/step-1", "it needs 9 MiB"))
-    no_index = sqlite3.OperationalError("disk I/O error")
-    no_index.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
-    assert is_disk_full(no_index)
-    chained = LedgerError("ledger.sqlite: database or disk is full")
-    chained.__cause__ = FULL
-    assert is_disk_full(chained)
-    assert not is_disk_full(OSError(errno.EIO, "Input/output error"))
-    assert not is_disk_full(ValueError("No space left on device"))
-    assert not is_disk_full(None)
-    ledger = Ledger(tmp_path / "ledger.sqlite", num_prompts=1, samples_per_prompt=1)
-    ledger.close()
-    with pytest.raises(LedgerError) as closed:  # Python's own error, which has no code of SQLite's
-        ledger.rollback(0)
-    assert not is_disk_full(closed.value)
 
 
 def test_where_there_is_space_nothing_is_told() -> None:

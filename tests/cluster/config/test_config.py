@@ -82,10 +82,10 @@ def test_labels_by_vote_conflict_with_other_scores(text: str, message: str) -> N
 
 @pytest.mark.parametrize(
     ("text", "share"),
-    [("{}", 0.0), ("{noise: [{type: a}], recheck_share: 0.1}", 0.1), ("{gold: [{type: a}]}", 1.0)],
+    [("{}", 0.0), ("{noise: [{type: a}], gold_share: 0.1}", 0.1), ("{gold: [{type: a}]}", 1.0)],
 )
 def test_the_share_whose_true_score_is_known(text: str, share: float) -> None:
-    assert parse(f"model: {{path: m}}\nreward: {text}").reward.known_share == share
+    assert parse(f"model: {{path: m}}\nreward: {text}").reward.compared_share == share
 
 
 def test_the_written_configuration_is_read_back_equal(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Closed(io.StringIO):
 
 def play(progress: Progress) -> None:
     """A whole run."""
-    progress.start(["one step = 128 trajectories"])
+    progress.start()
     progress.event("rollout workers [ready]")
     for done in (0, 64, 128):
         progress.rollouts(done, 128)
@@ -80,7 +80,6 @@ def test_plain_is_one_line_a_step() -> None:
     stream = io.StringIO()
     play(PlainProgress(stream))
     assert stream.getvalue().splitlines() == [
-        "one step = 128 trajectories",
         "[0:00] rollout workers [ready]",
         LINE,
         "checkpoint  runs/[a]/step-60",
@@ -108,7 +107,6 @@ def test_rich_shows_everything() -> None:
     play(progress)
     progress.finish([])  # ending twice is harmless
     shown = stream.getvalue()
-    assert "one step = 128 trajectories" in shown
     assert "rollout workers [ready]" in shown  # square brackets are not mark-up
     assert "checkpoint  runs/[a]/step-60" in shown
 

@@ -100,7 +100,7 @@ def say(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, reply: Callable[[str], 
         replies = [reply(tokenizer.decode(prompt)) for prompt in prompts]
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in replies]
 
-    monkeypatch.setattr("learner.warmstart.supervised.greedy_decode", decode)
+    monkeypatch.setattr("cluster.warmstart.measure.greedy_decode", decode)
 
 
 def test_conversations_are_measured_with_the_real_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_greedy_accuracy_counts_right_final_answers(monkeypatch: pytest.MonkeyPa
     examples = task.examples("test")
     answers = [f"1 2={example.reference}" if i % 3 else "1 2" for i, example in enumerate(examples)]
     rows = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
-    monkeypatch.setattr("learner.warmstart.supervised.greedy_decode", lambda *_: rows)
+    monkeypatch.setattr("cluster.warmstart.measure.greedy_decode", lambda *_: rows)
     assert greedy_accuracy(None, tokenizer, examples, 24) == 32 / 48
     assert sum(answer_equals(a, str(e.reference)) for a, e in zip(answers, examples, strict=True)) == 32
 

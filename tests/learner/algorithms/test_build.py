@@ -89,7 +89,7 @@ def test_a_class_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("dvop", {}, "unknown algorithm 'dvop'; did you mean 'dvpo'? valid: "),
         ("dvpo", {"huber_kapa": 1}, "algorithm.huber_kapa: unknown key; did you mean 'huber_kappa'?"),
-        ("ppo", {"gamma": 1.5}, "algorithm.gamma: Input should be less than or equal to 1 (got 1.5)"),
+        ("ppo", {"gamma": 1.5}, "algorithm.gamma: must be less than or equal to 1 (got 1.5)"),
         ("ppo", {"critic": {"num_quantiles": 8}}, "the critic of ppo is scalar"),
         (
             "dvpo",

@@ -189,7 +189,7 @@ def test_decoupled_trains_the_critic_first_and_then_only_the_policy(make_learner
     ("name", "options", "message"),
     [
         ("dfpo", {"huber_kappa": 0.5}, "huber_kappa has no effect in dfpo"),
-        ("dfpo", {"critic": {"head": "quantile"}}, "algorithm.critic.head: Input should be 'flow'"),
+        ("dfpo", {"critic": {"head": "quantile"}}, "algorithm.critic.head: must be 'flow'"),
         ("decoupled-vpo", {"lam_actor": 0.5}, "lam_actor has no effect with target 'after_token'"),
         ("decoupled-vpo", {"pretrain_frac": 1.0}, "algorithm.pretrain_frac"),
         ("vrpo", {"critic": {"head": "flow"}}, "a flow head does not go on a latent"),

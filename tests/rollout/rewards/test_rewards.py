@@ -153,7 +153,7 @@ async def test_response_format() -> None:
         ({"type": "response_format", "pattern": "["}, "r.pattern: not a regular expression: unterminated"),
         ({"type": "response_format"}, "r.pattern: required but not given"),
         ({"type": "exact_macth"}, "r.type: unknown name 'exact_macth'; did you mean 'exact_match'?"),
-        ({"type": "numeric", "abs_tol": -1.0}, "r.abs_tol: Input should be greater than or equal to 0 (got -1.0)"),
+        ({"type": "numeric", "abs_tol": -1.0}, "r.abs_tol: must be greater than or equal to 0 (got -1.0)"),
         ({"type": "numeric", "tol": 1.0}, "r.tol: unknown key"),
     ],
 )

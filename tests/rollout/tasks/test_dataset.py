@@ -464,7 +464,7 @@ class TestBadFiles:
             ({"on_bad_row": "reject"}, "data.task: 'on_bad_row: reject' and 'rejects: FILE.jsonl' go together"),
             ({"max_reject_frac": 0.1}, "data.task: max_reject_frac has no effect without 'on_bad_row: reject'"),
             ({"rejects": "bad.jsonl"}, "data.task: 'on_bad_row: reject' and 'rejects: FILE.jsonl' go together"),
-            ({"on_bad_row": "skip"}, "data.task.on_bad_row: Input should be 'error' or 'reject' (got 'skip')"),
+            ({"on_bad_row": "skip"}, "data.task.on_bad_row: must be 'error' or 'reject' (got 'skip')"),
         ],
     )
     def test_options(self, options: dict[str, Any], message: str) -> None:
