@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from learner.algorithms.corrections import CORRECTIONS
 from learner.algorithms.corrections.base import RewardCorrection
@@ -22,7 +22,7 @@ from learner.algorithms.records import CorrectedRewards, Denominators, Estimates
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective, SingleProcess, apply_globally
 from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
-from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.component import Component, ComponentSpec, StrictModel, UserError, build
 from rollout.trajectory import ScoredTrajectory
 
 __all__ = [
@@ -56,10 +56,8 @@ def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
             raise ValueError(f"{name} has no effect {why}; leave it out")
 
 
-class AlgorithmConfig(BaseModel):
+class AlgorithmConfig(StrictModel):
     """Options every algorithm has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     num_epochs: int = Field(1, ge=1, le=64, description="Passes over each batch.")
     num_minibatches: int = Field(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from rollout.component import StrictModel
 
 END_VALUES = "end_values"
 """Key of ``CriticOutput.extra``: [batch head quantile], the value after a row's last token. Asked for by
 ``Algorithm.needs_end_values``."""
 
 
-class CriticConfig(BaseModel):
+class CriticConfig(StrictModel):
     """Shape of the critic's head. A scalar critic is one head with one quantile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     num_heads: int = Field(3, ge=1, le=64, description="Independent heads of the value ensemble.")
     num_quantiles: int = Field(200, ge=1, le=4096, description="Quantile levels of each head; 1 is a scalar critic.")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from learner.algorithms.actor_critic import ActorCritic
@@ -20,17 +20,15 @@ from learner.maths.collective import Collective
 from learner.maths.quantiles.quantiles import quantile_at
 from learner.metrics import Mean, Metrics
 from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
-from rollout.component import UserError
+from rollout.component import StrictModel, UserError
 
 SEMANTIC_WEIGHTS = "semantic_weights"
 """Key of ``Estimates.extra``: [batch seq], 1 / (share of tokens selected) on the selected tokens, 0 elsewhere."""
 _SEED_STEP = 0x9E3779B97F4A7C15
 
 
-class VRPOOptions(BaseModel):
+class VRPOOptions(StrictModel):
     """What VRPO adds to an actor-critic method. Sizes and weights are our choice; none is public."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     ib: bool = Field(True, description="Put a variational information bottleneck between hidden state and value.")
     ib_dim: int = Field(128, ge=1, description="Size of the latent z.")

@@ -117,6 +117,14 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "inside a value": (["seed=1", "seed.a=1"], ["--set seed.a=1: seed is 1, so it has no 'a'"]),
     "beyond a list": (["reward.functions.2.weight=1"], ["reward.functions is a list with positions 0 to 0"]),
     "bad option": (["algorithm.clip_ratio_low=x"], ["--set algorithm.clip_ratio_low=x: algorithm.clip_ratio_low"]),
+    "no prior mean": (
+        ["algorithm=dvpo", "algorithm.critic.prior_mean=.nan"],
+        ["algorithm.critic.prior_mean", "finite"],
+    ),
+    "no prior scale": (["algorithm.critic.prior_scale=.inf"], ["algorithm.critic.prior_scale", "finite number"]),
+    "endless bottleneck": (["algorithm=vrpo", "algorithm.ib_coef=.inf"], ["algorithm.ib_coef", "finite number"]),
+    "no penalty": (["algorithm=grpo", "algorithm.kl_coef=.nan"], ["algorithm.kl_coef", "finite number"]),
+    "endless temperature": (["rollout.sampling.temperature=.inf"], ["rollout.sampling.temperature", "finite number"]),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 
