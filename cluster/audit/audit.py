@@ -102,7 +102,7 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
     repeated = [[record.observed for record in row if record.observed is not None] for _, row, _ in kept]
     complete = [row for row in repeated if len(row) == REPEATS]
     pairs = [
-        GoldPair(response.prompt.prompt_id, value, response.gold, row)
+        GoldPair(prompt_id=response.prompt.prompt_id, observed=value, gold=response.gold, features=row)
         for (response, _, value), row in zip(kept, features, strict=True)
         if response.gold is not None
     ]

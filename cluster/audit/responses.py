@@ -88,7 +88,10 @@ def _responses(config: RunConfig, entries: Sequence[_Entry], num_samples: int | 
         chosen = sorted(random.Random(config.seed).sample(chosen, num_samples))
     kept = [entries[index] for index in chosen]
     tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
-    examples = [Example(entry.prompt_id, entry.messages, entry.reference, entry.extra) for entry in kept]
+    examples = [
+        Example(example_id=entry.prompt_id, messages=entry.messages, reference=entry.reference, extra=entry.extra)
+        for entry in kept
+    ]
     prompts = render(tokenizer, examples, TASK)
     tokens = tokenizer([entry.response for entry in kept], add_special_tokens=False)["input_ids"]
     seen: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from rollout.trajectory import Message
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferencePair:
     """Two conversations that begin with the same prompt.
 
@@ -55,7 +55,10 @@ def read_pair(row: Row) -> PreferencePair:
     if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
         raise BadRow(f"column 'prompt_id' must be text or a whole number, not {_shown(group)}")
     return PreferencePair(
-        prompt, chosen, rejected, str(group) if group is not None else "\n".join(m["content"] for m in prompt)
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        group=str(group) if group is not None else "\n".join(m["content"] for m in prompt),
     )
 
 

@@ -65,7 +65,9 @@ def make_example(row: Any, options: QuestionOptions, default_id: str) -> Example
         raise BadRow(_lacks(row, options.answer_column or ""))
     used = {options.prompt_column, options.messages_column, options.answer_column, options.id_column}
     extra = {name: value for name, value in row.items() if name not in used}
-    return Example(_id(row, options.id_column) or default_id, messages, reference, extra)
+    return Example(
+        example_id=_id(row, options.id_column) or default_id, messages=messages, reference=reference, extra=extra
+    )
 
 
 def _id(row: dict[str, Any], column: str | None) -> str | None:

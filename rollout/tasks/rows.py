@@ -24,7 +24,7 @@ BATCH_ROWS = 1024
 """Rows of a Parquet or Arrow file that are turned into Python objects at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of a file.
 
@@ -124,16 +124,21 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 problem = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the line"
-                yield Row(place, number, line.decode("utf-8", "backslashreplace").rstrip("\r\n"), problem)
+                yield Row(
+                    place=place,
+                    number=number,
+                    value=line.decode("utf-8", "backslashreplace").rstrip("\r\n"),
+                    problem=problem,
+                )
                 continue
             if not text.strip():
                 continue
             try:
-                yield Row(place, number, json.loads(text, object_pairs_hook=_without_repeats))
+                yield Row(place=place, number=number, value=json.loads(text, object_pairs_hook=_without_repeats))
             except (ValueError, RecursionError) as error:
                 what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
                 problem = f"not valid JSON: {what}; every line must be one JSON object"
-                yield Row(place, number, text.rstrip("\r\n"), problem)
+                yield Row(place=place, number=number, value=text.rstrip("\r\n"), problem=problem)
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -196,13 +201,13 @@ def _python_rows(batch: Any, path: Path, first: int) -> Iterator[Row]:
     """Rows of a batch; if they cannot be converted all at once, one by one, to find those that cannot."""
     try:
         for number, value in enumerate(batch.to_pylist(), start=first):
-            yield Row(f"{path}, row {number}", number, value)
+            yield Row(place=f"{path}, row {number}", number=number, value=value)
     except (ValueError, OverflowError):  # bad UTF-8, a date beyond Python's: raised before the first row is out
         for number, index in enumerate(range(batch.num_rows), start=first):
             place = f"{path}, row {number}"
             try:
-                yield Row(place, number, batch.slice(index, 1).to_pylist()[0])
+                yield Row(place=place, number=number, value=batch.slice(index, 1).to_pylist()[0])
             except UnicodeDecodeError as error:
-                yield Row(place, number, None, f"text that is not UTF-8: {error.reason}")
+                yield Row(place=place, number=number, value=None, problem=f"text that is not UTF-8: {error.reason}")
             except (ValueError, OverflowError) as error:
-                yield Row(place, number, None, f"a value that Python cannot hold: {error}")
+                yield Row(place=place, number=number, value=None, problem=f"a value that Python cannot hold: {error}")
