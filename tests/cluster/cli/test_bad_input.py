@@ -125,6 +125,10 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "endless bottleneck": (["algorithm=vrpo", "algorithm.ib_coef=.inf"], ["algorithm.ib_coef", "finite number"]),
     "no penalty": (["algorithm=grpo", "algorithm.kl_coef=.nan"], ["algorithm.kl_coef", "finite number"]),
     "endless temperature": (["rollout.sampling.temperature=.inf"], ["rollout.sampling.temperature", "finite number"]),
+    "empty stop string": (['rollout.sampling.stop=[""]'], ["rollout.sampling.stop", "a stop string must not be empty"]),
+    "one of two is empty": (['rollout.sampling.stop=["###", ""]'], ["sampling.stop", "must not be empty"]),
+    "empty and no list": (['rollout.sampling.stop=""'], ["sampling.stop", "must not be empty"]),
+    "a number as stop": (["rollout.sampling.stop=[3]"], ["rollout.sampling.stop.0", "string"]),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 
