@@ -190,8 +190,8 @@ def first_flag(folder: Path, share: float) -> int | None:
             prompt_id, _, index = row["trajectory_id"].rpartition("#")
             observed.append(row["observed_reward"])
             if is_rechecked(seed, prompt_id, int(index), share):
-                pairs.append(GoldPair(prompt_id, row["observed_reward"], row["clean_reward"]))
-        flags = detector.observe(StepSignals(step, sum(observed) / len(observed), pairs))
+                pairs.append(GoldPair(prompt_id=prompt_id, observed=row["observed_reward"], gold=row["clean_reward"]))
+        flags = detector.observe(StepSignals(step=step, observed_mean=sum(observed) / len(observed), pairs=pairs))
         if any(flag.kind in ("hacking", "drift") for flag in flags):
             return step
     return None

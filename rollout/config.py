@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,7 +21,22 @@ class SamplingConfig(StrictModel):
     max_response_tokens: int = Field(
         256, ge=1, description="Longest response, in tokens; longer ones are cut. Of one turn, where there are several."
     )
-    stop: tuple[str, ...] = Field((), description="Strings that end a response, besides the end-of-sequence token.")
+    stop: tuple[str, ...] = Field(
+        (), description="Strings that end a response, besides the end-of-sequence token; one alone needs no list."
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _none_is_empty(cls, strings: tuple[str, ...]) -> tuple[str, ...]:
+        # Every text has the empty one in it, so engines refuse it with the first request. White space may end a line.
+        if "" in strings:
+            raise ValueError("a stop string must not be empty")
+        return strings
 
 
 class RolloutConfig(StrictModel):

@@ -6,14 +6,17 @@ Conventions, stated once here and relied on everywhere:
   that of token ``t`` given the tokens before it. Entries that do not belong to a sampled token are 0.0.
 * ``action_mask`` is true exactly on the tokens that the policy sampled: not on the prompt, not on text that an
   environment or a user wrote between turns.
-* The clean score never travels with a trajectory. It lives in :class:`RewardRecord`, which goes to the metrics; the
-  learner is handed a trajectory and the *observed* reward (:class:`ScoredTrajectory`), and nothing else.
+* The clean score never travels with a trajectory. It lives in :class:`rollout.scoring.record.RewardRecord`, which goes
+  to the metrics; the learner is handed the tokens of a trajectory and the *observed* reward
+  (:class:`ScoredTrajectory`), and nothing else.
+
+Records with more than three fields are built with keywords only: two numbers that change places are a silent fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -32,7 +35,7 @@ class FinishReason(StrEnum):
     """The request was cancelled; the trajectory must not be trained on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One question to the policy.
 
@@ -42,7 +45,8 @@ class Prompt:
         token_ids: the rendered prompt, ready for the sampler, as ints.
         reference: what the verifier compares with, or None if the data set has no answers.
         task: name of the task or data set the prompt comes from.
-        extra: any further columns of the data row, untouched.
+        extra: any further columns of the data row, as values that JSON has a form for; a task of your own may put
+            anything in here.
     """
 
     prompt_id: str
@@ -58,11 +62,16 @@ class SampleRequest:
     """Ask for one trajectory: sample ``sample_index`` of ``prompt``.
 
     ``sample_index`` counts over the whole run (epoch * samples_per_prompt + i), so that (prompt_id, sample_index)
-    names a trajectory for ever and its random stream is never used twice.
+    names a trajectory permanently and its random stream is never used twice.
     """
 
     prompt: Prompt
     sample_index: int
+
+    @property
+    def prompt_id(self) -> str:
+        """Of the prompt."""
+        return self.prompt.prompt_id
 
     @property
     def trajectory_id(self) -> str:
@@ -83,9 +92,11 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectory:
-    """One sampled response (or several turns of them) together with its prompt.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrajectory:
+    """The tokens of a trajectory: all of it that the learner is given.
+
+    It has no field for texts, nor for what an environment says of the conversation, which may be the clean score.
 
     Attributes:
         prompt_id: see :class:`Prompt`.
@@ -93,11 +104,59 @@ class Trajectory:
         token_ids: prompt, responses and what was said between them, ints, length T; the last one is sampled.
         action_mask: length T, true on sampled tokens.
         rollout_logprobs: length T, log-probability under the distribution actually sampled from (after temperature),
-            0.0 where ``action_mask`` is false.
-        response_text: the decoded sampled text, special tokens removed; of several turns joined by newlines.
+            in nats; 0.0 where ``action_mask`` is false.
         finish_reason: why the last turn ended.
         policy_version_min: oldest weight version that sampled one of the tokens.
         policy_version_max: newest such version.
+    """
+
+    prompt_id: str
+    sample_index: int
+    token_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+    rollout_logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    policy_version_min: int
+    policy_version_max: int
+
+    @property
+    def trajectory_id(self) -> str:
+        """``prompt_id#sample_index``, unique in the run."""
+        return f"{self.prompt_id}#{self.sample_index}"
+
+    @property
+    def num_response_tokens(self) -> int:
+        """Number of sampled tokens."""
+        return sum(self.action_mask)
+
+    @property
+    def response_token_ids(self) -> tuple[int, ...]:
+        """The sampled tokens of all turns."""
+        return tuple(token for token, sampled in zip(self.token_ids, self.action_mask, strict=True) if sampled)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Number of tokens before the first sampled one."""
+        return self.action_mask.index(True) if True in self.action_mask else len(self.token_ids)
+
+    @property
+    def num_observation_tokens(self) -> int:
+        """Number of tokens between and after the responses that the policy did not sample."""
+        return len(self.token_ids) - self.num_prompt_tokens - self.num_response_tokens
+
+    @property
+    def num_turns(self) -> int:
+        """Number of responses of the policy."""
+        mask = self.action_mask
+        return sum(here and not before for before, here in zip((False, *mask), mask, strict=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory(TokenTrajectory):
+    """One sampled response (or several turns of them) together with its prompt: what is scored and written down.
+
+    Attributes:
+        response_text: the decoded sampled text, special tokens removed; of several turns joined by newlines.
         engine: name of the rollout worker that produced it (reports only).
         messages: what an environment and the policy said after the prompt, in order, the policy as ``assistant``;
             empty without an environment.
@@ -106,15 +165,7 @@ class Trajectory:
             trajectory has no sampled token and is neither scored nor trained on.
     """
 
-    prompt_id: str
-    sample_index: int
-    token_ids: tuple[int, ...]
-    action_mask: tuple[bool, ...]
-    rollout_logprobs: tuple[float, ...]
     response_text: str
-    finish_reason: FinishReason
-    policy_version_min: int
-    policy_version_max: int
     engine: str = ""
     messages: tuple[Message, ...] = ()
     outcome: Outcome | None = None
@@ -138,24 +189,9 @@ class Trajectory:
             failure=reason,
         )
 
-    def for_learner(self) -> Trajectory:
-        """What the learner may see: no texts, and no verdict of the environment, which may be the clean score."""
-        return replace(self, response_text="", messages=(), outcome=None)
-
-    @property
-    def trajectory_id(self) -> str:
-        """``prompt_id#sample_index``, unique in the run."""
-        return f"{self.prompt_id}#{self.sample_index}"
-
-    @property
-    def num_response_tokens(self) -> int:
-        """Number of sampled tokens."""
-        return sum(self.action_mask)
-
-    @property
-    def response_token_ids(self) -> tuple[int, ...]:
-        """The sampled tokens of all turns."""
-        return tuple(token for token, sampled in zip(self.token_ids, self.action_mask, strict=True) if sampled)
+    def for_learner(self) -> TokenTrajectory:
+        """What the learner may see: a record of the tokens that has no place for anything else."""
+        return TokenTrajectory(**{kept.name: getattr(self, kept.name) for kept in fields(TokenTrajectory)})
 
     @property
     def conversation(self) -> dict[str, Any]:
@@ -165,24 +201,8 @@ class Trajectory:
         outcome = {"metrics": self.outcome.metrics, "facts": self.outcome.facts}
         return {"conversation": self.messages, "outcome": outcome}
 
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Number of tokens before the first sampled one."""
-        return self.action_mask.index(True) if True in self.action_mask else len(self.token_ids)
 
-    @property
-    def num_observation_tokens(self) -> int:
-        """Number of tokens between and after the responses that the policy did not sample."""
-        return len(self.token_ids) - self.num_prompt_tokens - self.num_response_tokens
-
-    @property
-    def num_turns(self) -> int:
-        """Number of responses of the policy."""
-        mask = self.action_mask
-        return sum(here and not before for before, here in zip((False, *mask), mask, strict=False))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrajectorySummary:
     """What the controller needs to know of a trajectory whose tokens stay in the object store.
 
@@ -208,22 +228,24 @@ class TrajectorySummary:
     def of(cls, trajectory: Trajectory) -> TrajectorySummary:
         """Summarise ``trajectory``."""
         return cls(
-            trajectory.trajectory_id,
-            trajectory.num_prompt_tokens,
-            trajectory.num_response_tokens,
-            trajectory.finish_reason,
-            trajectory.policy_version_min,
-            trajectory.policy_version_max,
-            trajectory.num_observation_tokens,
-            trajectory.num_turns,
-            {} if trajectory.outcome is None else trajectory.outcome.metrics,
-            trajectory.failure,
+            trajectory_id=trajectory.trajectory_id,
+            num_prompt_tokens=trajectory.num_prompt_tokens,
+            num_response_tokens=trajectory.num_response_tokens,
+            finish_reason=trajectory.finish_reason,
+            policy_version_min=trajectory.policy_version_min,
+            policy_version_max=trajectory.policy_version_max,
+            num_observation_tokens=trajectory.num_observation_tokens,
+            num_turns=trajectory.num_turns,
+            outcome_metrics={} if trajectory.outcome is None else trajectory.outcome.metrics,
+            failure=trajectory.failure,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredTrajectory:
-    """What the learner trains on: a trajectory and its observed reward. There is no clean score in here, by design.
+    """What the learner trains on: tokens and their observed reward. There is no clean score in here, by design.
+
+    Built from a whole :class:`Trajectory`, it keeps the tokens and drops the rest.
 
     Attributes:
         trajectory: the sampled tokens.
@@ -231,6 +253,11 @@ class ScoredTrajectory:
         group_id: trajectories of the same prompt and epoch share it.
     """
 
-    trajectory: Trajectory
+    trajectory: TokenTrajectory
     reward: float
     group_id: str
+
+    def __post_init__(self) -> None:
+        # Here and not where batches are put together, so that no caller can forget it.
+        if isinstance(self.trajectory, Trajectory):
+            object.__setattr__(self, "trajectory", self.trajectory.for_learner())

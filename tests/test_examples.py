@@ -61,7 +61,7 @@ def test_a_term_of_ones_own_trains(tiny_model: Path) -> None:
 
 
 def test_its_mistakes_are_told_like_those_of_built_in_terms() -> None:
-    with pytest.raises(UserError, match=r"algorithm\.terms\.0\.max_atoms: Input should be greater than or equal to 1"):
+    with pytest.raises(UserError, match=r"algorithm\.terms\.0\.max_atoms: must be greater than or equal to 1"):
         build_algorithm("dvpo", {**SMALL, "terms": [{**TERM, "max_atoms": 0}]})
     with pytest.raises(UserError, match=r"algorithm\.terms\.0: my_term:EnergyScore needs sorted quantiles"):
         build_algorithm("dvpo", {"critic": {"monotonicity": "none"}, "terms": [TERM]})

@@ -32,7 +32,7 @@ ROOMS = {
     "learner.maths": "collective kernels quantiles logprobs replacement returns losses calibration",
     "learner.algorithms": "records corrections objectives base clipped_policy critic actor_critic without_critic "
     "with_critic presets catalogue",
-    "learner.algorithms.critic": "config readouts targets terms regularisers short_keys composition",
+    "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
     "actors": "faults groups recording guards pools ledger processes workers loop",
     "cluster": "config cleanup warmstart display run reward_model check audit cli",
 }

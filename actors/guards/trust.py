@@ -41,7 +41,10 @@ class RewardTrust:
     ) -> None:
         self._config, self._share, self._run_seed = config, share, run_seed
         kept = state or {}
-        pairs = [GoldPair(name, seen, gold, {LENGTH: size}) for name, seen, gold, size in kept.get("pairs", ())]
+        pairs = [
+            GoldPair(prompt_id=name, observed=seen, gold=gold, features={LENGTH: size})
+            for name, seen, gold, size in kept.get("pairs", ())
+        ]
         self._pairs: deque[GoldPair] = deque(pairs, maxlen=config.window)
         self._detector = HackingDetector(config.detector, kept.get("detector"))
         self._num_flags = int(kept.get("num_flags", 0))
@@ -83,7 +86,9 @@ class RewardTrust:
             return []
         seen = [s.reward.observed for group in groups for s in group.samples if s.reward.observed is not None]
         proxies = {name: metrics[key] for name, key in PROXIES.items() if math.isfinite(metrics.get(key, math.nan))}
-        signals = StepSignals(step, sum(seen) / len(seen), new, _as_answers(held_out), proxies)
+        signals = StepSignals(
+            step=step, observed_mean=sum(seen) / len(seen), pairs=new, gold=_as_answers(held_out), proxies=proxies
+        )
         flags = self._detector.observe(signals)
         self._num_flags += len(flags)
         return [finding for flag in flags for finding in self._finding(flag)]
@@ -116,7 +121,14 @@ class RewardTrust:
             # Injected noise tells the true score of all; in production only these would be known.
             if is_rechecked(self._run_seed, record.prompt_id, record.sample_index, self._share):
                 length = float(sample.summary.num_response_tokens)
-                pairs.append(GoldPair(group.prompt.prompt_id, record.observed, record.clean, {LENGTH: length}))
+                pairs.append(
+                    GoldPair(
+                        prompt_id=group.prompt.prompt_id,
+                        observed=record.observed,
+                        gold=record.clean,
+                        features={LENGTH: length},
+                    )
+                )
         return pairs
 
     def _finding(self, flag: Flag) -> list[GuardFinding]:

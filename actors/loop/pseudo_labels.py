@@ -49,7 +49,7 @@ class PseudoLabels:
         """
         prompt = group.prompt
         rng = stream(self._run_seed, prompt.prompt_id, epoch, "votes")
-        answers = [sample.reward.answer for sample in group.samples]
+        answers = [sample.reward.final_answer for sample in group.samples]
         result = label_by_votes(answers, rng, self._config.min_share)
         self._votes.append(Vote(result, None if prompt.reference is None else normal_form(prompt.reference)))
         if result.label is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 
 from actors.pools.loss import PoolObserver
 from rollout.rewards.errors import RewardErrorKind
-from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.scoring.record import RewardRecord
 from rollout.scoring.report import RewardCounts
 from rollout.trajectory import Prompt, Trajectory
 
@@ -210,18 +210,9 @@ class RewardPool:
         hung_always = len(losses) == MAX_HANGS and all(lost.hung for lost in losses)
         text = f"{reasons[0]} (twice)" if hung_always else "; then ".join(dict.fromkeys(reasons))
         known: Trajectory = trajectory if isinstance(trajectory, Trajectory) else await trajectory
-        return RewardRecord(
-            known.prompt_id,
-            known.sample_index,
-            self._error_reward if method == "score" else None,
-            None,
-            False,
-            {},
-            RewardOutcome.ERROR,
-            text,
-            RewardErrorKind.INFRASTRUCTURE,
-            len(losses) - 1,
-        )
+        observed = self._error_reward if method == "score" else None
+        lost = RewardRecord.failed(known, text, RewardErrorKind.INFRASTRUCTURE, observed)
+        return replace(lost, num_retries=len(losses) - 1)
 
 
 async def _result(reference: Any) -> Any:

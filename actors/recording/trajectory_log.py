@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from actors.groups import Group, Sample
-from rollout.trajectory import Trajectory
+from rollout.tasks.json_values import NoJsonForm, json_value
+from rollout.trajectory import Prompt, Trajectory
 
 
 class TrajectoryLog:
@@ -44,10 +46,13 @@ class TrajectoryLog:
 
 
 def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, Any]:
+    """Everything that a reward has read, so that an audit can score the response again, and what came of it."""
     return {
         "trajectory_id": trajectory.trajectory_id,
+        "task": group.prompt.task,
         "messages": group.prompt.messages,
         "reference": group.prompt.reference,
+        "extra": _extra(group.prompt),
         "response": trajectory.response_text,
         **trajectory.conversation,
         "finish_reason": trajectory.finish_reason,
@@ -57,3 +62,12 @@ def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, A
         "policy_versions": [trajectory.policy_version_min, trajectory.policy_version_max],
         "engine": trajectory.engine,
     }
+
+
+def _extra(prompt: Prompt) -> dict[str, Any]:
+    """The further columns, without what JSON has no form for: a task of the user's own may keep any object there."""
+    found = {}
+    for name, value in prompt.extra.items():
+        with suppress(NoJsonForm):
+            found[name] = json_value(value)
+    return found

@@ -125,8 +125,8 @@ class LearnerWorker:
         """
         if rates is not None:
             self._ready.algorithm.set_rates(*rates)
-        seen = [trajectory.for_learner() for trajectory in trajectories]
-        samples = [ScoredTrajectory(*fields) for fields in zip(seen, rewards, group_ids, strict=True)]
+        # From here on nothing knows texts or outcomes any more: a scored trajectory keeps the tokens only.
+        samples = [ScoredTrajectory(*fields) for fields in zip(trajectories, rewards, group_ids, strict=True)]
         return self.update(samples, update_index, critic_only)
 
     def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> None:

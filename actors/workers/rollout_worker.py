@@ -75,7 +75,7 @@ class RolloutWorker:
 
     async def answer(self, request: SampleRequest) -> Trajectory:
         """One greedy response, for evaluation."""
-        return await self._runner.answer(request)
+        return await self._runner.respond_greedily(request)
 
     async def score(self, token_ids: tuple[int, ...]) -> list[float]:
         """Log-probability of each token at temperature 1, for checking the weights."""
@@ -96,12 +96,11 @@ class RolloutWorker:
 
     async def pause(self) -> None:
         """Stop stepping; open requests stay."""
-        self._pause = self._engine.paused()
-        await self._pause.__aenter__()
+        await self._engine.pause()
 
     async def resume(self) -> None:
         """Step again; the KV cache of open requests is computed anew."""
-        await self._pause.__aexit__()
+        await self._engine.resume()
 
     async def stats(self) -> dict[str, float]:
         """vLLM's own counters."""

@@ -70,7 +70,17 @@ def samples(step: int) -> list[ScoredTrajectory]:
         ids = tuple(rng.randrange(3, 16) for _ in range(16))
         mask = (False,) * 6 + (True,) * 10
         logprobs = (0.0,) * 6 + tuple(-rng.uniform(1.0, 6.0) for _ in range(10))
-        trajectory = Trajectory(f"p{i // 4}", i % 4, ids, mask, logprobs, "", FinishReason.STOP, step, step)
+        trajectory = Trajectory(
+            prompt_id=f"p{i // 4}",
+            sample_index=i % 4,
+            token_ids=ids,
+            action_mask=mask,
+            rollout_logprobs=logprobs,
+            response_text="",
+            finish_reason=FinishReason.STOP,
+            policy_version_min=step,
+            policy_version_max=step,
+        )
         made.append(ScoredTrajectory(trajectory, float(rng.random() < 0.5), f"p{i // 4}@0"))
     return made
 

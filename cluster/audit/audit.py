@@ -103,7 +103,7 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
     # A repetition that failed says nothing of how far the reward agrees with itself.
     complete = [row for row in repeated if len(row) == REPEATS]
     pairs = [
-        GoldPair(response.prompt.prompt_id, value, response.gold, row)
+        GoldPair(prompt_id=response.prompt.prompt_id, observed=value, gold=response.gold, features=row)
         for (response, _, value), row in zip(kept, features, strict=True)
         if response.gold is not None
     ]

@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer, render
 from rollout.tasks.base import Example
+from rollout.tasks.json_values import NoJsonForm, json_value
+from rollout.tasks.questions import as_written, is_chat_as_text
 from rollout.tasks.rows import Row, find_files, hint, read_rows
 from rollout.trajectory import FinishReason, Message, Outcome, Prompt, Trajectory
 
@@ -36,13 +38,14 @@ class Response:
     step: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     messages: tuple[Message, ...]
     response: str
     reference: str | None
     prompt_id: str
     extra: dict[str, Any]
+    task: str = TASK
     gold: float | None = None
     step: int = 0
     finish_reason: FinishReason = FinishReason.STOP
@@ -89,8 +92,11 @@ def _responses(config: RunConfig, entries: Sequence[_Entry], num_samples: int | 
         chosen = sorted(random.Random(config.seed).sample(chosen, num_samples))
     kept = [entries[index] for index in chosen]
     tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
-    examples = [Example(entry.prompt_id, entry.messages, entry.reference, entry.extra) for entry in kept]
-    prompts = render(tokenizer, examples, TASK)
+    examples = [
+        Example(example_id=entry.prompt_id, messages=entry.messages, reference=entry.reference, extra=entry.extra)
+        for entry in kept
+    ]
+    prompts = render(tokenizer, examples, TASK)  # the name of each one's task follows
     tokens = tokenizer([entry.response for entry in kept], add_special_tokens=False)["input_ids"]
     seen: Counter[str] = Counter()
     found = []
@@ -112,7 +118,7 @@ def _responses(config: RunConfig, entries: Sequence[_Entry], num_samples: int | 
             messages=entry.conversation,
             outcome=entry.outcome,
         )
-        found.append(Response(prompt, trajectory, entry.gold, entry.step))
+        found.append(Response(replace(prompt, task=entry.task), trajectory, entry.gold, entry.step))
     return found
 
 
@@ -124,18 +130,28 @@ def _gold_entry(row: Row) -> _Entry:
     gold = value["gold"]
     if not isinstance(gold, bool | int | float) or not math.isfinite(gold):
         raise UserError(f"{row.place}: 'gold' must be a number, or true or false, got {gold!r}")
+    if is_chat_as_text(value["prompt"]):
+        raise UserError(f"{row.place}: 'prompt' holds a chat written as text; it must be the list of messages itself")
     messages = _messages(row, value["prompt"])
     prompt_id = value.get("prompt_id")
     if prompt_id is None:  # the same prompt is the same prompt wherever it stands
         prompt_id = "\n".join(message["content"] for message in messages)
+    reference = value.get("reference")
     return _Entry(
-        messages,
-        _text(row, "response", value["response"]),
-        None if value.get("reference") is None else _text(row, "reference", value["reference"]),
-        _text(row, "prompt_id", prompt_id),
-        {key: item for key, item in value.items() if key not in GOLD_KEYS},
-        float(gold),
+        messages=messages,
+        response=_text(row, "response", value["response"]),
+        reference=None if reference is None else _text(row, "reference", reference),
+        prompt_id=_text(row, "prompt_id", prompt_id),
+        extra={key: _further(row, key, item) for key, item in value.items() if key not in GOLD_KEYS},
+        gold=float(gold),
     )
+
+
+def _further(row: Row, key: str, value: Any) -> Any:
+    try:
+        return json_value(value)
+    except NoJsonForm as error:
+        raise UserError(f"{row.place}: {key!r} {error}") from error
 
 
 def _logged_entry(row: Row, step: int) -> _Entry:
@@ -144,11 +160,12 @@ def _logged_entry(row: Row, step: int) -> _Entry:
         prompt_id = _text(row, "trajectory_id", value["trajectory_id"]).rpartition("#")[0]
         response, reference = _text(row, "response", value["response"]), value["reference"]
         return _Entry(
-            _messages(row, value["messages"]),
-            response,
-            None if reference is None else _text(row, "reference", reference),
-            prompt_id,
-            value.get("extra", {}),
+            messages=_messages(row, value["messages"]),
+            response=response,
+            reference=None if reference is None else _text(row, "reference", reference),
+            prompt_id=prompt_id,
+            extra=_named_values(row, value.get("extra", {})),  # logs of earlier versions have neither this
+            task=_text(row, "task", value.get("task", TASK)),  # nor this
             step=step,
             finish_reason=FinishReason(value["finish_reason"]),
             conversation=_messages(row, value["conversation"]) if "conversation" in value else (),
@@ -171,7 +188,13 @@ def _object(row: Row) -> Mapping[str, Any]:
 def _text(row: Row, key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UserError(f"{row.place}: {key!r} must be a text, got {value!r}")
-    return str(value)
+    return str(as_written(value))
+
+
+def _named_values(row: Row, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{row.place}: 'extra' must be an object, got {value!r:.80}")
+    return value
 
 
 def _messages(row: Row, value: Any) -> tuple[Message, ...]:
@@ -181,7 +204,7 @@ def _messages(row: Row, value: Any) -> tuple[Message, ...]:
         raise UserError(
             f"{row.place}: the prompt must be a text or a list of {{'role': ..., 'content': ...}}, got {value!r:.80}"
         )
-    return tuple({"role": message["role"], "content": message["content"]} for message in value)
+    return tuple({key: text for key, text in message.items() if isinstance(text, str)} for message in value)
 
 
 def _is_message(value: Any) -> bool:

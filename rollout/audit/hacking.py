@@ -41,7 +41,7 @@ class DetectorConfig(StrictModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSignals:
     """What one step showed.
 
@@ -61,7 +61,7 @@ class StepSignals:
     proxies: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
     """A finding. Each test raises each kind once; a drift may turn out to be hacking later.
 
@@ -175,14 +175,14 @@ class HackingDetector:
         evidence = {"start": first, "now": now, "limit": watch.limit or 0.0}
         if not rose:
             text = f"the reward has drifted: {told}; audit it again, and set correction rates anew"
-            return Flag(step, "drift", text, evidence)
+            return Flag(step=step, kind="drift", text=text, evidence=evidence)
         reward = (fmean(self._first), fmean(self._last))
         evidence |= {"observed_start": reward[0], "observed_now": reward[1]}
         text = (
             f"the reward is being hacked: observed reward rose from {reward[0]:.3f} to {reward[1]:.3f}, but {told}; "
             "read responses that score high, mend the reward, and go on from a checkpoint before this"
         )
-        return Flag(step, "hacking", text, evidence)
+        return Flag(step=step, kind="hacking", text=text, evidence=evidence)
 
     def _proxy_flag(self, signals: StepSignals, rose: bool) -> Flag | None:
         if len(self._first) < self._config.baseline_steps or not self._last:
@@ -197,7 +197,7 @@ class HackingDetector:
         self._raised.append("proxies")
         told = ", ".join(f"{name} {value:.3g} (was {_span(self._bands[name])})" for name, value in sorted(off.items()))
         text = f"observed reward rises while the responses change: {told}; re-check some of them against gold"
-        return Flag(signals.step, "proxies", text, off)
+        return Flag(step=signals.step, kind="proxies", text=text, evidence=off)
 
     def _is_off(self, name: str, value: float) -> bool:
         """Further from the baseline's middle than three half-widths, and than three quarters of that middle."""

@@ -24,7 +24,7 @@ PRIOR = 0.5
 """Pseudo-count on each verdict of each class: keeps rates off 0 and 1, where the iteration would stick."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatentRates:
     """What agreement between judges implies, with bootstrap intervals over responses.
 
@@ -62,7 +62,7 @@ def latent_rates(verdicts: Sequence[Sequence[float]], level: float = LEVEL) -> L
         for v, a, b in zip(point, low, high, strict=True)
     ]
     rates = [tuple(estimates[1 + k * judges : 1 + (k + 1) * judges]) for k in range(3)]
-    return LatentRates(estimates[0], rates[0], rates[1], rates[2])
+    return LatentRates(prevalence=estimates[0], false_positive_rate=rates[0], false_negative_rate=rates[1], j=rates[2])
 
 
 def _fit(patterns: Array, counts: Array) -> Array:

@@ -12,7 +12,7 @@ MIN_RISE = 0.1
 """Rise of a phrase's share of the responses, below which nothing is said."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
     """A run of one to four words.
 
@@ -56,7 +56,15 @@ def suspect_phrase(before: Sequence[str], now: Sequence[str], scores: Sequence[f
         score_with = fmean(scores[index] for index in members)
         score_without = (sum(scores) - score_with * len(members)) / (len(now) - len(members))
         if score_with > score_without:
-            found.append(Phrase(phrase, share_before, share_now, score_with, score_without))
+            found.append(
+                Phrase(
+                    text=phrase,
+                    share_before=share_before,
+                    share_now=share_now,
+                    score_with=score_with,
+                    score_without=score_without,
+                )
+            )
     return max(found, key=lambda p: (p.share_now - p.share_before, len(p.text), p.text), default=None)
 
 

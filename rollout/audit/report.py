@@ -22,7 +22,7 @@ MAX_PAIRWISE = 3000
 """Responses compared pair by pair; the time grows with their square."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GoldFindings:
     """What gold labels showed.
 
@@ -47,7 +47,7 @@ class GoldFindings:
     errors: tuple[float, ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
     """What an audit found.
 

@@ -22,7 +22,7 @@ from rollout.audit.pairs import is_binary
 NUM_RESAMPLES = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retest:
     """Agreement of a reward with itself.
 
@@ -61,7 +61,9 @@ def retest(scores: Sequence[Sequence[float]], level: float = LEVEL) -> Retest:
         value, low, high = map(least_error_rate, (disagreement.value, disagreement.low, disagreement.high))
         bound = Estimate(value, low, high, len(table))
     noise = math.sqrt(float(table.var(axis=1, ddof=1).mean()))
-    return Retest(disagreement, bound, _reliability(table, level), noise)
+    return Retest(
+        disagreement=disagreement, min_error_rate=bound, reliability=_reliability(table, level), noise_std=noise
+    )
 
 
 def least_error_rate(disagreement: float) -> float:

@@ -49,8 +49,8 @@ class Runner:
         """Sample one trajectory. The same weights and request give the same one in any process."""
         return await self._run(request, self._config.sampling)
 
-    async def answer(self, request: SampleRequest) -> Trajectory:
-        """The greedy one, for evaluation."""
+    async def respond_greedily(self, request: SampleRequest) -> Trajectory:
+        """The most likely one, for evaluation."""
         return await self._run(request, self._greedy)
 
     async def _run(self, request: SampleRequest, sampling: SamplingConfig) -> Trajectory:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollout.component import nearest
-from rollout.tasks.questions import ROLES, BadRow, QuestionOptions, make_example
+from rollout.tasks.questions import ROLES, BadRow, QuestionOptions, is_chat_as_text, make_example
 from rollout.tasks.rows import Row, hint
 from rollout.trajectory import Message
 
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferencePair:
     """Two conversations that begin with the same prompt.
 
@@ -47,6 +47,9 @@ def read_pair(row: Row) -> PreferencePair:
         if row.value.get(column) is None:
             empty = f"column {column!r} is null" if column in row.value else f"no column {column!r}"
             raise BadRow(f"{empty}; {hint(column, map(str, row.value), 'the row has')}")
+    for column in COLUMNS:
+        if is_chat_as_text(row.value[column]):
+            raise BadRow(f"column {column!r} holds a chat written as text; it must be the list of messages itself")
     prompt = _prompt(row.value["prompt"])
     chosen, rejected = (_answer(row.value, column, prompt) for column in COLUMNS[1:])
     if chosen == rejected:
@@ -55,7 +58,10 @@ def read_pair(row: Row) -> PreferencePair:
     if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
         raise BadRow(f"column 'prompt_id' must be text or a whole number, not {_shown(group)}")
     return PreferencePair(
-        prompt, chosen, rejected, str(group) if group is not None else "\n".join(m["content"] for m in prompt)
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        group=str(group) if group is not None else "\n".join(m["content"] for m in prompt),
     )
 
 

@@ -49,7 +49,14 @@ def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Promp
     ]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [
-        Prompt(example.example_id, example.messages, tuple(row), example.reference, task, example.extra)
+        Prompt(
+            prompt_id=example.example_id,
+            messages=example.messages,
+            token_ids=tuple(row),
+            reference=example.reference,
+            task=task,
+            extra=example.extra,
+        )
         for example, row in zip(examples, rows, strict=True)
     ]
     num_unknown = sum(tokenizer.unk_token_id in row for row in rows) if tokenizer.unk_token_id is not None else 0

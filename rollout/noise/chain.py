@@ -48,7 +48,7 @@ class NoiseChain:
         samples_per_prompt: int | None = None,
         where: str = "reward.noise",
     ) -> None:
-        self._models, self._run_seed, self._samples_per_prompt = tuple(models), run_seed, samples_per_prompt
+        self._run_seed, self._samples_per_prompt = run_seed, samples_per_prompt
         self._criterion_models: list[tuple[int, CriterionNoise]] = []
         self._score_models: list[tuple[int, RewardNoise]] = []
         for index, model in enumerate(models):
@@ -90,7 +90,7 @@ class NoiseChain:
             rng = self._stream(index, model, prompt, trajectory)
             observed = model(observed, prompt, trajectory, rng)
             delay += model.delay_updates(prompt, trajectory, rng)
-        return NoisyScore(observed, observed != clean, delay)
+        return NoisyScore(observed=observed, corrupted=observed != clean, delay_updates=delay)
 
     def _stream(
         self, index: int, model: RewardNoise, prompt: Prompt, trajectory: Trajectory, suffix: str = ""

@@ -15,7 +15,7 @@ from rollout.rewards.exact_match import FINAL_ANSWER, find_answer
 from rollout.rewards.numeric import parse_number
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VoteLabel:
     """What a group of samples says of its prompt.
 
@@ -61,11 +61,13 @@ def label_by_votes(answers: Sequence[str | None], rng: random.Random, min_share:
     forms = [None if answer is None else normal_form(answer) for answer in answers]
     votes = Counter(form for form in forms if form is not None)
     if not votes:
-        return VoteLabel(None, (None,) * len(forms), 0.0, 0)
+        return VoteLabel(label=None, scores=(None,) * len(forms), share=0.0, num_tied=0)
     most = max(votes.values())
     tied = sorted(form for form, number in votes.items() if number == most)
     winner = tied[0] if len(tied) == 1 else rng.choice(tied)
     share = most / len(forms)
     if share < min_share:
-        return VoteLabel(None, (None,) * len(forms), share, len(tied))
-    return VoteLabel(winner, tuple(float(form == winner) for form in forms), share, len(tied))
+        return VoteLabel(label=None, scores=(None,) * len(forms), share=share, num_tied=len(tied))
+    return VoteLabel(
+        label=winner, scores=tuple(float(form == winner) for form in forms), share=share, num_tied=len(tied)
+    )

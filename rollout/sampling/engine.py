@@ -11,7 +11,7 @@ from rollout.sampling.weight_check import TensorFact
 from rollout.trajectory import FinishReason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One finished generation: token ids, one log-probability a token, and the weight versions that sampled them."""
 

@@ -23,7 +23,7 @@ CACHE_ENTRIES = 50_000
 """Scores that are remembered of one reward; the least recently used one goes first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What one reward function had to say about one trajectory.
 
@@ -67,7 +67,7 @@ class GuardedReward:
         key = _content(prompt, trajectory) if self.reward.deterministic else b""
         if key in self._cache:
             self._cache.move_to_end(key)
-            return Part(self._cache[key], cached=True)
+            return Part(score=self._cache[key], cached=True)
         part = await self._with_retries(prompt, trajectory)
         if self.reward.deterministic and part.score is not None:
             self._cache[key] = part.score
@@ -107,7 +107,7 @@ class GuardedReward:
             return Part(error=one_line(error), error_kind=error_kind(error)), least_pause_s
         if task.cancelled():
             return Part(error="the reward cancelled itself", error_kind=RewardErrorKind.CODE), 0.0
-        return Part(task.result()), 0.0
+        return Part(score=task.result()), 0.0
 
     async def _run(self, prompt: Prompt, trajectory: Trajectory) -> float:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rollout.component import ComponentSpec
 from rollout.config import RewardConfig
 from rollout.rewards.function import build_reward
 from rollout.rewards.model import ModelReward, Scorer
 from rollout.scoring.caller import GuardedReward, Part
-from rollout.scoring.record import RewardOutcome, RewardRecord
+from rollout.scoring.record import RewardRecord
 from rollout.scoring.threads import RewardThreads
 from rollout.trajectory import Prompt, Trajectory
 
@@ -71,26 +72,19 @@ class RewardPanel:
         scores = {
             caller.name: part.score for caller, part in zip(self._callers, parts, strict=True) if part.score is not None
         }
-        total: float | None = None
-        outcome, error, kind = RewardOutcome.SCORED, "", None
+        # A failure comes before an abstention: it counts towards reward.max_error_frac whatever the others say.
         failed = next((part for part in parts if part.error_kind is not None), None)
         abstained = next((part.abstained for part in parts if part.abstained is not None), None)
         if failed is not None:
-            outcome, error, kind = RewardOutcome.ERROR, failed.error, failed.error_kind
+            record = RewardRecord.failed(trajectory, failed.error, failed.error_kind)
         elif abstained is not None:
-            outcome, error = RewardOutcome.ABSTAINED, abstained
+            record = RewardRecord.abstained(trajectory, abstained)
         else:
             total = sum(weight * scores[name] for name, weight in self.weights.items())
-        return RewardRecord(
-            trajectory.prompt_id,
-            trajectory.sample_index,
-            total,
-            total,
-            False,
-            scores,
-            outcome,
-            error,
-            kind,
-            sum(part.num_retries for part in parts),
-            any(part.cached for part in parts),
+            record = RewardRecord.scored(trajectory, total)
+        return replace(
+            record,
+            parts=scores,
+            num_retries=sum(part.num_retries for part in parts),
+            cached=any(part.cached for part in parts),
         )

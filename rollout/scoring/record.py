@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rollout.rewards.errors import RewardErrorKind
-from rollout.trajectory import SampleRequest
+from rollout.trajectory import SampleRequest, TokenTrajectory
 
 
 class RewardOutcome(StrEnum):
@@ -24,13 +24,17 @@ class RewardOutcome(StrEnum):
     """There is no score, though there should be one; see :class:`RewardErrorKind`."""
 
 
-@dataclass(frozen=True, slots=True)
+Subject = TokenTrajectory | SampleRequest
+"""What a record is about: a trajectory, or the request for one that did not come about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardRecord:
     """Everything known about the score of one trajectory. For metrics and reports; never sent to the learner.
 
     Attributes:
         observed: the score that training sees (after noise), or None if there is none.
-        clean: the best known truth: the score of ``reward.gold`` if there is such, else the score before noise; None if
+        clean: the best known score: that of ``reward.gold`` if there is such, else the score before noise; None if
             there is none.
         corrupted: whether the noise model changed the score.
         parts: clean score of each configured reward by name, of those that gave one.
@@ -40,16 +44,16 @@ class RewardRecord:
         num_retries: calls of reward functions that were made again after an infrastructure error.
         cached: whether a score was found in the cache instead of computed.
         delay_updates: weight updates after the sampling one until training may see the score.
-        gold_error: why the true score is not known though it was asked for; empty otherwise.
-        answer: the final answer, where votes score it; None if there is none in the response.
+        gold_error: why the clean score is not known though gold was asked for it; empty otherwise.
+        final_answer: of the response, where votes score it; None if it has none.
     """
 
     prompt_id: str
     sample_index: int
-    observed: float | None
-    clean: float | None
-    corrupted: bool
-    parts: dict[str, float]
+    observed: float | None = None
+    clean: float | None = None
+    corrupted: bool = False
+    parts: dict[str, float] = field(default_factory=dict)
     outcome: RewardOutcome
     error: str = ""
     error_kind: RewardErrorKind | None = None
@@ -57,9 +61,60 @@ class RewardRecord:
     cached: bool = False
     delay_updates: int = 0
     gold_error: str = ""
-    answer: str | None = None
+    final_answer: str | None = None
+
+    @classmethod
+    def scored(cls, subject: Subject, score: float) -> RewardRecord:
+        """``score`` is what the reward functions say; as long as no noise is put on it, training sees the same."""
+        return cls(
+            prompt_id=subject.prompt_id,
+            sample_index=subject.sample_index,
+            observed=score,
+            clean=score,
+            outcome=RewardOutcome.SCORED,
+        )
+
+    @classmethod
+    def failed(
+        cls, subject: Subject, error: str, kind: RewardErrorKind | None, observed: float | None = None
+    ) -> RewardRecord:
+        """There should be a score, and there is none.
+
+        Args:
+            error: one line on what went wrong.
+            kind: whose fault it is; None if no reward function was called.
+            observed: what training is given in its place, see ``reward.error_reward``.
+        """
+        return cls(
+            prompt_id=subject.prompt_id,
+            sample_index=subject.sample_index,
+            observed=observed,
+            outcome=RewardOutcome.ERROR,
+            error=error,
+            error_kind=kind,
+        )
+
+    @classmethod
+    def abstained(cls, subject: Subject, reason: str) -> RewardRecord:
+        """A reward function cannot judge the response."""
+        return cls(
+            prompt_id=subject.prompt_id,
+            sample_index=subject.sample_index,
+            outcome=RewardOutcome.ABSTAINED,
+            error=reason,
+        )
+
+    @classmethod
+    def pending(cls, subject: Subject, final_answer: str | None) -> RewardRecord:
+        """The votes of the group will score the response by its final answer, if it has one."""
+        return cls(
+            prompt_id=subject.prompt_id,
+            sample_index=subject.sample_index,
+            outcome=RewardOutcome.PENDING,
+            final_answer=final_answer,
+        )
 
     @classmethod
     def unscored(cls, request: SampleRequest, reason: str) -> RewardRecord:
         """Of a trajectory that did not come about, so that there was nothing to score."""
-        return cls(request.prompt.prompt_id, request.sample_index, None, None, False, {}, RewardOutcome.ERROR, reason)
+        return cls.failed(request, reason, None)

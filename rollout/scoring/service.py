@@ -93,9 +93,8 @@ class RewardService:
         return replace(observed, clean=gold.clean, gold_error="" if gold.clean is not None else gold.error)
 
     async def _with_answer(self, pattern: str, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
-        """The answer that is to vote; and the true score, which is for reports, where something can tell it."""
-        name, index, answer = prompt.prompt_id, trajectory.sample_index, find_answer(trajectory.response_text, pattern)
-        record = RewardRecord(name, index, None, None, False, {}, RewardOutcome.PENDING, answer=answer)
+        """The answer that is to vote; and the clean score, which is for reports, where something can tell it."""
+        record = RewardRecord.pending(trajectory, find_answer(trajectory.response_text, pattern))
         judge = None
         if self._gold is not None:
             judge = self._gold if self._is_rechecked(prompt, trajectory) else None
@@ -103,8 +102,8 @@ class RewardService:
             judge = self._functions
         if judge is None:
             return record
-        truth = await judge(prompt, trajectory)
-        return replace(record, clean=truth.clean, parts=truth.parts, gold_error=truth.error)
+        judged = await judge(prompt, trajectory)
+        return replace(record, clean=judged.clean, parts=judged.parts, gold_error=judged.error)
 
     def _is_rechecked(self, prompt: Prompt, trajectory: Trajectory) -> bool:
         share = self._config.gold_share

@@ -163,7 +163,12 @@ class Chain(Task):
 
     def _example(self, example_id: str, question: Question) -> Example:
         text = question.text.ljust(2 * self.config.num_terms + 1, FILLER)
-        return Example(example_id, ({"role": "user", "content": text},), str(solve(question)[-1]), {})
+        return Example(
+            example_id=example_id,
+            messages=({"role": "user", "content": text},),
+            reference=str(solve(question)[-1]),
+            extra={},
+        )
 
     @cached_property
     def wrong_facts(self) -> dict[tuple[str, int, int], tuple[float, int]]:

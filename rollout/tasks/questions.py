@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
+import re
+import warnings
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +15,16 @@ from pydantic import Field, model_validator
 
 from rollout.component import StrictModel, nearest
 from rollout.tasks.base import Example
+from rollout.tasks.json_values import NoJsonForm, json_value
 from rollout.tasks.rows import hint
 from rollout.trajectory import Message
 
 ROLES = ("system", "user", "assistant", "tool")
+CHAT_KEYS = ({"role", "content"}, {"from", "value"})
+"""Keys of a message in the formats that are in use; only the first is read."""
+CHAT_KEY = re.compile(r"""["'](?:role|from)["']""")
+LARGEST_EXACT = 2.0**53
+"""Up to here a float holds every whole number, so its digits are those that were meant."""
 
 
 class BadRow(Exception):
@@ -55,7 +66,8 @@ def make_example(row: Any, options: QuestionOptions, default_id: str) -> Example
         default_id: used if the row has no id.
 
     Raises:
-        BadRow: a column is missing, of the wrong type or empty, or the chat is not one.
+        BadRow: a column is missing, of the wrong type or empty, the chat is not one, or a further column has a value
+            that JSON has no form for.
     """
     if not isinstance(row, dict):
         raise BadRow(f"a row must be an object with named columns, not {_kind(row)}")
@@ -64,12 +76,21 @@ def make_example(row: Any, options: QuestionOptions, default_id: str) -> Example
     if reference is None and options.require_answer:
         raise BadRow(_lacks(row, options.answer_column or ""))
     used = {options.prompt_column, options.messages_column, options.answer_column, options.id_column}
-    extra = {name: value for name, value in row.items() if name not in used}
-    return Example(_id(row, options.id_column) or default_id, messages, reference, extra)
+    extra = {name: _further(value, name) for name, value in row.items() if name not in used}
+    return Example(
+        example_id=_id(row, options.id_column) or default_id, messages=messages, reference=reference, extra=extra
+    )
+
+
+def _further(value: Any, column: str) -> Any:
+    try:
+        return json_value(value)
+    except NoJsonForm as error:
+        raise BadRow(f"column {column!r} {error}; convert it, or leave the column out") from error
 
 
 def _id(row: dict[str, Any], column: str | None) -> str | None:
-    value = None if column is None else row.get(column)
+    value = None if column is None else as_written(row.get(column))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -77,14 +98,20 @@ def _id(row: dict[str, Any], column: str | None) -> str | None:
     return _text(str(value), f"column {column!r}")
 
 
+def as_written(value: Any) -> Any:
+    """A whole number that is stored as a fraction is itself again: a column with a gap turns all of its 5 into 5.0."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT
+    return int(value) if is_whole else value
+
+
 def _reference(row: dict[str, Any], column: str) -> str | None:
-    value = row.get(column)
+    value = as_written(row.get(column))
     if value is None:
         return None
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number and not isinstance(value, str):
         raise BadRow(f"column {column!r} must be text or a finite number, not {_kind(value)}")
-    return _text(str(value), f"column {column!r}")
+    return _text(format(value, "f") if isinstance(value, Decimal) else str(value), f"column {column!r}")
 
 
 def _messages(row: dict[str, Any], options: QuestionOptions) -> tuple[Message, ...]:
@@ -105,6 +132,11 @@ def _messages(row: dict[str, Any], options: QuestionOptions) -> tuple[Message, .
             f"column {column!r} must be text, not a list; if it is a chat, set prompt_column: null and "
             f"messages_column: {column}"
         )
+    elif is_chat_as_text(value):
+        raise BadRow(
+            f"column {column!r} holds a chat written as text, {_kind(value)}; to ask it as a chat, set prompt_column: "
+            f"null and messages_column: {column}; to ask this very text, make it the content of a message"
+        )
     else:
         found = ({"role": "user", "content": _text(value, f"column {column!r}")},)
     if options.system_prompt is None or found[0]["role"] == "system":
@@ -112,7 +144,38 @@ def _messages(row: dict[str, Any], options: QuestionOptions) -> tuple[Message, .
     return ({"role": "system", "content": options.system_prompt}, *found)
 
 
+def is_chat_as_text(value: Any) -> bool:
+    """Whether a value is text that shows a chat, as JSON or as Python prints one.
+
+    A chat is a message or a list of them, also under the key ``messages``, with the keys of the usual formats.
+    """
+    # Nearly all texts are told apart without being parsed.
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or not CHAT_KEY.search(value):
+        return False
+    found = _parsed(value.strip())
+    if isinstance(found, dict):
+        found = found.get("messages", [found])
+    messages = found if isinstance(found, list) else []
+    return bool(messages) and all(isinstance(m, dict) and any(keys <= m.keys() for keys in CHAT_KEYS) for m in messages)
+
+
+def _parsed(text: str) -> Any:
+    """What a text means as JSON, or else as a Python literal; None if it is neither."""
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's parser warns of what is no text of its kind
+            return parse(text)
+    return None
+
+
 def _chat(value: Any, where: str) -> tuple[Message, ...]:
+    if isinstance(value, str):  # JSON in a text column, as data sets have it that were a table of texts once
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise BadRow(
+                f"{where} must be a list of messages, not {_kind(value)}; as text it has to be JSON"
+            ) from error
     if not isinstance(value, list):
         raise BadRow(f"{where} must be a list of messages, not {_kind(value)}")
     if not value:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.component import UserError
+from rollout.tasks.json_values import NoJsonForm, json_value
 from rollout.tasks.rows import Row
 
 MAX_SHOWN = 5
@@ -74,7 +75,7 @@ class RowErrors:
         Raises:
             UserError: it cannot be written.
         """
-        lines = [json.dumps(record, default=str) + "\n" for record in self.rejects]
+        lines = [json.dumps(record, default=_shown) + "\n" for record in self.rejects]
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,3 +83,11 @@ class RowErrors:
             partial.replace(path)
         except OSError as error:
             raise UserError(f"data.task.rejects: cannot write {path}: {error.strerror or error}") from error
+
+
+def _shown(value: Any) -> Any:
+    """A value of a rejected row; one that JSON has no form for may be the very reason, so it is only described."""
+    try:
+        return json_value(value)
+    except NoJsonForm:
+        return str(value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rollout.component import UserError
 
@@ -24,7 +26,7 @@ BATCH_ROWS = 1024
 """Rows of a Parquet or Arrow file that are turned into Python objects at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of a file.
 
@@ -124,16 +126,21 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 problem = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the line"
-                yield Row(place, number, line.decode("utf-8", "backslashreplace").rstrip("\r\n"), problem)
+                yield Row(
+                    place=place,
+                    number=number,
+                    value=line.decode("utf-8", "backslashreplace").rstrip("\r\n"),
+                    problem=problem,
+                )
                 continue
             if not text.strip():
                 continue
             try:
-                yield Row(place, number, json.loads(text, object_pairs_hook=_without_repeats))
+                yield Row(place=place, number=number, value=json.loads(text, object_pairs_hook=_without_repeats))
             except (ValueError, RecursionError) as error:
                 what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
                 problem = f"not valid JSON: {what}; every line must be one JSON object"
-                yield Row(place, number, text.rstrip("\r\n"), problem)
+                yield Row(place=place, number=number, value=text.rstrip("\r\n"), problem=problem)
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -194,15 +201,38 @@ def _arrow_batches(path: Path, stack: ExitStack) -> tuple[list[str], Iterator[An
 
 def _python_rows(batch: Any, path: Path, first: int) -> Iterator[Row]:
     """Rows of a batch; if they cannot be converted all at once, one by one, to find those that cannot."""
+    narrow = _narrow_columns(batch.schema)
     try:
         for number, value in enumerate(batch.to_pylist(), start=first):
-            yield Row(f"{path}, row {number}", number, value)
+            yield Row(place=f"{path}, row {number}", number=number, value=_as_written(value, narrow))
     except (ValueError, OverflowError):  # bad UTF-8, a date beyond Python's: raised before the first row is out
         for number, index in enumerate(range(batch.num_rows), start=first):
-            place = f"{path}, row {number}"
-            try:
-                yield Row(place, number, batch.slice(index, 1).to_pylist()[0])
-            except UnicodeDecodeError as error:
-                yield Row(place, number, None, f"text that is not UTF-8: {error.reason}")
-            except (ValueError, OverflowError) as error:
-                yield Row(place, number, None, f"a value that Python cannot hold: {error}")
+            place, row = f"{path}, row {number}", batch.slice(index, 1)
+            problem = next(filter(None, (_unreadable(row.column(name), name) for name in row.schema.names)), None)
+            value = None if problem else _as_written(row.to_pylist()[0], narrow)
+            yield Row(place=place, number=number, value=value, problem=problem)
+
+
+def _unreadable(column: Any, name: str) -> str | None:
+    """Why Python cannot hold the values of a column, or None."""
+    try:
+        column.to_pylist()
+    except UnicodeDecodeError as error:
+        return f"text that is not UTF-8: column {name!r}: {error.reason}"
+    except (ValueError, OverflowError) as error:
+        return f"a value that Python cannot hold: column {name!r}: {error}"
+    return None
+
+
+def _narrow_columns(schema: Any) -> dict[str, type[np.floating[Any]]]:
+    """Columns of fractions with fewer than 64 bits, and how they are stored."""
+    kinds: dict[str, type[np.floating[Any]]] = {"float": np.float32, "halffloat": np.float16}
+    return {field.name: kinds[str(field.type)] for field in schema if str(field.type) in kinds}
+
+
+def _as_written(row: dict[str, Any], narrow: Mapping[str, type[np.floating[Any]]]) -> dict[str, Any]:
+    """The row, with the shortest decimal fraction that stands for a narrow number: 0.1, not 0.10000000149011612."""
+    for name, kind in narrow.items():
+        if row[name] is not None:
+            row[name] = float(str(kind(row[name])))
+    return row

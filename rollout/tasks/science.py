@@ -43,7 +43,7 @@ SUCCESSOR = "successor"
 """The step from an atomic number to the next one; no fact."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stem:
     """What is asked: a subject, and the relations that lead from it to the answer.
 
@@ -125,18 +125,27 @@ class Science(Task):
     @cached_property
     def stems(self) -> dict[str, list[Stem]]:
         """All questions there are, by kind: ``one_hop`` and ``two_hop``."""
-        one_hop = [Stem(RELATIONS[name].word, subject, subject, (name,)) for name, subject in self.facts]
+        one_hop = [
+            Stem(word=RELATIONS[name].word, subject=subject, start=subject, path=(name,))
+            for name, subject in self.facts
+        ]
         followers = ("number", "group", "period", "block")
         two_hop = []
         for (name, subject), value in self.facts.items():
             if name in ("symbol_of_element", "symbol_of_number"):
                 ends = [end for end in followers if (end, value) in self.facts]
                 ends = [end for end in ends if (name, end) != ("symbol_of_number", "number")]
-                two_hop += [Stem(RELATIONS[end].word, subject, subject, (name, end)) for end in ends]
+                two_hop += [
+                    Stem(word=RELATIONS[end].word, subject=subject, start=subject, path=(name, end)) for end in ends
+                ]
             elif name == "number" and int(value) < self.config.num_elements:
-                two_hop.append(Stem(SUCCESSOR, subject, subject, (name, SUCCESSOR, "symbol_of_number")))
+                two_hop.append(
+                    Stem(word=SUCCESSOR, subject=subject, start=subject, path=(name, SUCCESSOR, "symbol_of_number"))
+                )
             elif name == "unit":
-                two_hop.append(Stem("symbol", f"unit of {subject}", subject, (name, "symbol_of_unit")))
+                two_hop.append(
+                    Stem(word="symbol", subject=f"unit of {subject}", start=subject, path=(name, "symbol_of_unit"))
+                )
         return {"one_hop": one_hop, "two_hop": two_hop}
 
     @cached_property
@@ -250,14 +259,14 @@ class Science(Task):
         answer = self.solve(stem)[-1]
         text = " ".join(filter(None, (stem.text(template), "/".join(options))))
         extra = {"start": stem.start, "path": list(stem.path), "options": list(options)}
-        return Example("", ({"role": "user", "content": text},), answer, extra)
+        return Example(example_id="", messages=({"role": "user", "content": text},), reference=answer, extra=extra)
 
     def demonstration(self, example: Example, rng: random.Random) -> str:
         """The values on the way and the answer, with the errors of :attr:`wrong_facts`, which are carried on.
 
         Where an error leads nowhere or to something that is not among the choices, the right way is shown.
         """
-        stem = Stem("", "", example.extra["start"], tuple(example.extra["path"]))
+        stem = Stem(word="", subject="", start=example.extra["start"], path=tuple(example.extra["path"]))
         options = example.extra["options"]
         values = self._walk(stem, lambda key: self._shown(key, rng.random() < self.wrong_facts[key][0]))
         if values is None or (options and values[-1] not in options):

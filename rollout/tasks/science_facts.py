@@ -12,7 +12,7 @@ FILES = {"elements": "elements.csv", "units": "units.csv", "constants": "constan
 """Topic -> data file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
     """What can be asked about a row of a file: the value in one column, given that in another.
 
@@ -35,15 +35,17 @@ class Relation:
 RELATIONS: dict[str, Relation] = {
     relation.name: relation
     for relation in (
-        Relation("symbol_of_element", "elements", "symbol", "name", "symbol"),
-        Relation("symbol_of_number", "elements", "symbol", "number", "symbol", "no."),
-        Relation("number", "elements", "number", "symbol", "number"),
-        Relation("group", "elements", "group", "symbol", "group"),
-        Relation("period", "elements", "period", "symbol", "period"),
-        Relation("block", "elements", "block", "symbol", "block"),
-        Relation("unit", "units", "unit", "quantity", "unit"),
-        Relation("symbol_of_unit", "units", "symbol", "unit", "symbol"),
-        Relation("value", "constants", "value", "symbol", "value"),
+        Relation(name="symbol_of_element", topic="elements", word="symbol", subject="name", value="symbol"),
+        Relation(
+            name="symbol_of_number", topic="elements", word="symbol", subject="number", value="symbol", prefix="no."
+        ),
+        Relation(name="number", topic="elements", word="number", subject="symbol", value="number"),
+        Relation(name="group", topic="elements", word="group", subject="symbol", value="group"),
+        Relation(name="period", topic="elements", word="period", subject="symbol", value="period"),
+        Relation(name="block", topic="elements", word="block", subject="symbol", value="block"),
+        Relation(name="unit", topic="units", word="unit", subject="quantity", value="unit"),
+        Relation(name="symbol_of_unit", topic="units", word="symbol", subject="unit", value="symbol"),
+        Relation(name="value", topic="constants", word="value", subject="symbol", value="value"),
     )
 }
 

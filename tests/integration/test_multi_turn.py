@@ -47,7 +47,8 @@ async def sampled_again(config_file: Path) -> list[Trajectory]:
     make_environment = environment_maker(ComponentSpec.model_validate(config.data.task))
     tokenizer = load_tokenizer(config.model.path)
     examples = [
-        Example(name, ({"role": "user", "content": f"{number}+{number}"},), None) for number, name in enumerate(IDS)
+        Example(example_id=name, messages=({"role": "user", "content": f"{number}+{number}"},), reference=None)
+        for number, name in enumerate(IDS)
     ]
     prompts: list[Prompt] = render(tokenizer, examples, "dataset")
     async with running_engine(Path(config.model.path), config.rollout) as engine:

@@ -28,8 +28,20 @@ TEXTS = [f"{'ab' * (index % 7)}{index}" for index in range(60)]
 
 
 def case(text: str) -> tuple[Prompt, Trajectory]:
-    prompt = Prompt(text, ({"role": "user", "content": f"q {text}"},), (1,), None, "t")
-    return prompt, Trajectory(text, 0, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
+    prompt = Prompt(
+        prompt_id=text, messages=({"role": "user", "content": f"q {text}"},), token_ids=(1,), reference=None, task="t"
+    )
+    return prompt, Trajectory(
+        prompt_id=text,
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
 
 
 def spy(worker: Any) -> None:

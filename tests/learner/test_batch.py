@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from learner.batch import TrainBatch, balance, collate, micro_batches, plan_batch
 from rollout.scoring.record import RewardRecord
-from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
+from rollout.trajectory import FinishReason, ScoredTrajectory, TokenTrajectory, Trajectory
 
 
 def scored(num_prompt: int, num_response: int, reward: float, name: str = "p", sample: int = 0, **changes: object):
@@ -92,7 +92,7 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     assert not any("clean" in name for name in names)
     # nor has anything that collate() is given: a clean score lives in RewardRecord only
     assert {f.name for f in fields(ScoredTrajectory)} == {"trajectory", "reward", "group_id"}
-    assert not any("clean" in f.name or "reward" in f.name for f in fields(Trajectory))
+    assert not any("clean" in f.name or "reward" in f.name for f in fields(TokenTrajectory))
     assert "clean" in {f.name for f in fields(RewardRecord)}
     # the only numbers that depend on the reward are rewards and scores, and they hold the observed one
     one, other = collate([scored(1, 2, 1.0)]), collate([scored(1, 2, 5.0)])

@@ -104,7 +104,17 @@ def two_turns() -> Trajectory:
     mask = (False, False, True, True, False, False, False, True, True)
     logprobs = tuple(-1.0 if sampled else 5.0 for sampled in mask)
     ids = tuple(range(10, 19))
-    return Trajectory("p", 0, ids, mask, logprobs, "", FinishReason.STOP, 2, 2)
+    return Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=ids,
+        action_mask=mask,
+        rollout_logprobs=logprobs,
+        response_text="",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=2,
+        policy_version_max=2,
+    )
 
 
 def test_the_reward_is_at_the_last_sampled_token_and_observations_have_no_logprob() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
+from rollout.trajectory import FinishReason, ScoredTrajectory, TokenTrajectory
 
 _PREFIX = "replay:"
 
@@ -52,6 +52,7 @@ def _plain(sample: ScoredTrajectory) -> dict[str, Any]:
 
 
 def _sample(plain: dict[str, Any]) -> ScoredTrajectory:
-    known: dict[str, Any] = dict(plain["trajectory"])
+    # By name, because checkpoints of earlier versions hold more than the tokens.
+    known: dict[str, Any] = {f.name: plain["trajectory"][f.name] for f in fields(TokenTrajectory)}
     known["finish_reason"] = FinishReason(known["finish_reason"])
-    return ScoredTrajectory(Trajectory(**known), plain["reward"], plain["group_id"])
+    return ScoredTrajectory(TokenTrajectory(**known), plain["reward"], plain["group_id"])

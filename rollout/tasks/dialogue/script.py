@@ -27,7 +27,7 @@ class UserConfig(StrictModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """One user. Tuples have one entry for each slot of the domain, in its order.
 
@@ -99,7 +99,15 @@ def draw_script(domain: Domain, config: UserConfig, rng: random.Random) -> Scrip
     if rng.random() < config.change_prob:
         slot = rng.randrange(len(values))
         change = (slot, _other(words[slot], values[slot], rng))
-    return Script(domain.name, rng.choice(domain.openings), given, values, tuple(withheld), tuple(slips), change)
+    return Script(
+        domain=domain.name,
+        opening=rng.choice(domain.openings),
+        given=given,
+        values=values,
+        withheld=tuple(withheld),
+        slips=tuple(slips),
+        change=change,
+    )
 
 
 def _other(words: list[str], word: str, rng: random.Random) -> str:

@@ -178,4 +178,9 @@ def _take_turns(groups: Sequence[Sequence[Example]]) -> list[Example]:
 
 def _example(example_id: str, script: Script) -> Example:
     opening: Message = {"role": "user", "content": script.first_message}
-    return Example(example_id, (opening,), " ".join(script.final_record), {"script": script.to_json()})
+    return Example(
+        example_id=example_id,
+        messages=(opening,),
+        reference=" ".join(script.final_record),
+        extra={"script": script.to_json()},
+    )

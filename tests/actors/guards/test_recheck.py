@@ -35,8 +35,20 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def record_of(service: RewardService, index: int, text: str = "1=8", reference: str | None = "8") -> RewardRecord:
-    trajectory = Trajectory("p", index, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
-    return await service.score(Prompt("p", (), (1,), reference, "t"), trajectory)
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=index,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return await service.score(
+        Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
+    )
 
 
 async def test_gold_is_asked_about_the_rechecked_share_only(module: str) -> None:
@@ -60,7 +72,7 @@ async def test_answers_wait_for_votes(module: str) -> None:
         ("1 2=7", None, "7", None),  # nothing to compare with is no failure
     ):
         record = await record_of(service, 0, text, reference)
-        assert (record.answer, record.clean, record.observed) == (answer, clean, None)
+        assert (record.final_answer, record.clean, record.observed) == (answer, clean, None)
         assert (record.outcome, record.gold_error) == (RewardOutcome.PENDING, "")
         counts.add(record)
     assert counts.take()["reward/num_scored"] == 4.0
@@ -70,13 +82,13 @@ async def test_a_verifier_that_fails_does_not_keep_an_answer_from_voting(module:
     broken = (ComponentSpec(type=f"{module}:broken"),)
     service = RewardService(RewardConfig(functions=broken, pseudo_labels=PseudoLabelConfig()), run_seed=0)
     record = await record_of(service, 0)
-    assert (record.outcome, record.answer, record.clean) == (RewardOutcome.PENDING, "8", None)
+    assert (record.outcome, record.final_answer, record.clean) == (RewardOutcome.PENDING, "8", None)
     assert record.gold_error == "KeyError: 'k'"
 
 
 async def test_the_pattern_of_answers_is_the_user_s(module: str) -> None:
     labels = PseudoLabelConfig(answer_pattern=r"<(\d)>")
     record = await record_of(RewardService(RewardConfig(pseudo_labels=labels), run_seed=0), 0, "so <4>=8")
-    assert record.answer == "4"
+    assert record.final_answer == "4"
     with pytest.raises(ValueError, match="must have exactly one group"):
         PseudoLabelConfig(answer_pattern="x")

@@ -26,10 +26,37 @@ def group_of(name: str, scores: Sequence[tuple[float, float | None]], lengths: S
     """One prompt whose samples have these (observed, clean) scores."""
     samples = []
     for index, (observed, clean) in enumerate(scores):
-        record = RewardRecord(name, index, observed, clean, observed != clean, {}, RewardOutcome.SCORED)
+        record = RewardRecord(
+            prompt_id=name,
+            sample_index=index,
+            observed=observed,
+            clean=clean,
+            corrupted=observed != clean,
+            outcome=RewardOutcome.SCORED,
+        )
         length = lengths[index] if lengths is not None else 3
-        samples.append(Sample(TrajectorySummary(f"{name}#{index}", 2, length, FinishReason.STOP, 0, 0), record, None))
-    return Group(0, f"{name}@0", Prompt(name, (), (1,), "r", "t"), len(samples), 0, samples)
+        samples.append(
+            Sample(
+                TrajectorySummary(
+                    trajectory_id=f"{name}#{index}",
+                    num_prompt_tokens=2,
+                    num_response_tokens=length,
+                    finish_reason=FinishReason.STOP,
+                    policy_version_min=0,
+                    policy_version_max=0,
+                ),
+                record,
+                None,
+            )
+        )
+    return Group(
+        0,
+        f"{name}@0",
+        Prompt(prompt_id=name, messages=(), token_ids=(1,), reference="r", task="t"),
+        len(samples),
+        0,
+        samples,
+    )
 
 
 def noisy(step: int, false_positive_rate: float, count: int = 64, skill: float = 0.5) -> list[Group]:
@@ -71,7 +98,11 @@ def test_only_the_rechecked_share_is_looked_at() -> None:
             if not is_rechecked(7, record.prompt_id, 0, 0.25):
                 truth = 1.0 - (record.clean or 0.0)
                 group.samples[0].reward = RewardRecord(
-                    record.prompt_id, 0, record.observed, truth, False, {}, RewardOutcome.SCORED
+                    prompt_id=record.prompt_id,
+                    sample_index=0,
+                    observed=record.observed,
+                    clean=truth,
+                    outcome=RewardOutcome.SCORED,
                 )
         lying.observe(step, groups, {}, None)
     assert honest.state() == lying.state()
@@ -163,7 +194,12 @@ class KnownTruth(FakeRewards):
         observed = float(not wrong or known.policy_version_min >= 30)
         clean = float(not wrong)
         return RewardRecord(
-            prompt.prompt_id, known.sample_index, observed, clean, observed != clean, {}, RewardOutcome.SCORED
+            prompt_id=prompt.prompt_id,
+            sample_index=known.sample_index,
+            observed=observed,
+            clean=clean,
+            corrupted=observed != clean,
+            outcome=RewardOutcome.SCORED,
         )
 
 

@@ -68,7 +68,17 @@ def trajectory_of(request: SampleRequest, version: int) -> Trajectory:
     ids, mask = (*request.prompt.token_ids, 7, 8), (False, False, True, True)
     logprobs = (0.0, 0.0, -1.0, -1.0)
     name = request.prompt.prompt_id
-    return Trajectory(name, request.sample_index, ids, mask, logprobs, "x", FinishReason.STOP, version, version)
+    return Trajectory(
+        prompt_id=name,
+        sample_index=request.sample_index,
+        token_ids=ids,
+        action_mask=mask,
+        rollout_logprobs=logprobs,
+        response_text="x",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=version,
+        policy_version_max=version,
+    )
 
 
 class FakeRewards:
@@ -80,11 +90,17 @@ class FakeRewards:
     async def score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
         index = (await trajectory).sample_index
         if prompt.prompt_id in self.failing:
-            return RewardRecord(prompt.prompt_id, index, None, None, False, {}, RewardOutcome.ERROR, "boom")
-        return RewardRecord(prompt.prompt_id, index, 1.0, 1.0, False, {}, RewardOutcome.SCORED)
+            return RewardRecord(
+                prompt_id=prompt.prompt_id, sample_index=index, outcome=RewardOutcome.ERROR, error="boom"
+            )
+        return RewardRecord(
+            prompt_id=prompt.prompt_id, sample_index=index, observed=1.0, clean=1.0, outcome=RewardOutcome.SCORED
+        )
 
     async def clean_score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
-        return RewardRecord(prompt.prompt_id, 0, 0.5, 0.5, False, {}, RewardOutcome.SCORED)
+        return RewardRecord(
+            prompt_id=prompt.prompt_id, sample_index=0, observed=0.5, clean=0.5, outcome=RewardOutcome.SCORED
+        )
 
     def take_metrics(self) -> dict[str, float]:
         return {}
@@ -190,7 +206,7 @@ class Run:
     ) -> None:
         settings = {"num_steps": 4, "prompts_per_step": 3, "samples_per_prompt": 2, "num_eval_prompts": 2, **options}
         config = TrainingConfig(**settings)
-        prompts = [Prompt(f"p{i}", (), (1, 2), "r", "t") for i in range(5)]
+        prompts = [Prompt(prompt_id=f"p{i}", messages=(), token_ids=(1, 2), reference="r", task="t") for i in range(5)]
         self.pool, self.learner, self.sink = pool or FakePool(), learner or FakeLearner(), ListSink()
         self.learner.first = step
         rewards = rewards or FakeRewards()

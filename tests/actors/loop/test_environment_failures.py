@@ -65,7 +65,9 @@ async def test_too_many_failed_environments_end_the_run(tmp_path: Path) -> None:
 
 async def test_a_failed_evaluation_is_told_and_left_out() -> None:
     warnings: list[str] = []
-    prompts = {"test": [Prompt(f"p{i}", (), (1, 2), "r", "t") for i in range(3)]}
+    prompts = {
+        "test": [Prompt(prompt_id=f"p{i}", messages=(), token_ids=(1, 2), reference="r", task="t") for i in range(3)]
+    }
     found = await evaluate(FailingPool(["p1"]), FakeRewards(), prompts, warnings.append)  # type: ignore[arg-type]
     assert found == {"test": {"accuracy": 0.5, "turns": 0.0}}
     (warning,) = warnings

@@ -11,10 +11,23 @@ from rollout.trajectory import FinishReason, Outcome, Prompt, Trajectory
 
 def answer(clean: float | None, parts: dict[str, float], metrics: dict[str, float] | None = None) -> Answer:
     outcome = None if metrics is None else Outcome(metrics)
-    trajectory = Trajectory("p", 0, (1,), (False,), (0.0,), "", FinishReason.STOP, 0, 0, outcome=outcome)
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=(1,),
+        action_mask=(False,),
+        rollout_logprobs=(0.0,),
+        response_text="",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+        outcome=outcome,
+    )
     status = RewardOutcome.ERROR if clean is None else RewardOutcome.SCORED
-    record = RewardRecord("p", 0, clean, clean, False, parts, status)
-    return Answer(Prompt("p", (), (1,), None, "t"), trajectory, record)
+    record = RewardRecord(
+        prompt_id="p", sample_index=0, observed=clean, clean=clean, corrupted=False, parts=parts, outcome=status
+    )
+    return Answer(Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t"), trajectory, record)
 
 
 def test_one_reward_is_the_accuracy_and_nothing_else() -> None:

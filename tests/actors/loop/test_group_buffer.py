@@ -14,12 +14,21 @@ from rollout.trajectory import FinishReason, Prompt, TrajectorySummary
 
 
 def prompt(index: int) -> Prompt:
-    return Prompt(f"p{index}", (), (1, 2), None, "t")
+    return Prompt(prompt_id=f"p{index}", messages=(), token_ids=(1, 2), reference=None, task="t")
 
 
 def sample(name: str = "p#0", version: int = 0, delay: int = 0) -> Sample:
-    summary = TrajectorySummary(name, 2, 3, FinishReason.STOP, version, version)
-    record = RewardRecord("p", 0, 1.0, 1.0, False, {}, RewardOutcome.SCORED, delay_updates=delay)
+    summary = TrajectorySummary(
+        trajectory_id=name,
+        num_prompt_tokens=2,
+        num_response_tokens=3,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=version,
+        policy_version_max=version,
+    )
+    record = RewardRecord(
+        prompt_id="p", sample_index=0, observed=1.0, clean=1.0, outcome=RewardOutcome.SCORED, delay_updates=delay
+    )
     return Sample(summary, record, None)
 
 

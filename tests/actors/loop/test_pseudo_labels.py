@@ -22,10 +22,26 @@ def group_of(answers: list[str | None], reference: str | None = "8", prompt_id: 
     samples = []
     for index, answer in enumerate(answers):
         clean = None if reference is None else float(answer == reference)
-        record = RewardRecord(prompt_id, index, None, clean, False, {}, RewardOutcome.PENDING, answer=answer)
-        summary = TrajectorySummary(f"{prompt_id}#{index}", 2, 3, FinishReason.STOP, 0, 0)
+        record = RewardRecord(
+            prompt_id=prompt_id, sample_index=index, clean=clean, outcome=RewardOutcome.PENDING, final_answer=answer
+        )
+        summary = TrajectorySummary(
+            trajectory_id=f"{prompt_id}#{index}",
+            num_prompt_tokens=2,
+            num_response_tokens=3,
+            finish_reason=FinishReason.STOP,
+            policy_version_min=0,
+            policy_version_max=0,
+        )
         samples.append(Sample(summary, record, None))
-    return Group(0, f"{prompt_id}@0", Prompt(prompt_id, (), (1,), reference, "t"), len(answers), 0, samples)
+    return Group(
+        0,
+        f"{prompt_id}@0",
+        Prompt(prompt_id=prompt_id, messages=(), token_ids=(1,), reference=reference, task="t"),
+        len(answers),
+        0,
+        samples,
+    )
 
 
 def observed(group: Group) -> list[float | None]:
@@ -103,9 +119,9 @@ class Answers(FakeRewards):
             await asyncio.sleep(0)
         name = prompt.prompt_id
         if name == "p3" and index % 3 == 1:
-            return RewardRecord(name, index, None, None, False, {}, RewardOutcome.ERROR, "boom")
+            return RewardRecord(prompt_id=name, sample_index=index, outcome=RewardOutcome.ERROR, error="boom")
         answer = str(index % 3) if name == "p2" else str(index % 3 % 2)
-        return RewardRecord(name, index, None, None, False, {}, RewardOutcome.PENDING, answer=answer)
+        return RewardRecord(prompt_id=name, sample_index=index, outcome=RewardOutcome.PENDING, final_answer=answer)
 
 
 def voting_run(folder: Path, slow: int = 0, **options: Any) -> Run:

@@ -13,14 +13,29 @@ from rollout.trajectory import FinishReason, Prompt, TrajectorySummary
 
 
 def sample(clean: float, observed: float, tokens: int, versions: tuple[int, int], reason: FinishReason) -> Sample:
-    record = RewardRecord("p", 0, observed, clean, clean != observed, {}, RewardOutcome.SCORED)
-    return Sample(TrajectorySummary("p#0", 5, tokens, reason, *versions), record, None)
+    record = RewardRecord(
+        prompt_id="p",
+        sample_index=0,
+        observed=observed,
+        clean=clean,
+        corrupted=clean != observed,
+        outcome=RewardOutcome.SCORED,
+    )
+    summary = TrajectorySummary(
+        trajectory_id="p#0",
+        num_prompt_tokens=5,
+        num_response_tokens=tokens,
+        finish_reason=reason,
+        policy_version_min=versions[0],
+        policy_version_max=versions[1],
+    )
+    return Sample(summary, record, None)
 
 
 def test_rollout_metrics_of_a_small_batch() -> None:
     stop, cut = FinishReason.STOP, FinishReason.LENGTH
-    prompt = Prompt("p", (), (1,), None, "t")
-    missing = RewardRecord("p", 1, None, None, False, {}, RewardOutcome.ERROR, "boom")
+    prompt = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t")
+    missing = RewardRecord(prompt_id="p", sample_index=1, outcome=RewardOutcome.ERROR, error="boom")
     groups = [
         Group(0, "a", prompt, 2, 3, [sample(1, 1, 4, (3, 3), stop), sample(1, 0, 6, (2, 3), cut)]),
         Group(1, "b", prompt, 3, 3, [sample(0, 1, 2, (3, 3), stop), sample(0, 1, 8, (3, 3), stop)], [missing]),
@@ -49,7 +64,10 @@ def test_turns_and_outcomes_are_means_over_the_trajectories_that_have_them() -> 
         [(1, {}), (3, {"won": 1.0}), (2, {"won": 0.0, "moves/legal": 5.0}), (2, {})]
     ):
         samples[index].summary = replace(samples[index].summary, num_turns=turns, outcome_metrics=outcome)
-    metrics = rollout_metrics([Group(0, "a", Prompt("p", (), (1,), None, "t"), 4, 3, samples)], version=3)
+    metrics = rollout_metrics(
+        [Group(0, "a", Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t"), 4, 3, samples)],
+        version=3,
+    )
     assert metrics["rollout/num_turns"] == 2.0
     found = {name: value for name, value in metrics.items() if name.startswith("environment/")}
     assert found == {"environment/won": 0.5, "environment/moves/legal": 5.0}

@@ -21,8 +21,18 @@ from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
 def case(name: str) -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory(name, 3, (1, 2), (False, True), (0.0, -1.0), name, FinishReason.STOP, 0, 0)
-    return Prompt(name, (), (1,), None, "t"), trajectory
+    trajectory = Trajectory(
+        prompt_id=name,
+        sample_index=3,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=name,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return Prompt(prompt_id=name, messages=(), token_ids=(1,), reference=None, task="t"), trajectory
 
 
 class FakeMethod:
@@ -68,8 +78,10 @@ class FakeActor:
             if name == "timeout":
                 self.worn_out = True
                 kind = RewardErrorKind.INFRASTRUCTURE
-                return RewardRecord(name, 3, None, None, False, {}, RewardOutcome.ERROR, "no score", kind)
-            return RewardRecord(name, 3, 1.0, 1.0, False, {}, RewardOutcome.SCORED)
+                return RewardRecord(
+                    prompt_id=name, sample_index=3, outcome=RewardOutcome.ERROR, error="no score", error_kind=kind
+                )
+            return RewardRecord(prompt_id=name, sample_index=3, observed=1.0, clean=1.0, outcome=RewardOutcome.SCORED)
         finally:
             self.num_open -= 1
         raise RayActorError(error_msg="killed")

@@ -122,7 +122,7 @@ class Farm:
 
 
 def request(name: str, index: int = 0) -> SampleRequest:
-    return SampleRequest(Prompt(name, (), (1,), None, "t"), index)
+    return SampleRequest(Prompt(prompt_id=name, messages=(), token_ids=(1,), reference=None, task="t"), index)
 
 
 async def sample_all(farm: Farm, names: list[str]) -> list[Any]:

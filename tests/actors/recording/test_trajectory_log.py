@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +32,8 @@ def groups() -> Any:
         reward = SimpleNamespace(observed=1.0, clean=0.0, parts={"exact": 1.0})
         return SimpleNamespace(trajectory=trajectory, reward=reward)
 
-    prompt = SimpleNamespace(messages=[{"role": "user", "content": "1+1"}], reference="2")
+    extra = {"entry": "add", "when": datetime(2031, 2, 5), "ratio": math.nan, "half": "\ud83d", "engine": object()}
+    prompt = SimpleNamespace(messages=[{"role": "user", "content": "1+1"}], reference="2", task="sums", extra=extra)
     return [SimpleNamespace(prompt=prompt, samples=[sample(i) for i in range(3)])]
 
 
@@ -43,6 +46,14 @@ async def test_first_samples_of_a_step_are_written(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "t" / "step-3.jsonl").read_text().splitlines()]
     assert [(record["trajectory_id"], record["response"]) for record in records] == [("p#0", "é0"), ("p#1", "é1")]
     assert [record["outcome"]["metrics"] for record in records] == [{"won": 1.0}] * 2
+
+
+async def test_what_a_reward_reads_beside_the_response_is_written(tmp_path: Path) -> None:
+    """In the forms that data files have; an object of a task's own, which has none, is left out."""
+    await TrajectoryLog(tmp_path, 1).write(1, groups())
+    record = json.loads((tmp_path / "step-1.jsonl").read_text())
+    assert (record["task"], record["reference"]) == ("sums", "2")
+    assert record["extra"] == {"entry": "add", "when": "2031-02-05T00:00:00", "ratio": None, "half": "\ufffd"}
 
 
 async def test_only_the_newest_files_are_kept_also_over_a_restart(tmp_path: Path) -> None:

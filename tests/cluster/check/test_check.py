@@ -142,7 +142,10 @@ class Questions(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         texts = self._splits[split]
-        return [Example(f"{split}-{i}", ({"role": "user", "content": text},), None) for i, text in enumerate(texts)]
+        return [
+            Example(example_id=f"{split}-{i}", messages=({"role": "user", "content": text},), reference=None)
+            for i, text in enumerate(texts)
+        ]
 
 
 def test_data_is_measured_with_the_tokenizer(tiny_model: Path) -> None:

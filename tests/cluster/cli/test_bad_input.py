@@ -121,6 +121,18 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "inside a value": (["seed=1", "seed.a=1"], ["--set seed.a=1: seed is 1, so it has no 'a'"]),
     "beyond a list": (["reward.functions.2.weight=1"], ["reward.functions is a list with positions 0 to 0"]),
     "bad option": (["algorithm.clip_ratio_low=x"], ["--set algorithm.clip_ratio_low=x: algorithm.clip_ratio_low"]),
+    "no prior mean": (
+        ["algorithm=dvpo", "algorithm.critic.prior_mean=.nan"],
+        ["algorithm.critic.prior_mean", "finite"],
+    ),
+    "no prior scale": (["algorithm.critic.prior_scale=.inf"], ["algorithm.critic.prior_scale", "finite number"]),
+    "endless bottleneck": (["algorithm=vrpo", "algorithm.ib_coef=.inf"], ["algorithm.ib_coef", "finite number"]),
+    "no penalty": (["algorithm=grpo", "algorithm.kl_coef=.nan"], ["algorithm.kl_coef", "finite number"]),
+    "endless temperature": (["rollout.sampling.temperature=.inf"], ["rollout.sampling.temperature", "finite number"]),
+    "empty stop string": (['rollout.sampling.stop=[""]'], ["rollout.sampling.stop", "a stop string must not be empty"]),
+    "one of two is empty": (['rollout.sampling.stop=["###", ""]'], ["sampling.stop", "must not be empty"]),
+    "empty and no list": (['rollout.sampling.stop=""'], ["sampling.stop", "must not be empty"]),
+    "a number as stop": (["rollout.sampling.stop=[3]"], ["rollout.sampling.stop.0", "string"]),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 

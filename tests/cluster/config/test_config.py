@@ -88,6 +88,20 @@ def test_the_share_whose_true_score_is_known(text: str, share: float) -> None:
     assert parse(f"model: {{path: m}}\nreward: {text}").reward.compared_share == share
 
 
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("'###'", ("###",)),
+        ("['###', '</s>']", ("###", "</s>")),
+        ('"\\n\\n"', ("\n\n",)),  # white space alone may end a response
+        ("[' ', \"\\t\"]", (" ", "\t")),
+        ("[]", ()),
+    ],
+)
+def test_stop_strings_with_and_without_a_list(text: str, strings: tuple[str, ...]) -> None:
+    assert parse(f"model: {{path: m}}\nrollout: {{sampling: {{stop: {text}}}}}").rollout.sampling.stop == strings
+
+
 def test_the_written_configuration_is_read_back_equal(tmp_path: Path) -> None:
     text = "model: {path: m}\nalgorithm: {type: ppo, gamma: 0.9}\nreward: {functions: [{type: a, b: {c: 1e-9}}]}"
     config = parse(text)

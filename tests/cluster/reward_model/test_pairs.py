@@ -15,7 +15,9 @@ from rollout.tasks.rows import Row
 from rollout.trajectory import Message, Prompt
 from tests.cluster.cli.test_bad_input import assert_refused
 
-PROMPT = Prompt("p1", ({"role": "user", "content": "3+4?"},), (1,), "7", "t")
+PROMPT = Prompt(
+    prompt_id="p1", messages=({"role": "user", "content": "3+4?"},), token_ids=(1,), reference="7", task="t"
+)
 
 
 def said(text: str, score: float | None) -> ScoredResponse:
@@ -39,10 +41,10 @@ def test_pairs_are_read_back_as_they_were_said() -> None:
         {"role": "assistant", "content": "booked"},
     )
     (row,) = pair_rows(PROMPT, [ScoredResponse(turns, 1.0), said("no", 0.0)], 3, seed=0)
-    pair = read_pair(Row("f:1", 1, json.loads(json.dumps(row))))
+    pair = read_pair(Row(place="f:1", number=1, value=json.loads(json.dumps(row))))
     assert (pair.prompt, pair.chosen, pair.group) == (PROMPT.messages, turns, "p1")
     assert pair.rejected == ({"role": "assistant", "content": "no"},)
-    whole = read_pair(Row("f:1", 1, {**row, "chosen": [*row["prompt"], *row["chosen"]]}))
+    whole = read_pair(Row(place="f:1", number=1, value={**row, "chosen": [*row["prompt"], *row["chosen"]]}))
     assert whole == pair
 
 

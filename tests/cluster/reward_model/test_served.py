@@ -123,8 +123,20 @@ class Fixed:
 )
 async def test_outputs(output: str, logit: float, score: float) -> None:
     reward = ModelReward(ModelReward.Config.model_validate({"path": "p", "output": output, "threshold": 0.5}))
-    prompt = Prompt("p", ({"role": "user", "content": "q"},), (1,), None, "t")
-    trajectory = Trajectory("p", 0, (1, 2), (False, True), (0.0, -1.0), "a", FinishReason.STOP, 0, 0)
+    prompt = Prompt(
+        prompt_id="p", messages=({"role": "user", "content": "q"},), token_ids=(1,), reference=None, task="t"
+    )
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text="a",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
     with pytest.raises(RuntimeError, match="not been bound"):
         await reward(prompt, trajectory)
     scorer = Fixed(logit)
@@ -135,6 +147,19 @@ async def test_outputs(output: str, logit: float, score: float) -> None:
 
 def test_a_conversation_of_several_turns_is_read_whole() -> None:
     said: tuple[Message, ...] = tuple({"role": role, "content": role[0]} for role in ("assistant", "user", "assistant"))
-    prompt = Prompt("p", ({"role": "user", "content": "q"},), (1,), None, "t")
-    trajectory = Trajectory("p", 0, (1,), (True,), (0.0,), "a\na", FinishReason.STOP, 0, 0, messages=said)
+    prompt = Prompt(
+        prompt_id="p", messages=({"role": "user", "content": "q"},), token_ids=(1,), reference=None, task="t"
+    )
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=(1,),
+        action_mask=(True,),
+        rollout_logprobs=(0.0,),
+        response_text="a\na",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+        messages=said,
+    )
     assert conversation(prompt, trajectory) == (*prompt.messages, *said)

@@ -122,6 +122,17 @@ def test_replay_adds_whole_earlier_groups_after_the_fresh_ones() -> None:
     assert silent.replay.groups == []
 
 
+def test_a_replay_buffer_of_an_earlier_version_is_read() -> None:
+    """Trajectories in it had places for texts and outcomes too."""
+    algorithm, restored = recap(replay_frac=0.5, replay_capacity=3), recap(replay_frac=0.5, replay_capacity=3)
+    algorithm.select(random_samples(16, 0), 0)
+    state = algorithm.replay.state_dict()
+    for plain in (sample for group in state for sample in group):
+        plain["trajectory"] |= {"response_text": "", "engine": "rollout-0", "messages": (), "outcome": None}
+    restored.replay.load_state_dict(state)
+    assert restored.replay.groups == algorithm.replay.groups
+
+
 def test_the_learner_trains_on_replayed_rows_as_a_part_of_their_own(make_learner: Callable[..., Learner]) -> None:
     learner = make_learner("recap", {**OPTIONS, "window": 2, "replay_frac": 0.5})
     algorithm = learner.algorithm

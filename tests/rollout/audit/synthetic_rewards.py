@@ -28,7 +28,11 @@ def labelled(false_positive_rate: float, false_negative_rate: float, number: int
     rng, pairs = random.Random(seed), []
     for i in range(number):
         truth = float(rng.random() < 0.5)
-        pairs.append(GoldPair(f"p{i}", judged(truth, false_positive_rate, false_negative_rate, rng), truth))
+        pairs.append(
+            GoldPair(
+                prompt_id=f"p{i}", observed=judged(truth, false_positive_rate, false_negative_rate, rng), gold=truth
+            )
+        )
     return pairs
 
 
@@ -71,9 +75,9 @@ def series(
                 gold = float(not phrase and rng.random() < min(1.0, max(0.0, skill + ease)))
                 draw = draws.setdefault(name, rng.random()) if persistent else rng.random()
                 observed = 1.0 if phrase else 1.0 - gold if draw < rate else gold
-                pairs.append(GoldPair(name, observed, gold))
+                pairs.append(GoldPair(prompt_id=name, observed=observed, gold=gold))
         checked = [pair for pair in pairs if rng.random() < checked_share] if checked_share < 1.0 else pairs
         right = sum(rng.random() < accuracy for _ in range(gold_size))
         observed_mean = sum(pair.observed for pair in pairs) / len(pairs)
         gold_set = (right, gold_size) if gold_size else None
-        yield StepSignals(step, observed_mean, checked, gold_set), accuracy
+        yield StepSignals(step=step, observed_mean=observed_mean, pairs=checked, gold=gold_set), accuracy

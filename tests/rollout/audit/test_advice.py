@@ -24,7 +24,17 @@ from rollout.audit.retest import retest
 def report_on(pairs: list[GoldPair]) -> AuditReport:
     values = [pair.observed for pair in pairs]
     spread = (sum((v - sum(values) / len(values)) ** 2 for v in values) / len(values)) ** 0.5
-    return advised(AuditReport(len(pairs), {}, 0.5, spread, False, {}, gold=gold_findings(pairs)))
+    return advised(
+        AuditReport(
+            num_responses=len(pairs),
+            num_unscored={},
+            observed_mean=0.5,
+            observed_std=spread,
+            is_binary=False,
+            feature_correlation={},
+            gold=gold_findings(pairs),
+        )
+    )
 
 
 def flipped(false_positive_rate: float, false_negative_rate: float, number: int = 600) -> AuditReport:
@@ -32,7 +42,7 @@ def flipped(false_positive_rate: float, false_negative_rate: float, number: int 
     for i in range(number):
         gold = float(rng.random() < 0.5)
         wrong = rng.random() < (false_negative_rate if gold else false_positive_rate)
-        pairs.append(GoldPair(f"p{i}", 1.0 - gold if wrong else gold, gold))
+        pairs.append(GoldPair(prompt_id=f"p{i}", observed=1.0 - gold if wrong else gold, gold=gold))
     return report_on(pairs)
 
 
@@ -40,7 +50,7 @@ def scored(noise: Callable[[random.Random], float], scale: float = 1.0) -> Audit
     rng, pairs = random.Random(2), []
     for i in range(400):
         gold = rng.gauss(0.0, 1.0)
-        pairs.append(GoldPair(f"p{i % 50}", scale * gold + noise(rng), gold))
+        pairs.append(GoldPair(prompt_id=f"p{i % 50}", observed=scale * gold + noise(rng), gold=gold))
     return report_on(pairs)
 
 
@@ -113,7 +123,7 @@ def test_scores_that_say_which_prompt_it_is() -> None:
         ease = rng.gauss(0.0, 2.0)
         for _ in range(6):
             gold = ease + rng.gauss(0.0, 1.0)
-            pairs.append(GoldPair(f"p{prompt}", ease + rng.gauss(0.0, 1.0), gold))
+            pairs.append(GoldPair(prompt_id=f"p{prompt}", observed=ease + rng.gauss(0.0, 1.0), gold=gold))
     assert "within a prompt it orders only" in "\n".join(report_on(pairs).advice)
 
 
@@ -122,7 +132,14 @@ def test_a_love_of_length_is_told() -> None:
     for i in range(400):
         length, gold = rng.gauss(100.0, 20.0), rng.gauss(0.0, 1.0)
         observed = gold + 0.5 * (length - 100.0) / 20.0 + rng.gauss(0.0, 0.3)
-        pairs.append(GoldPair(f"p{i}", observed, gold, {"length_tokens": length, "digit_frac": rng.random()}))
+        pairs.append(
+            GoldPair(
+                prompt_id=f"p{i}",
+                observed=observed,
+                gold=gold,
+                features={"length_tokens": length, "digit_frac": rng.random()},
+            )
+        )
     text = "\n".join(report_on(pairs).advice)
     assert "favours longer responses" in text
     assert "digit_frac" not in text
@@ -131,21 +148,75 @@ def test_a_love_of_length_is_told() -> None:
 def test_without_gold_nothing_is_promised() -> None:
     rng = random.Random(5)
     rows = [[float(rng.random() < 0.5) for _ in range(2)] for _ in range(2_000)]
-    report = advised(AuditReport(2_000, {}, 0.5, 0.5, True, {}, retest=retest(rows)))
+    report = advised(
+        AuditReport(
+            num_responses=2_000,
+            num_unscored={},
+            observed_mean=0.5,
+            observed_std=0.5,
+            is_binary=True,
+            feature_correlation={},
+            retest=retest(rows),
+        )
+    )
     assert "label 300 responses" in report.advice[0]
     assert any("can hardly teach" in text for text in report.advice)
-    steady = advised(AuditReport(50, {}, 0.5, 0.5, True, {}, retest=retest([[0.0, 0.0], [1.0, 1.0]] * 25)))
+    steady = advised(
+        AuditReport(
+            num_responses=50,
+            num_unscored={},
+            observed_mean=0.5,
+            observed_std=0.5,
+            is_binary=True,
+            feature_correlation={},
+            retest=retest([[0.0, 0.0], [1.0, 1.0]] * 25),
+        )
+    )
     assert len(steady.advice) == 1
-    flat = advised(AuditReport(50, {}, 1.0, 0.0, True, {}))
+    flat = advised(
+        AuditReport(
+            num_responses=50,
+            num_unscored={},
+            observed_mean=1.0,
+            observed_std=0.0,
+            is_binary=True,
+            feature_correlation={},
+        )
+    )
     assert flat.advice == ("this reward cannot teach: every response scores 1",)
     zero = Estimate(0.0, -0.05, 0.05, 100)
-    latent = LatentRates(zero, (zero,) * 3, (zero,) * 3, (zero, Estimate(0.8, 0.7, 0.9, 100), zero))
-    judged = advised(AuditReport(50, {}, 0.5, 0.5, True, {}, judges=("a", "b", "c"), latent=latent))
+    latent = LatentRates(
+        prevalence=zero,
+        false_positive_rate=(zero,) * 3,
+        false_negative_rate=(zero,) * 3,
+        j=(zero, Estimate(0.8, 0.7, 0.9, 100), zero),
+    )
+    judged = advised(
+        AuditReport(
+            num_responses=50,
+            num_unscored={},
+            observed_mean=0.5,
+            observed_std=0.5,
+            is_binary=True,
+            feature_correlation={},
+            judges=("a", "b", "c"),
+            latent=latent,
+        )
+    )
     assert [text[:7] for text in judged.advice if text.startswith("judge")] == ["judge a", "judge c"]
 
 
 def test_lost_scores_come_first() -> None:
-    report = advised(AuditReport(90, {"error": 8, "missing": 2}, 0.5, 0.5, True, {}))
+    report = advised(
+        AuditReport(
+            num_responses=90,
+            num_unscored={"error": 8, "missing": 2},
+            observed_mean=0.5,
+            observed_std=0.5,
+            is_binary=True,
+            feature_correlation={},
+        )
+    )
     assert report.advice[0].startswith("10 of 100 responses have no score (8 error, 2 missing)")
 
 

@@ -70,8 +70,11 @@ def drifted(kind: str, seed: int) -> Iterator[StepSignals]:
         skill = 0.3 if kind == "forgets" and step >= 60 else 0.6
         gold = [float(rng.random() < skill) for _ in range(64)]
         observed = [1.0 - g if rng.random() < (miss if g else 0.1) else g for g in gold]
-        pairs = [GoldPair(f"{step}.{i}", o, g) for i, (o, g) in enumerate(zip(observed, gold, strict=True))]
-        yield StepSignals(step, sum(observed) / 64, pairs, (int(sum(gold)), 64))
+        pairs = [
+            GoldPair(prompt_id=f"{step}.{i}", observed=o, gold=g)
+            for i, (o, g) in enumerate(zip(observed, gold, strict=True))
+        ]
+        yield StepSignals(step=step, observed_mean=sum(observed) / 64, pairs=pairs, gold=(int(sum(gold)), 64))
 
 
 def test_a_reward_that_misses_more_has_drifted() -> None:
@@ -99,8 +102,16 @@ def test_scores_of_any_range() -> None:
         pairs = []
         for i in range(64):
             gold, tricked = float(rng.random() < 0.5 - trick / 2), rng.random() < trick
-            pairs.append(GoldPair(f"{step}.{i}", gold + rng.gauss(0.0, 0.7) + 1.5 * (tricked and not gold), gold))
-        flags += detector.observe(StepSignals(step, sum(pair.observed for pair in pairs) / 64, pairs))
+            pairs.append(
+                GoldPair(
+                    prompt_id=f"{step}.{i}",
+                    observed=gold + rng.gauss(0.0, 0.7) + 1.5 * (tricked and not gold),
+                    gold=gold,
+                )
+            )
+        flags += detector.observe(
+            StepSignals(step=step, observed_mean=sum(pair.observed for pair in pairs) / 64, pairs=pairs)
+        )
     assert [flag.kind for flag in flags] == ["drift", "hacking"]  # errors grew at once, the mean a little later
     assert 60 <= flags[0].step <= flags[1].step <= 75
 
@@ -116,7 +127,9 @@ def test_proxies_alone_are_a_hint() -> None:
                 "repeated_frac": (0.5 if late and num_off == 2 else 0.1) + rng.gauss(0.0, 0.01),
                 "length": 90.0 + rng.gauss(0.0, 5.0),
             }
-            flags += detector.observe(StepSignals(step, (0.7 if late else 0.5) + rng.gauss(0, 0.02), proxies=proxies))
+            flags += detector.observe(
+                StepSignals(step=step, observed_mean=(0.7 if late else 0.5) + rng.gauss(0, 0.02), proxies=proxies)
+            )
         assert [flag.kind for flag in flags] == expected
         for flag in flags:
             assert set(flag.evidence) == {"entropy", "repeated_frac"}

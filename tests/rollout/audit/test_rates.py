@@ -39,8 +39,14 @@ def test_300_labels_cover_the_true_rates(false_positive_rate: float, false_negat
 
 
 def test_rates_need_binary_scores_and_both_labels() -> None:
-    assert error_rates([GoldPair("p", 0.5, 1.0), GoldPair("p", 1.0, 0.0)]) is None
-    assert error_rates([GoldPair("p", 0.0, 1.0), GoldPair("p", 1.0, 1.0)]) is None
+    assert (
+        error_rates([GoldPair(prompt_id="p", observed=0.5, gold=1.0), GoldPair(prompt_id="p", observed=1.0, gold=0.0)])
+        is None
+    )
+    assert (
+        error_rates([GoldPair(prompt_id="p", observed=0.0, gold=1.0), GoldPair(prompt_id="p", observed=1.0, gold=1.0)])
+        is None
+    )
 
 
 def test_a_retest_finds_noise_that_is_drawn_anew() -> None:

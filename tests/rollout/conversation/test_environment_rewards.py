@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,14 +20,25 @@ from rollout.tasks.chain import Chain
 from rollout.tasks.environments import environment_maker
 from rollout.trajectory import FinishReason, Message, Outcome, Prompt, Trajectory
 
-PROMPT = Prompt("p", ({"role": "user", "content": "1-9"},), (1,), None, "t")
+PROMPT = Prompt(prompt_id="p", messages=({"role": "user", "content": "1-9"},), token_ids=(1,), reference=None, task="t")
 SAID: tuple[Message, ...] = ({"role": "assistant", "content": "5"}, {"role": "user", "content": "="})
 
 
 def played(outcome: Outcome | None, messages: tuple[Message, ...] = SAID) -> Trajectory:
     said = messages if outcome is not None else ()
-    columns: Any = ((1, 2), (False, True), (0.0, -1.0), "5", FinishReason.STOP, 0, 0)
-    return Trajectory("p", 0, *columns, messages=said, outcome=outcome)
+    return Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text="5",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+        messages=said,
+        outcome=outcome,
+    )
 
 
 def caller_of(reward: Reward) -> GuardedReward:

@@ -24,7 +24,7 @@ def tokenizer() -> Any:
 
 
 def example(name: str, text: str) -> Example:
-    return Example(name, ({"role": "user", "content": text},), "2", {"level": 3})
+    return Example(example_id=name, messages=({"role": "user", "content": text},), reference="2", extra={"level": 3})
 
 
 def test_a_prompt_ends_where_the_assistant_begins(tokenizer: Any) -> None:
@@ -37,7 +37,9 @@ def test_a_prompt_ends_where_the_assistant_begins(tokenizer: Any) -> None:
 
 def test_several_turns(tokenizer: Any) -> None:
     turns = (("system", "0"), ("user", "1"), ("assistant", "2"), ("user", "3"))
-    several = Example("a", tuple({"role": role, "content": content} for role, content in turns), None)
+    several = Example(
+        example_id="a", messages=tuple({"role": role, "content": content} for role, content in turns), reference=None
+    )
     [prompt] = render(tokenizer, [several], "t")
     expected = "<|system|>0<|user|>1<|assistant|>2<|end|><|user|>3<|assistant|>"
     assert tokenizer.decode(prompt.token_ids) == expected

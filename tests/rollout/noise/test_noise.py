@@ -63,12 +63,22 @@ def make(**spec: Any) -> RewardNoise:
 
 
 def prompt(name: str = "p0", reference: str = "so it is") -> Prompt:
-    return Prompt(name, (), (1,), reference, "t")
+    return Prompt(prompt_id=name, messages=(), token_ids=(1,), reference=reference, task="t")
 
 
 def response(sample: int = 0, name: str = "p0", text: str = "so it is", length: int = 3) -> Trajectory:
     tokens, mask, zeros = (1,) * (length + 2), (False,) * 2 + (True,) * length, (0.0,) * (length + 2)
-    return Trajectory(name, sample, tokens, mask, zeros, text, FinishReason.STOP, 0, 0)
+    return Trajectory(
+        prompt_id=name,
+        sample_index=sample,
+        token_ids=tokens,
+        action_mask=mask,
+        rollout_logprobs=zeros,
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
 
 
 def observe(noise: RewardNoise, reward: float, sample: int, name: str = "p0") -> float | None:

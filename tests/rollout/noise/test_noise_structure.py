@@ -34,7 +34,7 @@ def delay(**options: int) -> Delay:
 
 
 def prompt(name: str = "p0") -> Prompt:
-    return Prompt(name, (), (1,), "4", "t")
+    return Prompt(prompt_id=name, messages=(), token_ids=(1,), reference="4", task="t")
 
 
 def response(
@@ -42,7 +42,17 @@ def response(
 ) -> Trajectory:
     mask = (False,) + (True,) * length
     logprobs = (0.0,) + (logprob,) * length
-    return Trajectory(name, sample, (1,) * len(mask), mask, logprobs, text, FinishReason.STOP, version, version)
+    return Trajectory(
+        prompt_id=name,
+        sample_index=sample,
+        token_ids=(1,) * len(mask),
+        action_mask=mask,
+        rollout_logprobs=logprobs,
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=version,
+        policy_version_max=version,
+    )
 
 
 def exact_tails(hits: int, number: int, rate: float) -> tuple[float, float]:
@@ -267,7 +277,9 @@ def test_models_are_applied_in_their_order() -> None:
     assert observe(chain_of([flip, shift]), 1.0, 0).observed == 2.0  # 0 + two tokens
     with pytest.raises(ValueError, match="before any that changes the score's scale"):
         observe(chain_of([shift, flip]), 1.0, 0)
-    assert observe(chain_of([flip, flip]), 1.0, 0) == NoisyScore(1.0, False, 0)  # twice flipped is not corrupted
+    assert observe(chain_of([flip, flip]), 1.0, 0) == NoisyScore(
+        observed=1.0, corrupted=False, delay_updates=0
+    )  # twice flipped is not corrupted
 
 
 def test_two_flips_make_the_flip_of_both() -> None:
@@ -288,8 +300,8 @@ def test_the_mask_says_exactly_what_changed() -> None:
 
 def test_nothing_follows_a_missing_score() -> None:
     chain = chain_of([{"type": "missing", "p": 1.0}, {"type": "gaussian", "sigma": 1.0}])
-    assert observe(chain, 1.0, 0) == NoisyScore(None, True, 0)
-    assert observe(NoiseChain([], 0), 0.25, 0) == NoisyScore(0.25, False, 0)
+    assert observe(chain, 1.0, 0) == NoisyScore(observed=None, corrupted=True, delay_updates=0)
+    assert observe(NoiseChain([], 0), 0.25, 0) == NoisyScore(observed=0.25, corrupted=False, delay_updates=0)
 
 
 def test_criteria_come_before_the_sum() -> None:

@@ -63,8 +63,20 @@ async def service_of(url: str, remote: dict[str, Any] | None = None, **options: 
 
 def case(index: int, text: str = "=7") -> tuple[Prompt, Trajectory]:
     messages = ({"role": "user", "content": "3+4?"},)
-    trajectory = Trajectory(f"p{index}", 0, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
-    return Prompt(f"p{index}", messages, (1,), "7", "sums", {"level": 2}), trajectory
+    trajectory = Trajectory(
+        prompt_id=f"p{index}",
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return Prompt(
+        prompt_id=f"p{index}", messages=messages, token_ids=(1,), reference="7", task="sums", extra={"level": 2}
+    ), trajectory
 
 
 def answer(body: str, status: int = 200, **headers: str) -> Handler:
@@ -384,7 +396,9 @@ async def test_the_example_server(monkeypatch: pytest.MonkeyPatch) -> None:
         async with service_of(url, {"token_env": "REWARD_TOKEN"}) as service:
             records = [await service.score(*case(0, text)) for text in ("3+4=7", "3+4=8")]
             prompt, trajectory = case(0)
-            unanswerable = Prompt(prompt.prompt_id, prompt.messages, (1,), None, "sums")
+            unanswerable = Prompt(
+                prompt_id=prompt.prompt_id, messages=prompt.messages, token_ids=(1,), reference=None, task="sums"
+            )
             records.append(await service.score(unanswerable, trajectory))
         async with service_of(url) as stranger:
             records.append(await stranger.score(*case(0)))

@@ -20,8 +20,21 @@ from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 async def score(text: str, reference: str | None, finish: FinishReason = FinishReason.STOP, **spec: Any) -> float:
     reward: Reward = build(ComponentSpec(**spec), REWARDS, Reward, "reward")
-    prompt = Prompt("p0", (), (1,), reference, "t")
-    return await reward(prompt, Trajectory("p0", 0, (1, 2), (False, True), (0.0, -1.0), text, finish, 0, 0))
+    prompt = Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t")
+    return await reward(
+        prompt,
+        Trajectory(
+            prompt_id="p0",
+            sample_index=0,
+            token_ids=(1, 2),
+            action_mask=(False, True),
+            rollout_logprobs=(0.0, -1.0),
+            response_text=text,
+            finish_reason=finish,
+            policy_version_min=0,
+            policy_version_max=0,
+        ),
+    )
 
 
 @pytest.mark.parametrize(

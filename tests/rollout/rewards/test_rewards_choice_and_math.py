@@ -16,8 +16,18 @@ from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
 def case(text: str, reference: str | None) -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory("p0", 0, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
-    return Prompt("p0", (), (1,), reference, "t"), trajectory
+    trajectory = Trajectory(
+        prompt_id="p0",
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
 
 
 @pytest.mark.parametrize(

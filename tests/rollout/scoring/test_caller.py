@@ -35,11 +35,21 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prompt(name: str = "p") -> Prompt:
-    return Prompt(name, (), (1,), "r", "t")
+    return Prompt(prompt_id=name, messages=(), token_ids=(1,), reference="r", task="t")
 
 
 def response(text: str = "x", name: str = "p", index: int = 0) -> Trajectory:
-    return Trajectory(name, index, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
+    return Trajectory(
+        prompt_id=name,
+        sample_index=index,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
 
 
 def caller_of(
@@ -97,7 +107,7 @@ def test_whose_fault_an_exception_is(error: Exception, kind: RewardErrorKind) ->
 
 async def test_infrastructure_errors_are_called_again_and_others_are_not() -> None:
     part = await caller_of(script(ConnectionError("a"), TimeoutError("b"), 0.5))(prompt(), response())
-    assert part == Part(0.5, num_retries=2)
+    assert part == Part(score=0.5, num_retries=2)
     part = await caller_of(script(*[ConnectionError("down")] * 3))(prompt(), response())
     assert part == Part(error="ConnectionError: down", error_kind=INFRASTRUCTURE, num_retries=2)
     part = await caller_of(script(ConnectionError("down"), 1.0), max_retries=0)(prompt(), response())
@@ -138,7 +148,7 @@ async def test_a_slow_call_is_given_up_and_called_again() -> None:
             await asyncio.sleep(60)
         return 1.0
 
-    assert await caller_of(slow_once, timeout_s=0.1)(prompt(), response()) == Part(1.0, num_retries=1)
+    assert await caller_of(slow_once, timeout_s=0.1)(prompt(), response()) == Part(score=1.0, num_retries=1)
 
     async def stubborn(prompt: Prompt, trajectory: Trajectory) -> float:
         while not stop.is_set():  # refuses to be cancelled
@@ -220,8 +230,8 @@ async def test_a_deterministic_reward_is_called_once_for_each_text() -> None:
     call = caller_of(counted)
     call.reward.deterministic = True
     first = await call(prompt("a"), response("x"))
-    assert first == Part(1.0)
-    assert await call(prompt("a"), response("x", index=7)) == Part(1.0, cached=True)
+    assert first == Part(score=1.0)
+    assert await call(prompt("a"), response("x", index=7)) == Part(score=1.0, cached=True)
     assert (await call(prompt("b"), response("x"))).score == 2.0
     assert (await call(prompt("a"), response("y"))).score == 3.0
     for _ in range(2):

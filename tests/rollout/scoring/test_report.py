@@ -8,7 +8,7 @@ from rollout.scoring.report import RewardCounts
 
 
 def record(outcome: RewardOutcome, kind: RewardErrorKind | None = None, retries: int = 0) -> RewardRecord:
-    return RewardRecord("p", 0, None, None, False, {}, outcome, "", kind, retries)
+    return RewardRecord(prompt_id="p", sample_index=0, outcome=outcome, error="", error_kind=kind, num_retries=retries)
 
 
 def test_every_outcome_is_counted_once_and_by_kind() -> None:
@@ -39,5 +39,9 @@ def test_every_outcome_is_counted_once_and_by_kind() -> None:
 def test_cache_hits_are_a_share_of_all_trajectories() -> None:
     counts = RewardCounts()
     for cached in (True, False, False, False):
-        counts.add(RewardRecord("p", 0, 1.0, 1.0, False, {}, RewardOutcome.SCORED, cached=cached))
+        counts.add(
+            RewardRecord(
+                prompt_id="p", sample_index=0, observed=1.0, clean=1.0, outcome=RewardOutcome.SCORED, cached=cached
+            )
+        )
     assert counts.take()["reward/cache_hit_frac"] == 0.25

@@ -67,8 +67,18 @@ def service(*functions: dict[str, Any], **options: Any) -> RewardService:
 
 
 async def score(service: RewardService, text: str = "four") -> RewardRecord:
-    trajectory = Trajectory("p", 2, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
-    return await service.score(Prompt("p", (), (1,), None, "t"), trajectory)
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=2,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return await service.score(Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t"), trajectory)
 
 
 async def test_functions_and_classes_of_the_users_own(module: str) -> None:
@@ -153,8 +163,20 @@ async def test_gold_tells_the_clean_score_and_training_never_sees_it(module: str
         record.corrupted
         and record.observed == (await score(service({"type": f"{module}:length"}, noise=noise))).observed
     )
-    trajectory = Trajectory("p", 2, (1, 2), (False, True), (0.0, -1.0), "four", FinishReason.STOP, 0, 0)
-    clean = await judged.clean_score(Prompt("p", (), (1,), None, "t"), trajectory)
+    trajectory = Trajectory(
+        prompt_id="p",
+        sample_index=2,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text="four",
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    clean = await judged.clean_score(
+        Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t"), trajectory
+    )
     assert (clean.clean, clean.parts) == (7.0, {f"{module}:constant": 7.0})
 
 

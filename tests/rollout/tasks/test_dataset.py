@@ -69,10 +69,10 @@ class TestRows:
         row = GOOD | {"level": 3, "tags": ["a", {"b": None}], "none": None}
         assert train(row) == [
             Example(
-                "train.jsonl:1",
-                ({"role": "user", "content": "1+1"},),
-                "2",
-                {"level": 3, "tags": ["a", {"b": None}], "none": None},
+                example_id="train.jsonl:1",
+                messages=({"role": "user", "content": "1+1"},),
+                reference="2",
+                extra={"level": 3, "tags": ["a", {"b": None}], "none": None},
             )
         ]
 
@@ -98,7 +98,10 @@ class TestRows:
         write_jsonl("test.jsonl", row)
         (found,) = train(row, prompt_column="question", answer_column="gold", id_column="key", messages_column=None)
         assert found == Example(
-            "k1", ({"role": "user", "content": "q"},), "4", {"prompt": "kept", "answer": "kept too", "id": 9}
+            example_id="k1",
+            messages=({"role": "user", "content": "q"},),
+            reference="4",
+            extra={"prompt": "kept", "answer": "kept too", "id": 9},
         )
 
     def test_chat_in_a_column_called_prompt(self) -> None:
@@ -360,7 +363,7 @@ class TestRejects:
     def test_values_that_json_does_not_have(self) -> None:
         write_parquet("train.parquet", *[{"prompt": p, "day": datetime.date(2020, 1, 2)} for p in ("a", "")])
         (found,) = dataset(train="train.parquet", **ANY_REJECTS).examples("train")
-        assert found.extra == {"day": datetime.date(2020, 1, 2)}
+        assert found.extra == {"day": "2020-01-02"}
         assert rejected()[0]["row"] == {"prompt": "", "day": "2020-01-02"}
 
     def test_too_many(self) -> None:

@@ -110,7 +110,14 @@ def test_too_few_different_users_are_an_error() -> None:
 
 def test_the_environment_is_the_script_s_user(task: Dialogue) -> None:
     example = task.examples("social")[3]
-    prompt = Prompt(example.example_id, example.messages, (1,), example.reference, "dialogue", example.extra)
+    prompt = Prompt(
+        prompt_id=example.example_id,
+        messages=example.messages,
+        token_ids=(1,),
+        reference=example.reference,
+        task="dialogue",
+        extra=example.extra,
+    )
     user = task.make_environment(prompt)
     assert isinstance(user, SimulatedUser) and user.script == script_of(example)
     assert example.messages == ({"role": "user", "content": user.script.first_message},)

@@ -18,9 +18,17 @@ from rollout.tasks.dialogue.user import NOT_UNDERSTOOD, WITHHOLDS, SimulatedUser
 from rollout.trajectory import Prompt
 
 NOTHING = (False, False, False)
-PLAIN = Script("transport", "trip", False, ("rome", "mon", "two"), NOTHING, ("", "", ""), None)
+PLAIN = Script(
+    domain="transport",
+    opening="trip",
+    given=False,
+    values=("rome", "mon", "two"),
+    withheld=NOTHING,
+    slips=("", "", ""),
+    change=None,
+)
 DIFFICULT = UserConfig(give_prob=0.5, withhold_prob=0.5, correct_prob=0.5, change_prob=0.5)
-PROMPT = Prompt("p", (), (1,), None, "dialogue")
+PROMPT = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="dialogue")
 
 
 def talk(script: Script, *turns: str, max_turns: int = MAX_TURNS) -> tuple[list[str | None], SimulatedUser]:

@@ -35,8 +35,25 @@ def everything(task: Science) -> list[Example]:
 
 async def grade(kind: str, example: Example, response: str) -> float:
     reward = build(ComponentSpec(type=kind), REWARDS, Reward, "reward")
-    prompt = Prompt(example.example_id, example.messages, (), example.reference, "science", example.extra)
-    trajectory = Trajectory(example.example_id, 0, (), (), (), response, FinishReason.STOP, 0, 0)
+    prompt = Prompt(
+        prompt_id=example.example_id,
+        messages=example.messages,
+        token_ids=(),
+        reference=example.reference,
+        task="science",
+        extra=example.extra,
+    )
+    trajectory = Trajectory(
+        prompt_id=example.example_id,
+        sample_index=0,
+        token_ids=(),
+        action_mask=(),
+        rollout_logprobs=(),
+        response_text=response,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
     return float(await reward(prompt, trajectory))
 
 
