@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.ledger.ledger import unpack_ids
+from actors.ledger.ledger import IS_REPLACEMENT, PLACE, unpack_ids
+from rollout.trajectory import REPLACEMENT_STRIDE
 
 NUM_NAMED = 3
 """Offenders that a violation names; all are counted."""
@@ -45,9 +46,17 @@ CHECKS = (
     (
         "not of the prompt or the epoch of their group",
         "SELECT trajectory_id FROM (SELECT trajectory_id, prompt_id, first_sample, "
-        "CAST(SUBSTR(trajectory_id, LENGTH(prompt_id) + 2) AS INTEGER) AS place "
-        "FROM samples JOIN groups USING (group_index)) WHERE trajectory_id != prompt_id || '#' || place "
-        "OR place NOT BETWEEN first_sample AND first_sample + :size - 1",
+        f"{PLACE} AS place FROM samples JOIN groups USING (group_index)) "
+        f"WHERE trajectory_id != prompt_id || '#' || place "
+        f"OR place % {REPLACEMENT_STRIDE} NOT BETWEEN first_sample AND first_sample + :size - 1",
+    ),
+    (
+        "in the place of one that was not dropped",
+        "SELECT later.trajectory_id FROM (SELECT trajectory_id, group_index, "
+        f"prompt_id || '#' || ({PLACE} - {REPLACEMENT_STRIDE}) AS replaced "
+        f"FROM samples JOIN groups USING (group_index) WHERE {IS_REPLACEMENT}) AS later "
+        "LEFT JOIN samples ON samples.trajectory_id = replaced AND samples.group_index = later.group_index "
+        "WHERE IFNULL(state, '') != 'dropped'",
     ),
     (
         "committed at a step and not recorded as trained on there",
@@ -67,7 +76,7 @@ GROUP_CHECKS = (
     (
         "groups that do not have :size samples",
         "SELECT group_index || ' (' || prompt_id || ')' FROM groups LEFT JOIN samples USING (group_index) "
-        "GROUP BY group_index HAVING COUNT(trajectory_id) != :size",
+        f"GROUP BY group_index HAVING COUNT(IIF({IS_REPLACEMENT}, NULL, trajectory_id)) != :size",
     ),
     (
         "groups of another epoch than their place in the sequence of :num_prompts prompts",
@@ -133,7 +142,10 @@ def audit(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> 
                 what = what.replace(f":{name}", str(value))
             more = f", ... ({len(names)} in all)" if len(names) > NUM_NAMED else ""
             violations.append(f"{what}: {', '.join(names[:NUM_NAMED])}{more}")
-    missing = "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) GROUP BY group_index"
+    missing = (
+        "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) "
+        f"WHERE NOT {IS_REPLACEMENT} GROUP BY group_index"
+    )
     (num_groups,) = db.execute("SELECT COUNT(*) FROM groups").fetchone()
     (num_kept,) = db.execute(f"SELECT TOTAL(MIN(found, :size)) FROM ({missing})", facts).fetchone()
     num_admitted = (num_groups + sum(last - first + 1 for first, last in gaps)) * samples_per_prompt
