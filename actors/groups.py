@@ -39,6 +39,11 @@ class Group:
     dropped: list[Dropped] = field(default_factory=list)
 
     @property
-    def due_version(self) -> int:
+    def oldest_version(self) -> int:
+        """Oldest weight version that sampled a token of a settled group."""
+        return min((s.summary.policy_version_min for s in self.samples), default=self.admitted_version)
+
+    @property
+    def scored_version(self) -> int:
         """Weight version from which training may see all scores."""
         return max((s.summary.policy_version_max + s.reward.delay_updates for s in self.samples), default=0)

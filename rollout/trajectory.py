@@ -16,7 +16,7 @@ Records with more than three fields are built with keywords only: two numbers th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -57,12 +57,22 @@ class Prompt:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+REPLACEMENT_STRIDE = 10**12
+"""Distance of a sample's index to that of its replacement; more than the samples of one prompt in any run."""
+
+
+def original_index(sample_index: int) -> int:
+    """Index of the sample in whose place ``sample_index`` is, through all replacements; itself if it is none."""
+    return sample_index % REPLACEMENT_STRIDE
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
     """Ask for one trajectory: sample ``sample_index`` of ``prompt``.
 
     ``sample_index`` counts over the whole run (epoch * samples_per_prompt + i), so that (prompt_id, sample_index)
-    names a trajectory permanently and its random stream is never used twice.
+    names a trajectory permanently and its random stream is never used twice. The one asked for in the place of a sample
+    that was dropped has the index of that sample plus :data:`REPLACEMENT_STRIDE`.
     """
 
     prompt: Prompt
@@ -77,6 +87,10 @@ class SampleRequest:
     def trajectory_id(self) -> str:
         """``prompt_id#sample_index``, unique in the run."""
         return f"{self.prompt.prompt_id}#{self.sample_index}"
+
+    def replacement(self) -> SampleRequest:
+        """The request that takes the place of this one, whose sample is dropped."""
+        return replace(self, sample_index=self.sample_index + REPLACEMENT_STRIDE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.ledger.ledger import LedgerError, SampleState
+from actors.ledger.ledger import IS_REPLACEMENT, LedgerError, SampleState
 
 LENGTHS = "COUNT(*), TOTAL(num_tokens), TOTAL(num_tokens * num_tokens)"
 AGAIN = "(attempts > 1 OR trajectory_id IN (SELECT trajectory_id FROM reissues))"
@@ -93,6 +93,7 @@ class Account:
         last_step: the last step that was committed.
         checkpoint_step: the last step that is marked as having a checkpoint, or None.
         states: samples by state.
+        num_replacements: samples in the place of dropped ones, which are counted above too.
         epochs: by epoch.
         reissues: see :class:`ReissueAccount`.
         num_rollbacks: how often the run went back to a checkpoint, or to its start.
@@ -105,6 +106,7 @@ class Account:
     last_step: int
     checkpoint_step: int | None
     states: dict[str, int]
+    num_replacements: int
     epochs: tuple[EpochAccount, ...]
     reissues: ReissueAccount
     num_rollbacks: int
@@ -137,6 +139,7 @@ def read_account(db: sqlite3.Connection) -> Account:
         _one(db, "SELECT MAX(step) FROM checkpoints"),
         # A state that no sample is in is shown as 0; one that should not exist is shown as well.
         {str(state): found.get(state, 0) for state in SampleState} | found,
+        _one(db, f"SELECT COUNT(*) FROM samples JOIN groups USING (group_index) WHERE {IS_REPLACEMENT}"),
         _epochs(db, num_prompts, samples_per_prompt),
         _reissues(db, samples_per_prompt),
         _one(db, "SELECT COUNT(*) FROM rollbacks"),
@@ -155,7 +158,7 @@ def list_samples(db: sqlite3.Connection, state: SampleState) -> list[dict[str, A
 
 def _epochs(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: int) -> tuple[EpochAccount, ...]:
     groups = (
-        "SELECT epoch, COUNT(*), SUM(trained + dropped = ?), SUM(trained), SUM(num - trained - dropped) FROM "
+        "SELECT epoch, COUNT(*), SUM(trained + dropped = MAX(num, ?)), SUM(trained), SUM(num - trained - dropped) FROM "
         "(SELECT epoch, COUNT(state) AS num, IFNULL(SUM(state = 'trained'), 0) AS trained, "
         "IFNULL(SUM(state = 'dropped'), 0) AS dropped FROM groups LEFT JOIN samples USING (group_index) "
         "GROUP BY group_index) GROUP BY epoch ORDER BY epoch"

@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.ledger.ledger import unpack_ids
+from actors.ledger.ledger import IS_REPLACEMENT, PLACE, unpack_ids
+from rollout.trajectory import REPLACEMENT_STRIDE
 
 NUM_NAMED = 3
 """Offenders that a violation names; all are counted."""
@@ -46,9 +47,17 @@ CHECKS = (
     (
         "not of the prompt or the epoch of their group",
         "SELECT trajectory_id FROM (SELECT trajectory_id, prompt_id, first_sample, "
-        "CAST(SUBSTR(trajectory_id, LENGTH(prompt_id) + 2) AS INTEGER) AS place "
-        "FROM samples JOIN groups USING (group_index)) WHERE trajectory_id != prompt_id || '#' || place "
-        "OR place NOT BETWEEN first_sample AND first_sample + :size - 1",
+        f"{PLACE} AS place FROM samples JOIN groups USING (group_index)) "
+        f"WHERE trajectory_id != prompt_id || '#' || place "
+        f"OR place % {REPLACEMENT_STRIDE} NOT BETWEEN first_sample AND first_sample + :size - 1",
+    ),
+    (
+        "in the place of one that was not dropped",
+        "SELECT later.trajectory_id FROM (SELECT trajectory_id, group_index, "
+        f"prompt_id || '#' || ({PLACE} - {REPLACEMENT_STRIDE}) AS replaced "
+        f"FROM samples JOIN groups USING (group_index) WHERE {IS_REPLACEMENT}) AS later "
+        "LEFT JOIN samples ON samples.trajectory_id = replaced AND samples.group_index = later.group_index "
+        "WHERE IFNULL(state, '') != 'dropped'",
     ),
     (
         "committed at a step and not recorded as trained on there",
@@ -68,7 +77,7 @@ GROUP_CHECKS = (
     (
         "groups that do not have :size samples",
         "SELECT group_index || ' (' || prompt_id || ')' FROM groups LEFT JOIN samples USING (group_index) "
-        "GROUP BY group_index HAVING COUNT(trajectory_id) != :size",
+        f"GROUP BY group_index HAVING COUNT(IIF({IS_REPLACEMENT}, NULL, trajectory_id)) != :size",
     ),
     (
         "groups of another epoch than their place in the sequence of :num_prompts prompts",
@@ -135,7 +144,10 @@ def check_balance(db: sqlite3.Connection, num_prompts: int, samples_per_prompt: 
             more = f", ... ({len(names)} in all)" if len(names) > NUM_NAMED else ""
             violations.append(f"{what}: {', '.join(names[:NUM_NAMED])}{more}")
     # Bounded by the size, so that one group with too many does not make up for another with too few.
-    missing = "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) GROUP BY group_index"
+    missing = (
+        "SELECT COUNT(*) AS found FROM groups JOIN samples USING (group_index) "
+        f"WHERE NOT {IS_REPLACEMENT} GROUP BY group_index"
+    )
     (num_groups,) = db.execute("SELECT COUNT(*) FROM groups").fetchone()
     (num_kept,) = db.execute(f"SELECT TOTAL(MIN(found, :size)) FROM ({missing})", facts).fetchone()
     # Groups of which there is no trace were admitted too, since places in the sequence have no gaps.

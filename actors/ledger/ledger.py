@@ -1,12 +1,14 @@
 """The durable record of what became of each sample: generated, trained on once, or dropped with a reason.
 
 A *sample* is one trajectory to be made, named ``prompt_id#sample_index``; the samples of one prompt in one epoch are a
-*group*, named by its place in the endless sequence of prompts. Each sample is in exactly one :class:`SampleState`::
+*group*, named by its place in the endless sequence of prompts. A dropped sample may have a *replacement*, one more
+sample of its group (:meth:`rollout.trajectory.SampleRequest.replacement`), which may be dropped and replaced in turn.
+Each sample is in exactly one :class:`SampleState`::
 
     PENDING -> IN_FLIGHT -> READY -> TRAINED         admit, ready, commit_step
                        \\       \\-> DROPPED           drop
                         \\-> DROPPED                  drop
-    any state -> PENDING                             rollback, for whole groups
+    any state -> PENDING                             rollback, for whole groups; their replacements are gone then
 
 SQLite keeps it, in WAL mode, so that another process can read while the run goes on. Every change is one transaction
 and survives the death of this process; :meth:`Ledger.commit_step`, :meth:`Ledger.mark_checkpoint` and
@@ -25,8 +27,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from actors.ledger.file import LedgerError, LedgerFile
+from rollout.trajectory import REPLACEMENT_STRIDE
 
 __all__ = ["Ledger", "LedgerError", "Position", "SampleState", "pack_ids", "unpack_ids"]
+
+
+PLACE = "CAST(SUBSTR(trajectory_id, LENGTH(prompt_id) + 2) AS INTEGER)"
+"""In SQL, the number in a sample's name, where its group is joined."""
+IS_REPLACEMENT = f"{PLACE} >= {REPLACEMENT_STRIDE}"
 
 
 class SampleState(StrEnum):
@@ -124,19 +132,26 @@ class Ledger:
         with self._file.change() as db:
             self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), state=SampleState.READY, num_tokens=num_tokens)
 
-    def drop(self, trajectory_id: str, reason: str, step: int) -> None:
-        """A sample in flight or ready will not be trained on.
+    def drop(self, trajectory_id: str, reason: str, step: int, replacement: str = "") -> None:
+        """A sample in flight or ready will not be trained on. If it is replaced, both happen or neither.
 
         Args:
             trajectory_id: the sample.
             reason: why; reports count by it, so it should not name the sample.
             step: the step that it could have been trained at next (weight version plus 1).
+            replacement: a sample of the same group that is in flight from now on; empty for none.
         """
         if not reason:
             raise self._file.refusal(f"sample {trajectory_id} cannot be dropped without a reason")
         states = (SampleState.IN_FLIGHT, SampleState.READY)
         with self._file.change() as db:
             self._set(db, [trajectory_id], states, state=SampleState.DROPPED, reason=reason, step=step)
+            if replacement:
+                db.execute(
+                    "INSERT INTO samples (trajectory_id, group_index, state) "
+                    "SELECT ?, group_index, ? FROM samples WHERE trajectory_id = ?",
+                    (replacement, SampleState.IN_FLIGHT, trajectory_id),
+                )
 
     def commit_step(self, step: int, trajectory_ids: Sequence[str]) -> None:
         """These samples were trained on by the update that made weight version ``step``. On the disk when it returns.
@@ -185,7 +200,8 @@ class Ledger:
         """Go back to the checkpoint after update ``step``; 0 is the start of the run. On the disk when it returns.
 
         Groups that were finished by then (each sample trained or dropped at a step up to ``step``) stay. All others
-        are pending again, whole, so that they are generated anew. The steps that this undoes are kept for reports.
+        are pending again, whole, so that they are generated anew, and replacements among them are forgotten until they
+        are needed again. The steps that this undoes are kept for reports.
 
         Returns:
             How many samples are pending that were not.
@@ -205,6 +221,10 @@ class Ledger:
                 "WHERE state != 'pending' AND group_index IN "
                 "(SELECT group_index FROM samples WHERE state NOT IN ('trained', 'dropped') OR step > ?)",
                 (step,),
+            ).rowcount
+            num_samples -= db.execute(
+                "DELETE FROM samples WHERE trajectory_id IN (SELECT trajectory_id FROM samples "
+                f"JOIN groups USING (group_index) WHERE state = 'pending' AND {IS_REPLACEMENT})"
             ).rowcount
             row = (step, num_samples, time.time())
             number = db.execute("INSERT INTO rollbacks VALUES (NULL, ?, ?, ?)", row).lastrowid

@@ -126,10 +126,12 @@ def _proof(report: LedgerReport) -> str:
         f"steps 1 to {account.last_step} were committed once each, with the samples that say so; "
         f"{report.metrics.num_steps} of them agree with metrics.jsonl"
     )
+    number = account.num_replacements
+    replaced = f"{number} more take the places of dropped ones, one each; " if number else ""
     return (
         f"proved: places 0 to {num_groups - 1} of the sequence have no gap; each prompt has its "
-        f"{account.samples_per_prompt} samples, each in one state; no prompt is missing from an epoch or in it twice; "
-        f"{steps if account.last_step else 'no step was committed'}"
+        f"{account.samples_per_prompt} samples, each in one state; {replaced}no prompt is missing from an epoch "
+        f"or in it twice; {steps if account.last_step else 'no step was committed'}"
     )
 
 

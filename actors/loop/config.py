@@ -8,6 +8,9 @@ from pydantic import Field
 
 from rollout.component import StrictModel
 
+PartialGroups = Literal["train", "drop", "refill"]
+"""What becomes of the scored samples of a prompt when others of it have no score; see docs/rewards.md."""
+
 
 class TrainingConfig(StrictModel):
     """How long to train, on how much data a step, and when to evaluate and save."""
@@ -21,6 +24,11 @@ class TrainingConfig(StrictModel):
         le=64,
         description="Weight versions a trajectory may be behind when it is trained on; 0 alternates generation and "
         "training, more lets them overlap.",
+    )
+    partial_groups: PartialGroups = Field(
+        "train",
+        description="A prompt of which some samples have no score: 'train' on the others, 'drop' them too, or "
+        "'refill': sample again in the place of those, up to three times each.",
     )
     eval_every_steps: int = Field(50, ge=0, description="Steps between evaluations; 0 is only before and after.")
     num_eval_prompts: int = Field(256, ge=1, description="Prompts evaluated per split, at most.")

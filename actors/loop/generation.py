@@ -15,6 +15,7 @@ from actors.faults import Quarantined
 from actors.groups import Dropped, Group, Sample
 from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
+from actors.loop.config import PartialGroups
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.pools.reward_pool import RewardPool
@@ -27,6 +28,10 @@ from rollout.trajectory import Prompt, SampleRequest, TrajectorySummary
 
 MAX_TOLD_ERRORS = 3
 """Failed scores told one by one between two steps; all are counted."""
+MAX_REPLACEMENTS = 3
+"""With ``partial_groups: refill``, samples asked for in a row in the place of one without a score: enough for failures
+at random, and an end for a prompt whose responses all fail."""
+PARTIAL = "another sample of its prompt has no score (training.partial_groups: drop)"
 
 
 class PromptSource(Protocol):
@@ -70,6 +75,7 @@ class Generation:
         status: told of every trajectory that is done.
         disk: waits while the ledger's disk is full.
         labels: scores a group by its samples' votes; None where the reward scores each sample.
+        partial_groups: what becomes of a group of which some samples have no score.
     """
 
     def __init__(
@@ -86,19 +92,20 @@ class Generation:
         status: RunStatus,
         disk: DiskSpace,
         labels: PseudoLabels | None = None,
+        partial_groups: PartialGroups = "train",
     ) -> None:
         self._source = source
         self._samples_per_prompt = samples_per_prompt
         self._limits = limits
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
         self._ledger, self._tell, self._status, self._disk = ledger, tell, status, disk
-        self._labels = labels
+        self._labels, self._partial_groups = labels, partial_groups
         position = ledger.position()
         self._next_index = position.next_index
         self._again = deque(position.unfinished)
         self._errors: list[RewardRecord] = []
         self._abstentions: list[RewardRecord] = []
-        self._num_dropped_groups = self._num_environment_failures = 0
+        self._num_dropped_groups = self._num_environment_failures = self._num_replacements = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.num_scored = 0
 
@@ -124,11 +131,12 @@ class Generation:
         """Failures since the last call, by kind; starts the count of scored trajectories anew."""
         counts = {
             "rollout/num_dropped_groups": float(self._num_dropped_groups),
+            "rollout/num_replacements": float(self._num_replacements),
             "rollout/environment_failures": float(self._num_environment_failures),
             **self._rewards.take_metrics(),
         }
         counts |= self._labels.take_metrics() if self._labels is not None else {}
-        self.num_scored = self._num_dropped_groups = self._num_environment_failures = 0
+        self.num_scored = self._num_dropped_groups = self._num_environment_failures = self._num_replacements = 0
         self._errors, self._abstentions = [], []
         return counts
 
@@ -154,6 +162,8 @@ class Generation:
         requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
         await asyncio.gather(*(self._sample(group, request) for request in requests))
         group.samples.sort(key=lambda sample: sample.reward.sample_index)  # whichever came first
+        if self._partial_groups == "drop" and len(group.samples) < group.num_samples:
+            await self._drop_samples(group, PARTIAL)
         if self._labels is not None and group.samples:
             await self._vote(self._labels, group, first // self._samples_per_prompt)
         if not group.samples:
@@ -163,30 +173,43 @@ class Generation:
     async def _vote(self, labels: PseudoLabels, group: Group, epoch: int) -> None:
         """Score the samples by their votes; without a label they are dropped."""
         if reason := labels.score(group, epoch):
-            for sample in group.samples:
-                await self._drop(group, sample.summary.trajectory_id, reason)
-            group.samples.clear()
+            await self._drop_samples(group, reason)
+
+    async def _drop_samples(self, group: Group, reason: str) -> None:
+        for sample in group.samples:
+            await self._drop(group, sample.summary.trajectory_id, reason)
+        group.samples.clear()
 
     async def _sample(self, group: Group, request: SampleRequest) -> None:
-        """One trajectory from request to score."""
+        """One trajectory from request to score, or with ``refill`` another one in its place."""
+        num_left = MAX_REPLACEMENTS if self._partial_groups == "refill" else 0
         try:
-            summary, trajectory, record = await self._sample_and_score(request)
-        except Quarantined as quarantined:
+            while reason := await self._try_sample(group, request):
+                replacement = request.replacement() if num_left else None
+                await self._drop(group, request.trajectory_id, reason, replacement)
+                if replacement is None:
+                    return
+                request, num_left = replacement, num_left - 1
+                self._num_replacements += 1
+        except Quarantined as quarantined:  # no other sample of its prompt will be made
             await self._drop(group, request.trajectory_id, str(quarantined))
-            return
+
+    async def _try_sample(self, group: Group, request: SampleRequest) -> str:
+        """Add the trajectory to its group, or return why it cannot be trained on."""
+        summary, trajectory, record = await self._sample_and_score(request)
         self.num_scored += 1
         self._status.progress()
         if record.outcome in (RewardOutcome.ERROR, RewardOutcome.ABSTAINED):
             self._count_failure(record, "environment" if summary.failure else "reward")
         if summary.failure:
             self._num_environment_failures += 1
-            await self._drop(group, request.trajectory_id, "the environment failed")
-        elif record.observed is None and record.outcome is not RewardOutcome.PENDING:
+            return "the environment failed"
+        if record.observed is None and record.outcome is not RewardOutcome.PENDING:
             kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
-            await self._drop(group, request.trajectory_id, f"no score: {record.outcome.value}{kind}")
-        else:
-            await self._record(partial(self._ledger.ready, request.trajectory_id, summary.num_response_tokens))
-            group.samples.append(Sample(summary, record, trajectory))
+            return f"no score: {record.outcome.value}{kind}"
+        await self._record(partial(self._ledger.ready, request.trajectory_id, summary.num_response_tokens))
+        group.samples.append(Sample(summary, record, trajectory))
+        return ""
 
     async def _sample_and_score(self, request: SampleRequest) -> tuple[TrajectorySummary, Any, RewardRecord]:
         """Sample again when the node that held the trajectory is lost before it was scored."""
@@ -200,8 +223,11 @@ class Generation:
             except ObjectLostError as error:
                 await self._record(partial(self._ledger.reissue, request.trajectory_id, type(error).__name__))
 
-    async def _drop(self, group: Group, trajectory_id: str, reason: str) -> None:
-        await self._record(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1))
+    async def _drop(
+        self, group: Group, trajectory_id: str, reason: str, replacement: SampleRequest | None = None
+    ) -> None:
+        successor = replacement.trajectory_id if replacement is not None else ""
+        await self._record(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1, successor))
         group.dropped.append(Dropped(trajectory_id, reason))
 
     async def _record(self, change: Callable[[], None]) -> None:

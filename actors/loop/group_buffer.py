@@ -1,27 +1,49 @@
 """Which groups may be generated, and which are trained on next: the bound on staleness lives here.
 
 A *group* is one prompt with its samples. Groups are admitted (generation may begin), settled (every sample is scored
-or dropped) and taken (they form a training batch). Two rules keep every trajectory within ``max_staleness`` updates of
-the weights that sampled it, without ever throwing finished work away:
+or dropped) and taken (they form a training batch). No trajectory is trained on more than ``max_staleness`` updates
+after the weights that sampled it, and no finished work is ever thrown away for it. So slow (long) responses are waited
+for rather than dropped, and the data are not biased towards short ones.
 
-* *pacing*: at weight version v at most ``(v + max_staleness + 1) * prompts_per_step`` groups have been admitted;
-* *no overtaking past the bound*: a batch is complete only when it holds every group that would be too old for the next
-  one. Other places go to whoever finished first.
+With v the weight version, P groups in a batch and S the bound, a group's *deadline* is the last version that may train
+on it: S plus the version of its oldest token, and while it is open (more may be sampled) S plus the version it was
+admitted at. One invariant holds whenever a batch is about to be formed at version v:
 
-A score may arrive late on purpose (the noise model ``delay``): its group is left for a later batch, as long as others
-can fill this one and it does not grow too old.
+    for each version d >= v, the groups due by d are at most (d - v + 1) P: they fit into the batches left until d.
 
-So slow (long) responses are waited for rather than dropped, and the data are not biased towards short ones. The groups
-of a batch, once chosen, are put in the order of the prompts, so that the same batch is trained on bit for bit the same
-however its groups raced.
+* *Pacing* keeps it when groups are admitted: at version v at most (v + S + 1) P groups have been, those that were
+  dropped whole not counted. v P of them were taken, so at most (S + 1) P are left; new ones are due at v + S, and no
+  deadline is later. A group that is dropped only lowers the counts, and its replacement is due at v + S again.
+* Pacing alone does not keep it when a batch is *formed*: what overtakes uses up a place that older groups need later.
+  So a batch is formed only if the invariant holds at v + 1 without it. It can hold as many groups due by d as there
+  are settled ones, up to P; with the invariant at v this comes down to: the open groups due by d are at most (d - v) P,
+  for each d. Within that anything may overtake.
+* Nothing waits for ever: when no group is open the condition is empty, and pacing has admitted at least (v + 1) P, so
+  that P are left. The P with the earliest deadlines are always a batch that keeps the invariant.
+
+At bound 0 all groups of a batch are due at once, which is the synchronous loop. In the last S steps fewer than
+(v + S + 1) P groups are admitted, num_steps P in all, so the last batch is whole and leaves nothing behind.
+
+A score may arrive late on purpose (the noise model ``delay``). Its group is left for a later batch as long as groups
+that are not late can take its place, those that are still open included; a batch takes late ones early only if the
+invariant or its size cannot be had without them.
+
+The groups of a batch, once chosen, are put in the order of the prompts, so that the same batch is trained on bit for
+bit the same however its groups raced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from actors.groups import Group
 from rollout.trajectory import Prompt
+
+ANY = sys.maxsize
+"""A deadline that no group misses."""
 
 
 class GroupBuffer:
@@ -82,9 +104,14 @@ class GroupBuffer:
             await self._changed.wait_for(lambda: self._failure is not None or self._may_admit())
             return self._failure is None
 
-    def _may_admit(self) -> bool:
+    @property
+    def _num_admissible(self) -> int:
+        """Groups that may be admitted now; see *pacing*."""
         steps_ahead = min(self._version + self._max_staleness + 1, self._last_version)
-        return self._num_admitted < steps_ahead * self._per_step
+        return steps_ahead * self._per_step - self._num_admitted
+
+    def _may_admit(self) -> bool:
+        return self._num_admissible > 0
 
     async def settle(self, group: Group) -> None:
         """Every sample of ``group`` is scored or dropped. A group without samples gives its place back."""
@@ -97,7 +124,7 @@ class GroupBuffer:
             self._changed.notify_all()
 
     async def take(self, timeout_s: float) -> list[Group]:
-        """The next batch of ``prompts_per_step`` groups: those finished first, oldest weights first.
+        """The next batch of ``prompts_per_step`` groups: those that must not wait, then whoever finished first.
 
         Raises:
             TimeoutError: no batch within ``timeout_s``; names the groups that were waited for.
@@ -116,8 +143,7 @@ class GroupBuffer:
                 ) from None
             if self._failure is not None:
                 raise self._failure
-            by_age = sorted(self._ready, key=lambda group: (not self._expires(group), self._is_late(group)))
-            batch = {group.index: group for group in by_age[: self._per_step]}
+            batch = {group.index: group for group in self._choose()}
             self._ready = [group for group in self._ready if group.index not in batch]
             return [batch[index] for index in sorted(batch)]
 
@@ -128,19 +154,51 @@ class GroupBuffer:
             self._changed.notify_all()
 
     def _batch_is_complete(self) -> bool:
-        if len(self._ready) < self._per_step or any(self._expires(group) for group in self._open.values()):
+        if len(self._ready) < self._per_step:
             return False
-        if not self._open and not self._may_admit():
-            return True  # nothing else will come, so late scores arrive now
-        return sum(self._expires(group) or not self._is_late(group) for group in self._ready) >= self._per_step
+        open_deadlines = sorted(group.admitted_version + self._max_staleness for group in self._open.values())
+        # The n-th open group by deadline is trained on ceil(n / P) batches after this one at the latest.
+        if any(n > (due - self._version) * self._per_step for n, due in enumerate(open_deadlines, 1)):
+            return False
+        on_time = [self._deadline(group) for group in self._ready if not self._is_late(group)]
+        if len(on_time) == len(self._ready):
+            return True
+        to_come = [self._version + self._max_staleness] * min(self._num_admissible, self._per_step)
+        return self._late_needed(on_time) <= self._late_needed(on_time + open_deadlines + to_come)
+
+    def _choose(self) -> list[Group]:
+        """The groups of a complete batch: for each deadline no more than is owed, the rest in order of completion.
+
+        What is owed by a deadline counts towards every later one, so filling up in this order owes late groups least.
+        """
+        left = sorted(self._ready, key=self._is_late)  # stable: each kind stays in order of completion
+        batch: list[Group] = []
+        for deadline, number in self._owed():
+            due = [group for group in left if self._deadline(group) <= deadline][: max(0, number - len(batch))]
+            batch += due
+            taken = {group.index for group in due}
+            left = [group for group in left if group.index not in taken]
+        return batch
+
+    def _owed(self) -> list[tuple[int, int]]:
+        """How many groups due by a deadline the next batch must hold, by deadline; last its size, due whenever."""
+        deadlines = [group.admitted_version + self._max_staleness for group in self._open.values()]
+        deadlines = sorted(deadlines + [self._deadline(group) for group in self._ready])
+        owed = {due: n - (due - self._version) * self._per_step for n, due in enumerate(deadlines, 1)}
+        return [(due, min(n, self._per_step)) for due, n in owed.items() if n > 0] + [(ANY, self._per_step)]
+
+    def _late_needed(self, on_time: Sequence[int]) -> int:
+        """How many late groups the next batch needs if groups with the deadlines ``on_time`` may fill it as well."""
+        deadlines = sorted(on_time)
+        return max(0, *(number - bisect_right(deadlines, due) for due, number in self._owed()))
 
     def _is_late(self, group: Group) -> bool:
         """Whether training must not see ``group`` yet."""
-        return group.due_version > self._version
+        return group.scored_version > self._version
 
-    def _expires(self, group: Group) -> bool:
-        """Whether ``group`` would be too old for the batch after this one."""
-        return group.admitted_version <= self._version - self._max_staleness
+    def _deadline(self, group: Group) -> int:
+        """The last version that may train on a settled ``group``."""
+        return group.oldest_version + self._max_staleness
 
     async def advance(self, version: int) -> None:
         """The engines now hold weight version ``version``; more groups may be admitted."""

@@ -20,6 +20,7 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
     return {
         "rollout/num_trajectories": float(len(summaries)),
         "rollout/num_dropped": float(sum(len(group.dropped) for group in groups)),
+        "rollout/partial_group_frac": sum(len(g.samples) < g.num_samples for g in groups) / len(groups),
         "rollout/num_response_tokens": float(sum(lengths)),
         "rollout/response_tokens_mean": sum(lengths) / len(lengths),
         "rollout/response_tokens_max": float(max(lengths)),
@@ -42,12 +43,18 @@ def _outcome_means(summaries: Sequence[TrajectorySummary]) -> dict[str, float]:
 
 
 def _zero_variance(groups: Sequence[Group]) -> dict[str, float]:
-    """Share of groups whose observed rewards are all the same, where groups have several samples."""
-    several = [group for group in groups if len(group.samples) > 1]
-    if not several:
-        return {}
-    same = sum(len({sample.reward.observed for sample in group.samples}) == 1 for group in several)
-    return {"reward/zero_variance_group_frac": same / len(several)}
+    """Shares of the groups of several samples whose observed rewards, and whose clean ones, are all the same.
+
+    The clean share is over the groups of which every clean score is known.
+    """
+    records = [[sample.reward for sample in group.samples] for group in groups if len(group.samples) > 1]
+    scores = {
+        "reward/zero_variance_group_frac": [{record.observed for record in group} for group in records],
+        "reward/clean_zero_variance_group_frac": [
+            {record.clean for record in group} for group in records if all(r.clean is not None for r in group)
+        ],
+    }
+    return {name: sum(len(values) == 1 for values in found) / len(found) for name, found in scores.items() if found}
 
 
 def activity_metrics(seconds: Mapping[frozenset[str], float]) -> dict[str, float]:

@@ -109,7 +109,8 @@ class ControllerActor(PoolObserver):
         buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
         clock, limits = ActivityClock(), _failure_limits(config)
         parts = (buffer, pool, rewards, clock, self._ledger, self._tell, self._status, disk)
-        generation = Generation(source, training.samples_per_prompt, limits, *parts, _pseudo_labels(config))
+        labels, partial_groups = _pseudo_labels(config), training.partial_groups
+        generation = Generation(source, training.samples_per_prompt, limits, *parts, labels, partial_groups)
         self._controller = Controller(
             training,
             config.cluster.step_timeout_s,

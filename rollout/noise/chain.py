@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rollout.component import UserError
 from rollout.noise.base import CriterionNoise, RewardNoise
 from rollout.seeding import stream
-from rollout.trajectory import Prompt, Trajectory
+from rollout.trajectory import Prompt, Trajectory, original_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +98,5 @@ class NoiseChain:
         if not model.shares_group_stream:
             return stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}{suffix}")
         assert self._samples_per_prompt is not None  # checked on construction
-        epoch = trajectory.sample_index // self._samples_per_prompt
+        epoch = original_index(trajectory.sample_index) // self._samples_per_prompt
         return stream(self._run_seed, prompt.prompt_id, epoch, f"noise.{index}{suffix}.group")

@@ -6,6 +6,7 @@ import math
 import sqlite3
 import statistics
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,76 @@ def test_what_other_hands_did_is_found(name: str, path: Path) -> None:
     for phrase in violations:
         assert any(phrase in violation for violation in found.violations), found.violations
     assert (found.num_lost, found.num_trained_twice) == (num_lost, num_twice)
+
+
+REPLACED = [f"p-1#{number}" for number in (2, 10**12 + 2, 2 * 10**12 + 2)]
+REPLACEMENT_EDITS: dict[str, tuple[str, str, int]] = {
+    # name: statement, violation, lost
+    "what it replaces was not dropped": (
+        f"UPDATE samples SET state = 'in_flight', step = NULL, reason = NULL WHERE trajectory_id = '{REPLACED[0]}'",
+        f"samples in the place of one that was not dropped: {REPLACED[1]}",
+        0,
+    ),
+    "what it replaces is gone": (
+        f"DELETE FROM samples WHERE trajectory_id = '{REPLACED[1]}'",
+        f"samples in the place of one that was not dropped: {REPLACED[2]}",
+        0,
+    ),
+    "what was replaced first is gone": (
+        f"DELETE FROM samples WHERE trajectory_id = '{REPLACED[0]}'",
+        "groups that do not have 2 samples: 5 (p-1)",
+        1,
+    ),
+    "a replacement of no sample of the group": (
+        "INSERT INTO samples VALUES ('p-1#1000000000009', 5, 'in_flight', NULL, NULL, NULL)",
+        "samples not of the prompt or the epoch of their group: p-1#1000000000009",
+        0,
+    ),
+}
+
+
+def replace_twice(path: Path) -> None:
+    ledger = Ledger(path, num_prompts=PROMPTS, samples_per_prompt=SIZE)
+    for name, replacement in pairwise(REPLACED):
+        ledger.drop(name, "no score", 3, replacement)
+    for name in (REPLACED[2], "p-1#3"):
+        ledger.ready(name, 20)
+    ledger.commit_step(3, [REPLACED[2], "p-1#3"])
+    ledger.close()
+
+
+def test_replacements_balance(path: Path) -> None:
+    replace_twice(path)
+    account, found = examine(path)
+    assert found == Balance((), 0, 0)
+    assert account.states == {"pending": 0, "in_flight": 2, "ready": 0, "trained": 10, "dropped": 4}
+    assert account.num_replacements == 2
+    second = account.epochs[1]
+    assert (second.num_admitted, second.num_complete, second.num_trained, second.num_waiting) == (3, 2, 2, 2)
+    assert second.dropped == {"quarantined: two workers died": 2, "no score": 2}
+
+
+@pytest.mark.parametrize("name", REPLACEMENT_EDITS)
+def test_replacements_that_do_not_fit_are_found(name: str, path: Path) -> None:
+    statement, violation, num_lost = REPLACEMENT_EDITS[name]
+    replace_twice(path)
+    edit(path, statement)
+    _, found = examine(path)
+    assert any(text.startswith(violation) for text in found.violations), found.violations
+    assert found.num_lost == num_lost
+
+
+def test_a_restart_forgets_replacements(path: Path) -> None:
+    """Their group is generated anew, so they are replacements of nothing until they are needed again."""
+    replace_twice(path)
+    ledger = Ledger(path, num_prompts=PROMPTS, samples_per_prompt=SIZE)
+    assert ledger.rollback(2) == 3 * SIZE, "both samples of each group that step 2 has not finished"
+    ledger.admit(5, "p-1", 1, 2, SIZE)
+    ledger.drop(REPLACED[0], "no score", 3, REPLACED[1])
+    ledger.close()
+    account, found = examine(path)
+    assert found == Balance((), 0, 0)
+    assert account.num_replacements == 1
 
 
 def test_a_damaged_page_is_found(path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from actors.ledger.balance import check_balance
 from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger, LedgerError, Position
-from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, states
+from rollout.trajectory import REPLACEMENT_STRIDE
+from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, replacement, states
 
 
 @dataclass
@@ -92,12 +93,23 @@ class LedgerMachine(RuleBasedStateMachine):
         entry.state = "ready"
 
     @precondition(lambda self: self.samples("in_flight", "ready"))
-    @rule(pick=st.integers(0, 99))
-    def drop(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 99), is_replaced=st.booleans())
+    def drop(self, pick: int, is_replaced: bool) -> None:
         candidates = self.samples("in_flight", "ready")
         name, entry = candidates[pick % len(candidates)]
-        self.ledger.drop(name, "bad", len(self.steps) + 1)
+        self.ledger.drop(name, "bad", len(self.steps) + 1, replacement(name) if is_replaced else "")
         entry.state, entry.step = "dropped", len(self.steps) + 1
+        if is_replaced:
+            next(group for group in self.groups if name in group)[replacement(name)] = Entry()
+
+    @precondition(lambda self: self.samples("in_flight", "ready"))
+    @rule(pick=st.integers(0, 99), other=st.integers(0, 99))
+    def replace_by_a_known_one(self, pick: int, other: int) -> None:
+        candidates = self.samples("in_flight", "ready")
+        name, _ = candidates[pick % len(candidates)]
+        known, _ = self.samples()[other % len(self.samples())]
+        with pytest.raises(LedgerError):
+            self.ledger.drop(name, "bad", len(self.steps) + 1, known)
 
     @precondition(lambda self: self.samples())
     @rule(pick=st.integers(0, 99), call=st.sampled_from(["reissue", "ready", "drop"]))
@@ -164,6 +176,8 @@ class LedgerMachine(RuleBasedStateMachine):
         moved = 0
         for group in self.groups:
             if any(entry.step is None or entry.step > step for entry in group.values()):
+                for name in [name for name in group if int(name.rpartition("#")[2]) >= REPLACEMENT_STRIDE]:
+                    del group[name]
                 moved += sum(entry.state != "pending" for entry in group.values())
                 self.set(set(group), "pending")
         del self.steps[step:]

@@ -218,7 +218,9 @@ class Run:
         disk = DiskSpace(5.0, lambda text: self.tell("disk", 0, text))
         parts: Any = (buffer, self.pool, rewards, clock, self.ledger, self.tell, status, disk)
         limits = FailureLimits(max_errors, 1e9, config.trajectories_per_step)
-        generation = Generation(PromptSource(prompts, 0), config.samples_per_prompt, limits, *parts, labels)
+        generation = Generation(
+            PromptSource(prompts, 0), config.samples_per_prompt, limits, *parts, labels, config.partial_groups
+        )
         workers: Any = (self.pool, rewards, self.learner, FakeSync(self.pool))
         log = TrajectoryLog(tmp_path / "trajectories", 2)
         records = Records(self.ledger, journal, self.tell, status, [self.sink], log, disk)

@@ -7,29 +7,9 @@ import random
 
 import pytest
 
-from actors.groups import Group, Sample
+from actors.groups import Group
 from actors.loop.group_buffer import GroupBuffer
-from rollout.scoring.record import RewardOutcome, RewardRecord
-from rollout.trajectory import FinishReason, Prompt, TrajectorySummary
-
-
-def prompt(index: int) -> Prompt:
-    return Prompt(prompt_id=f"p{index}", messages=(), token_ids=(1, 2), reference=None, task="t")
-
-
-def sample(name: str = "p#0", version: int = 0, delay: int = 0) -> Sample:
-    summary = TrajectorySummary(
-        trajectory_id=name,
-        num_prompt_tokens=2,
-        num_response_tokens=3,
-        finish_reason=FinishReason.STOP,
-        policy_version_min=version,
-        policy_version_max=version,
-    )
-    record = RewardRecord(
-        prompt_id="p", sample_index=0, observed=1.0, clean=1.0, outcome=RewardOutcome.SCORED, delay_updates=delay
-    )
-    return Sample(summary, record, None)
+from tests.actors.loop.group_race import is_blocked, prompt, sample
 
 
 async def admit(buffer: GroupBuffer, index: int) -> Group:
@@ -41,12 +21,6 @@ async def admit(buffer: GroupBuffer, index: int) -> Group:
 async def finish(buffer: GroupBuffer, group: Group, delay: int = 0) -> None:
     group.samples.append(sample(version=group.admitted_version, delay=delay))
     await buffer.settle(group)
-
-
-async def is_blocked(awaitable: asyncio.Future[object] | asyncio.Task[object]) -> bool:
-    for _ in range(5):
-        await asyncio.sleep(0)
-    return not awaitable.done()
 
 
 async def test_synchronous_loop_admits_one_batch_at_a_time() -> None:

@@ -56,6 +56,31 @@ def test_rollout_metrics_of_a_small_batch() -> None:
     assert metrics["reward/false_negative_rate"] == 0.5
     assert metrics["reward/j"] == -0.5
     assert metrics["reward/zero_variance_group_frac"] == 0.5
+    assert metrics["reward/clean_zero_variance_group_frac"] == 1.0
+    assert metrics["rollout/partial_group_frac"] == 0.5
+
+
+def test_groups_without_spread() -> None:
+    """Observed and clean scores each by themselves; the clean share leaves out groups with an unknown clean score."""
+    stop, prompt = FinishReason.STOP, Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t")
+
+    def group(*scores: tuple[float, float]) -> Group:
+        return Group(0, "a", prompt, len(scores), 3, [sample(*pair, 4, (3, 3), stop) for pair in scores])
+
+    same, noisy, hidden, real = (
+        group((1, 1), (1, 1)),
+        group((0, 1), (0, 0), (0, 0)),
+        group((1, 0), (0, 0)),
+        group((0, 0), (1, 1)),
+    )
+    unknown = group((0, 1), (0, 1))
+    unknown.samples[0].reward = replace(unknown.samples[0].reward, clean=None)
+    alone = group((1, 1))
+    metrics = rollout_metrics([same, noisy, hidden, real, unknown, alone], version=3)
+    assert metrics["reward/zero_variance_group_frac"] == 3 / 5
+    assert metrics["reward/clean_zero_variance_group_frac"] == 2 / 4
+    assert rollout_metrics([alone], 3).keys().isdisjoint({"reward/zero_variance_group_frac"})
+    assert "reward/clean_zero_variance_group_frac" not in rollout_metrics([unknown], 3)
 
 
 def test_turns_and_outcomes_are_means_over_the_trajectories_that_have_them() -> None:

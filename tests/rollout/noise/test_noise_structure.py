@@ -19,7 +19,7 @@ from rollout.noise.delay import Delay
 from rollout.noise.majority_vote import MajorityVote
 from rollout.noise.votes import final_answer, label_by_votes
 from rollout.scoring.service import RewardService
-from rollout.trajectory import FinishReason, Prompt, Trajectory
+from rollout.trajectory import REPLACEMENT_STRIDE, FinishReason, Prompt, Trajectory
 
 ONE = {"whole": 1.0}
 
@@ -269,6 +269,15 @@ def test_a_chain_is_the_same_on_any_worker_in_any_order() -> None:
     again = {case: observe(workers[i % 3], 1.0, case[1], case[0]) for i, case in enumerate(reversed(cases))}
     assert again == forward
     assert {case: observe(chain_of(CHAIN, 8), 1.0, case[1], case[0]) for case in cases} != forward
+
+
+def test_a_replacement_shares_its_groups_draw() -> None:
+    """A sample drawn in the place of another is of the same prompt in the same epoch, whatever its number."""
+    chain = chain_of([{"type": "symmetric_flip", "p": 0.5, "unit": "group"}])
+    for name in (f"p{i}" for i in range(20)):
+        for first in (0, 4):
+            numbers = [first, first + 3, REPLACEMENT_STRIDE + first + 1, 2 * REPLACEMENT_STRIDE + first + 1]
+            assert len({observe(chain, 1.0, number, name).corrupted for number in numbers}) == 1
 
 
 def test_models_are_applied_in_their_order() -> None:
