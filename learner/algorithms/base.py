@@ -30,6 +30,7 @@ __all__ = [
     "AlgorithmConfig",
     "Collective",
     "Estimates",
+    "NoEffect",
     "OldOutputs",
     "apply_globally",
     "specs_of",
@@ -38,15 +39,27 @@ __all__ = [
 """What a class of one's own needs; ``examples/my_algo.py`` uses it so."""
 
 
+class NoEffect(UserError):
+    """An option differs from its default although nothing reads it.
+
+    Attributes:
+        option: its name.
+    """
+
+    def __init__(self, option: str, why: str) -> None:
+        super().__init__(f"algorithm.{option} has no effect {why}; leave it out")
+        self.option = option
+
+
 def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
     """Refuse options that differ from their default although nothing reads them.
 
     Raises:
-        ValueError: one does; to be raised from a validator.
+        NoEffect: one does. Of an option that only the preset set, :func:`.catalogue.build_algorithm` takes no notice.
     """
     for name in names:
         if getattr(config, name) != type(config).model_fields[name].default:
-            raise ValueError(f"{name} has no effect {why}; leave it out")
+            raise NoEffect(name, why)
 
 
 def specs_of(value: Any) -> Any:
@@ -115,6 +128,10 @@ class Algorithm:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        if config.entropy_coef_late is None:
+            without_effect(config, ("entropy_switch_frac",), "without entropy_coef_late")
+        if config.kl_coef == 0.0:
+            without_effect(config, ("kl_mode",), "with kl_coef 0")
         self.corrections: list[RewardCorrection] = [
             build(spec, CORRECTIONS, RewardCorrection, f"algorithm.reward_correction.{index}")
             for index, spec in enumerate(config.reward_correction)

@@ -54,18 +54,24 @@ def build_algorithm(name: str, options: Mapping[str, Any] | None = None, where: 
         valid = {**ALGORITHMS, **PRESETS}
         raise UserError(f"{where}: unknown algorithm {name!r}; {nearest(name, valid)}, or 'package.module:Class'")
     kind, defaults = (preset.type, preset.options) if preset else (name, {})
-    from learner.algorithms.base import Algorithm
+    from learner.algorithms.base import Algorithm, NoEffect
 
     merged = merge_options(defaults, options or {})
     if "type" in merged:
         raise UserError(f"{where}.type: given twice, as {name!r} and as {merged['type']!r}")
     found = resolve_class(ComponentSpec(type=kind), ALGORITHMS, Algorithm, where)
-    expanded, origins = found.expand(merged, set(options or {}))
-    try:
-        algorithm: Algorithm = build(ComponentSpec(type=kind, **expanded), ALGORITHMS, Algorithm, where)
-    except UserError as error:
-        raise UserError(_as_written(str(error), origins)) from error
-    return algorithm
+    written = set(options or {})
+    expanded, origins = found.expand(merged, written)
+    while True:
+        try:
+            algorithm: Algorithm = build(ComponentSpec(type=kind, **expanded), ALGORITHMS, Algorithm, where)
+            return algorithm
+        except NoEffect as error:
+            if error.option in written or error.option not in expanded:
+                raise
+            del expanded[error.option]  # the preset's own, idle beside what the user wrote: no mistake of the user's
+        except UserError as error:
+            raise UserError(_as_written(str(error), origins)) from error
 
 
 def _as_written(message: str, origins: Mapping[str, str]) -> str:

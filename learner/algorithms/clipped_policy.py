@@ -28,7 +28,7 @@ from learner.maths.collective import Collective
 from learner.maths.losses.kl import kl_estimate, penalised_rewards
 from learner.maths.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
 from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
-from rollout.component import ComponentSpec, UserError, build
+from rollout.component import ComponentSpec, build
 
 
 class ClippedPolicyConfig(AlgorithmConfig):
@@ -78,10 +78,9 @@ class ClippedPolicy(Algorithm):
         self.objective: PolicyObjective | None = None
         if spec is not None:
             self.objective = build(spec, OBJECTIVES, PolicyObjective, where)
-            try:
-                without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
-            except ValueError as error:
-                raise UserError(f"algorithm.{error}") from None
+            without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
+        if config.kl_coef == 0.0 or config.kl_mode == "reward":
+            without_effect(config, ("kl_loss",), "without a KL penalty in the loss (kl_coef, kl_mode: loss)")
 
     @property
     def needs_reference(self) -> bool:

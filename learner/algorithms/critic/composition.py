@@ -86,14 +86,11 @@ class CriticSide:
         semantic = [piece for piece in self.regularisers if "sem_mode" in piece.model_options()]
         if len(semantic) > 1 or len({type(piece) for piece in self.regularisers}) < len(self.regularisers):
             raise UserError("algorithm.regularisers: at most one of each type, and one of semantic and semantic_kl")
-        try:
-            without_effect(config, self.target.ignores, f"with target {config.target.type!r}")
-            if config.lam_actor_alpha is not None:
-                without_effect(config, ("lam_actor",), "beside lam_actor_alpha, which takes its place")
-            if not self.keeps_scale:
-                without_effect(config, ("scale_decay", "scale_floor"), "as no term is in units of the running scale")
-        except ValueError as error:
-            raise UserError(f"algorithm.{error}") from None
+        without_effect(config, self.target.ignores, f"with target {config.target.type!r}")
+        if config.lam_actor_alpha is not None:
+            without_effect(config, ("lam_actor",), "beside lam_actor_alpha, which takes its place")
+        if not self.keeps_scale:
+            without_effect(config, ("scale_decay", "scale_floor"), "as no term is in units of the running scale")
 
     # --- what the model must have ----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.base import without_effect
 from learner.algorithms.records import Denominators, Estimates, OldOutputs, Rows
 from learner.algorithms.without_critic.grpo import GRPO
 from learner.algorithms.without_critic.replay import ReplayBuffer
@@ -74,6 +75,8 @@ class Recap(GRPO):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        if config.replay_frac == 0.0:
+            without_effect(config, ("replay_capacity",), "with replay_frac 0")
         self.history: dict[str, list[float]] = {}
         self.weights: dict[str, float] = {}
         self.replay = ReplayBuffer(config.replay_capacity)
