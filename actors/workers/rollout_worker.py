@@ -55,7 +55,7 @@ class RolloutWorker:
 
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer  # here, so that the process that merely wraps the class stays light
 
         begin = time.monotonic()
         model_path, tokenizer_path = self._paths
@@ -73,7 +73,7 @@ class RolloutWorker:
         trajectory = await self._runner.sample(request)
         return TrajectorySummary.of(trajectory), trajectory
 
-    async def answer(self, request: SampleRequest) -> Trajectory:
+    async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         """One greedy response, for evaluation."""
         return await self._runner.answer(request)
 
@@ -96,12 +96,11 @@ class RolloutWorker:
 
     async def pause(self) -> None:
         """Stop stepping; open requests stay."""
-        self._pause = self._engine.paused()
-        await self._pause.__aenter__()
+        await self._engine.pause()
 
     async def resume(self) -> None:
         """Step again; the KV cache of open requests is computed anew."""
-        await self._pause.__aexit__()
+        await self._engine.resume()
 
     async def stats(self) -> dict[str, float]:
         """vLLM's own counters."""

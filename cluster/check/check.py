@@ -17,7 +17,7 @@ from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_reward, build_task
 from cluster.config.run_config import RunConfig
-from cluster.run.reward_models import reward_model_specs
+from cluster.run.reward_models import served_models
 from rollout.component import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def check_run(
         report.attempt(build_reward, config, "functions", index)
     for index in range(len(config.reward.gold)):
         report.attempt(build_reward, config, "gold", index)
-    models = report.attempt(reward_model_specs, config)
+    models = report.attempt(served_models, config)
     for model in models or ():
         report.attempt(check_reward_model, model)
         report.warnings += reward_model_warnings(config, model)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cluster.config.run_config import RunConfig
 from cluster.reward_model.check import check_reward_model
-from cluster.run.reward_models import reward_model_specs, serving_options
+from cluster.run.reward_models import served_models, serving_options
 
 if TYPE_CHECKING:
     from actors.workers.reward_model_worker import RewardModelWorker
@@ -22,8 +22,8 @@ def local_scorers(config: RunConfig) -> dict[str, RewardModelWorker]:
     from actors.workers.reward_model_worker import RewardModelWorker
 
     found = {}
-    for spec in reward_model_specs(config):
-        check_reward_model(spec)
-        device: Device = "cuda" if spec.options.num_gpus > 0.0 else "cpu"
-        found[spec.place] = RewardModelWorker(serving_options(config, spec.options, device), exit_when_hung=False)
+    for model in served_models(config):
+        check_reward_model(model)
+        device: Device = "cuda" if model.options.num_gpus > 0.0 else "cpu"
+        found[model.place] = RewardModelWorker(serving_options(config, model.options, device), exit_when_hung=False)
     return found

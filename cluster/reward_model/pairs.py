@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
-from cluster.run.serving import serving_pools, serving_workers
+from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
+from cluster.run.workers import Fleet
 from rollout.component import UserError
 from rollout.rewards.model import conversation
 from rollout.seeding import stream
-from rollout.trajectory import Message, Prompt, Trajectory
+from rollout.trajectory import Message, Prompt, SampleRequest, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,38 +110,36 @@ def _text_or_messages(messages: tuple[Message, ...]) -> Any:
     return messages[0]["content"] if len(messages) == 1 else list(messages)
 
 
+class Sampler:
+    """Asks the workers inside Ray, where actor calls can be awaited."""
+
+    def __init__(self, config: RunConfig, fleet: Fleet) -> None:
+        self._pool, self._rewards = serving_pools(config, fleet)
+
+    async def one(self, prompt: Prompt, index: int) -> ScoredResponse:
+        """One sampled and scored response."""
+        _, reference = await self._pool.sample(SampleRequest(prompt, index))
+        trajectory: Trajectory = await reference
+        if trajectory.failure:  # of its environment
+            return ScoredResponse((), None)
+        record = await self._rewards.clean_score(prompt, trajectory)
+        return ScoredResponse(conversation(prompt, trajectory)[len(prompt.messages) :], record.clean)
+
+    async def all(self, wanted: Sequence[Prompt], samples_per_prompt: int) -> dict[str, list[ScoredResponse]]:
+        """Responses to each prompt, by its id."""
+        asked = [self.one(prompt, index) for prompt in wanted for index in range(samples_per_prompt)]
+        answers = iter(await asyncio.gather(*asked))
+        return {prompt.prompt_id: [next(answers) for _ in range(samples_per_prompt)] for prompt in wanted}
+
+
 def _responses(
     config: RunConfig, path: str, prompts: Sequence[Prompt], samples_per_prompt: int
 ) -> Mapping[str, list[ScoredResponse]]:
     """Sampled and scored responses by prompt id."""
-    import ray
-
-    from rollout.trajectory import SampleRequest
-
-    class Sampler:
-        """Asks the workers inside Ray, where actor calls can be awaited."""
-
-        def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
-
-        async def one(self, prompt: Prompt, index: int) -> ScoredResponse:
-            _, reference = await self._pool.sample(SampleRequest(prompt, index))
-            trajectory: Trajectory = await reference
-            if trajectory.failure:  # of its environment
-                return ScoredResponse((), None)
-            record = await self._rewards.clean_score(prompt, trajectory)
-            return ScoredResponse(conversation(prompt, trajectory)[len(prompt.messages) :], record.clean)
-
-        async def all(self, wanted: Sequence[Prompt]) -> dict[str, list[ScoredResponse]]:
-            asked = [self.one(prompt, index) for prompt in wanted for index in range(samples_per_prompt)]
-            answers = iter(await asyncio.gather(*asked))
-            return {prompt.prompt_id: [next(answers) for _ in range(samples_per_prompt)] for prompt in wanted}
-
-    with serving_workers(config, path) as workers:
-        actor = ray.remote(Sampler).options(num_cpus=0)
-        sampler = actor.remote(workers.rollouts, workers.rewards, workers.reward_factory)
+    with serving_fleet(config, path) as fleet:
+        sampler = ray.remote(Sampler).options(num_cpus=0).remote(config, fleet)
         found: dict[str, list[ScoredResponse]] = ray.get(
-            sampler.all.remote(list(prompts)), timeout=config.cluster.step_timeout_s
+            sampler.all.remote(list(prompts), samples_per_prompt), timeout=config.cluster.step_timeout_s
         )
         return found
 

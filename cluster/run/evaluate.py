@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import ray
+
+from actors.loop.evaluation import Answer, answer_all, split_metrics
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
-from cluster.run.serving import serving_pools, serving_workers
+from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
+from cluster.run.workers import Fleet
 from rollout.component import UserError
+from rollout.trajectory import Prompt
 
 Row = tuple[str, str]
 
@@ -29,8 +33,6 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
         Rows of a table: mean clean score of each split, and how many answers could not be scored; then what else
         :func:`actors.loop.evaluation.split_metrics` found in it.
     """
-    from actors.loop.evaluation import split_metrics
-
     path = str(model.resolve())
     prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
     with ray_session(config, config.run_dir.resolve()):
@@ -47,30 +49,28 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     return rows
 
 
-def _answers(config: RunConfig, path: str, prompts: dict[str, Any]) -> dict[str, list[Any]]:
+class Evaluator:
+    """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
+
+    def __init__(self, config: RunConfig, fleet: Fleet) -> None:
+        self._pool, self._rewards = serving_pools(config, fleet)
+
+    async def answer(self, wanted: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Answer]]:
+        """Greedy answers to each split's prompts."""
+        return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
+
+
+def _answers(config: RunConfig, path: str, prompts: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Answer]]:
     """Start the engines, answer everything, end the engines."""
-    import ray
-
-    from actors.loop.evaluation import answer_all
-
-    class Evaluator:
-        """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
-
-        def __init__(self, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-            self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
-
-        async def answer(self, wanted: dict[str, Any]) -> dict[str, list[Any]]:
-            return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
-
-    with serving_workers(config, path) as workers:
-        evaluator = (
-            ray.remote(Evaluator).options(num_cpus=0).remote(workers.rollouts, workers.rewards, workers.reward_factory)
+    with serving_fleet(config, path) as fleet:
+        evaluator = ray.remote(Evaluator).options(num_cpus=0).remote(config, fleet)
+        answers: dict[str, list[Answer]] = ray.get(
+            evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s
         )
-        answers: dict[str, list[Any]] = ray.get(evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s)
         return answers
 
 
-def _write_answers(path: Path, answers: dict[str, list[Any]]) -> None:
+def _write_answers(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
     lines = []
     for split, members in answers.items():
         for answer in members:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from actors.processes import stack_dump
 from actors.recording.run_status import RunStatus
 from cluster.run.workers import collect_stacks
@@ -53,7 +55,5 @@ class Processes:
 
 def introduce(_: Any, name: str, stacks: str) -> tuple[str, str, int]:
     """Run inside an actor: make it write its stacks when asked. Returns node, host and process id."""
-    import ray
-
     stack_dump.install(Path(stacks), name)
     return ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid()

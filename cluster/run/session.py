@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
+
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
 from cluster.config.run_config import RunConfig
@@ -35,8 +37,6 @@ def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
     if ray.is_initialized():  # a caller's own session, which is not ours to end
         yield
         return
@@ -63,8 +63,6 @@ def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
 
     The reaper clears up whether the block is left in order, by an exception, or because this process is killed.
     """
-    import ray
-
     # Not TMPDIR: the path of a socket in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
     reaper = Reaper(folder, run_dir)
@@ -86,8 +84,6 @@ def _start_private(config: RunConfig, folder: Path) -> None:
     Raises:
         RuntimeError: it did not start; Ray waits half a minute for its own processes.
     """
-    import ray
-
     (folder / "tmp").mkdir()
     search_path = os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])
     try:

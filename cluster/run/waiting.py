@@ -6,6 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import ray
+from ray.exceptions import RayError
+
+from actors.pools.loss import failure
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S = 0.5
@@ -25,10 +29,6 @@ def wait_for(references: Mapping[str, Any], method: str, deadline: float, signal
         TimeoutError: some did not answer in time; they are named.
         WorkerError, UserError: one failed, as soon as it did.
     """
-    import ray
-
-    from actors.pools.ranks import failure
-
     names = {reference: name for name, reference in references.items()}
     results: dict[str, Any] = {}
     pending = list(names)
@@ -38,7 +38,7 @@ def wait_for(references: Mapping[str, Any], method: str, deadline: float, signal
         for reference in ready:
             try:
                 results[names[reference]] = ray.get(reference)
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 raise failure(names[reference], method, error) from error
         if pending and time.monotonic() > deadline:
             late = ", ".join(names[reference] for reference in pending)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from rollout.config import RolloutConfig, SamplingConfig
@@ -206,8 +206,7 @@ class VllmEngine:
         """
         file = await asyncio.to_thread(SharedWeights, weights)
         try:
-            pause = self.paused()
-            await pause.__aenter__()
+            await self.pause()
             loading = self._engine.collective_rpc("load_weights_from_file", args=(file.path, dict(facts)))
             results = await self._while_alive(loading)
         finally:
@@ -221,12 +220,16 @@ class VllmEngine:
         if is_loaded:
             await self.set_version(version)
         if is_loaded or all(result["refused"] for result in results):
-            await pause.__aexit__()
+            await self.resume()
         return outcome
 
-    def paused(self) -> _Paused:
-        """Context in which no step runs. Requests stay; on leaving, their KV cache is computed anew."""
-        return _Paused(self._engine, self._while_alive)
+    async def pause(self) -> None:
+        """Run no step until :meth:`resume`. Requests stay."""
+        await self._while_alive(self._engine.pause_generation(mode="keep", clear_cache=True))
+
+    async def resume(self) -> None:
+        """Step again; the KV cache of requests that stayed is computed anew."""
+        await self._while_alive(self._engine.resume_generation())
 
     async def set_version(self, version: int) -> None:
         """Name the current weights without changing them."""
@@ -259,16 +262,3 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
-
-
-class _Paused:
-    """``pause_generation`` on entry, ``resume_generation`` on exit, whatever happens in between."""
-
-    def __init__(self, engine: Any, while_alive: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
-        self._engine, self._while_alive = engine, while_alive
-
-    async def __aenter__(self) -> None:
-        await self._while_alive(self._engine.pause_generation(mode="keep", clear_cache=True))
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._while_alive(self._engine.resume_generation())

@@ -61,8 +61,8 @@ async def test_a_seed_fixes_the_response_whatever_else_runs(engine: VllmEngine) 
     """Bit by bit: in float32 on a CPU a row does not depend on the others while no layer has over 1024 inputs."""
     sampling = SamplingConfig(max_response_tokens=32)
     alone = await engine.generate(PROMPT, sampling, seed=11)
-    async with engine.paused():  # forgets the prompt's KV cache, so that it is computed in the crowd
-        pass
+    await engine.pause()  # forgets the prompt's KV cache, so that it is computed in the crowd
+    await engine.resume()
     crowd = await asyncio.gather(*(engine.generate(PROMPT, sampling, seed) for seed in (5, 11, *range(12, 40))))
     assert crowd[1].token_ids == alone.token_ids
     assert crowd[1].logprobs == alone.logprobs
@@ -130,8 +130,7 @@ async def test_a_call_that_waits_when_the_engine_dies_does_not_wait_for_ever(tin
         started = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
         process = max(started, key=lambda child: child.memory_info().rss)
         process.suspend()
-        pause = engine.paused()
-        calls = [engine.set_version(1), pause.__aenter__(), engine.generate(PROMPT, config.sampling, 0)]
+        calls = [engine.set_version(1), engine.pause(), engine.generate(PROMPT, config.sampling, 0)]
         waiting = [asyncio.ensure_future(call) for call in calls]
         assert not (await asyncio.wait(waiting, timeout=1.5))[0]
         process.kill()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.pools.ranks import WorkerError
+from actors.faults import WorkerError
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, SyncReport
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, differences, facts_of
