@@ -113,7 +113,7 @@ class TooManyRewardErrors(RunOver):
 
 
 class WorkersKeepDying(RunOver):
-    """More than ``recovery.max_worker_losses`` workers were lost in a row, and no request was finished in between."""
+    """A worker and those in its place were lost more than ``recovery.max_worker_losses`` times in a row."""
 
 
 class Quarantined(Fault):

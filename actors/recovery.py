@@ -19,7 +19,8 @@ class RecoveryConfig(StrictModel):
         5,
         ge=0,
         le=1_000,
-        description="Losses of rollout workers, or of reward workers, in a row with no request finished in between.",
+        description="Losses of one rollout worker, or reward worker, and of those in its place, in a row with no "
+        "request finished in between.",
     )
     max_quarantined_prompts: int = Field(
         16, ge=0, le=1_000_000, description="Prompts that may be set aside because they kill or wedge workers."

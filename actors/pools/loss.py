@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
@@ -98,7 +99,8 @@ def _raised(text: str) -> str:
     lines = text.splitlines()
     last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
     raised = [i for i in range(last_frame + 1, len(lines)) if lines[i].strip() and not lines[i].startswith(" ")]
-    return _one_line("\n".join(lines[raised[0] :]))[:500] if raised else ""
+    text = _one_line("\n".join(lines[raised[0] :]))[:500] if raised else ""
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", text)  # the class without its module
 
 
 def _one_line(text: str) -> str:

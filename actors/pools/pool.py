@@ -8,7 +8,7 @@ else, so a request is woken once, however many others wait. Only the end of the 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,7 +44,8 @@ class Replacing(Generic[W]):
     Attributes:
         create: makes the worker of an index.
         start_timeout_s: longest time until it serves, in seconds; None: as long as it takes.
-        max_failures: losses in a row, with no request finished in between, after which the pool is given up.
+        max_failures: losses in a row at one place, with no request finished anywhere in between, above which the pool
+            is given up. By place, since one fault (a node, a restart of the controller) may take many workers at once.
     """
 
     create: Callable[[int], W]
@@ -104,7 +105,7 @@ class Pool(Generic[W]):
         self._members = {i: Member(i, f"{kind}-{i}", worker) for i, worker in enumerate(workers)}
         self._alone: deque[_Waiter[W]] = deque()
         self._others: deque[_Waiter[W]] = deque()
-        self._losses_in_a_row = 0
+        self._losses_in_a_row: Counter[int] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: Exception | None = None
         """What every request raises from now on."""
@@ -134,14 +135,14 @@ class Pool(Generic[W]):
 
     def request_finished(self) -> None:
         """A worker has answered a request: losses before that and losses after it are not in a row."""
-        self._losses_in_a_row = 0
+        self._losses_in_a_row.clear()
 
     def lose(self, member: Member[W], cause: str) -> bool:
         """Take a dead or hung worker out and have it replaced; whether it was there (each of its requests says so)."""
         if self._members.get(member.index) is not member:
             return False
         del self._members[member.index]
-        self._losses_in_a_row += 1
+        self._losses_in_a_row[member.index] += 1
         self._observer.worker_event(member.name, f"lost: {cause}")
         if self._replacing is not None:
             self._spawn(self._replace(member, self._replacing, cause))
@@ -232,14 +233,14 @@ class Pool(Generic[W]):
 
     async def _replace(self, lost: Member[W], replacing: Replacing[W], cause: str) -> None:
         """Put a new worker in the place of a lost one; try again until the limit of losses in a row."""
-        while self.failure is None and self._losses_in_a_row <= replacing.max_failures:
+        while self.failure is None and self._losses_in_a_row[lost.index] <= replacing.max_failures:
             try:
                 worker = replacing.create(lost.index)
                 if self._bring_up is not None:
                     async with asyncio.timeout(replacing.start_timeout_s):
                         await self._bring_up(lost.name, worker)
             except Exception as error:  # whatever it is, the next attempt or the limit answers it
-                self._losses_in_a_row += 1
+                self._losses_in_a_row[lost.index] += 1
                 cause = str(failure(lost.name, "start", error, replacing.start_timeout_s))
                 self._observer.worker_event(lost.name, f"replacement lost: {cause}")
                 continue
@@ -250,12 +251,9 @@ class Pool(Generic[W]):
             self._observer.worker_started(lost.name, worker)
             self._hand_out()
             return
-        self.fail(
-            WorkersKeepDying(
-                f"{cause}; {self._kind} workers were lost {self._losses_in_a_row} times and no request was finished in "
-                f"between (recovery.max_worker_losses allows {replacing.max_failures:g})"
-            )
-        )
+        times = f"{lost.name} was lost {self._losses_in_a_row[lost.index]} times and no request was finished in between"
+        limit = f"recovery.max_worker_losses allows {replacing.max_failures:g}"
+        self.fail(WorkersKeepDying(f"{cause.rstrip('.')}; {times} ({limit})"))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -68,7 +68,7 @@ class RewardPool:
 
         Raises:
             DataLost: the trajectory cannot be fetched any more.
-            WorkersKeepDying: more than ``recovery.max_worker_losses`` workers were lost in a row.
+            WorkersKeepDying: workers were lost more than ``recovery.max_worker_losses`` times in a row.
         """
         record = await self._call("score", prompt, trajectory)
         self._counts.add(record)

@@ -127,37 +127,32 @@ def assemble(
     step: int,
     state: dict[str, Any] | None,
 ) -> Controller:
-    """The controller of a run.
+    """The controller of the run in ``folder``.
 
     Args:
-        folder: the run's.
         fleet: the actors that it works with.
         observer: told what happens to them.
-        step: updates already done, by the checkpoint to go on from.
-        state: the controller's part of that checkpoint, or None without one.
+        step, state: of the checkpoint to go on from: updates done, and the controller's part, None without one.
     """
-    training = config.training
+    training, kept = config.training, state or {}
     pool, rewards = _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
     learner = _learner_ranks(config, folder, fleet)
     clock = ActivityClock()
     buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
-    labels = config.reward.pseudo_labels
-    generation = Generation(
-        source=prompts.training,
-        samples_per_prompt=training.samples_per_prompt,
-        limits=_failure_limits(config),
-        buffer=buffer,
-        pool=pool,
-        rewards=rewards,
-        clock=clock,
-        records=records,
-        labels=PseudoLabels(labels, config.seed) if labels is not None else None,
-    )
-    kept = state or {}
     return Controller(
         config=training,
         step_timeout_s=config.cluster.step_timeout_s,
-        generation=generation,
+        generation=Generation(
+            source=prompts.training,
+            samples_per_prompt=training.samples_per_prompt,
+            limits=_failure_limits(config),
+            buffer=buffer,
+            pool=pool,
+            rewards=rewards,
+            clock=clock,
+            records=records,
+            labels=_pseudo_labels(config),
+        ),
         buffer=buffer,
         clock=clock,
         pool=pool,
@@ -214,6 +209,11 @@ def _failure_limits(config: RunConfig) -> FailureLimits:
         abstentions=config.reward.max_abstain_frac * per_step,
         per_step=per_step,
     )
+
+
+def _pseudo_labels(config: RunConfig) -> PseudoLabels | None:
+    options = config.reward.pseudo_labels
+    return PseudoLabels(options, config.seed) if options is not None else None
 
 
 def _weight_sync(config: RunConfig, learner: LearnerRanks, pool: RolloutPool, source: PromptSource) -> WeightSync:

@@ -276,7 +276,7 @@ async def test_workers_that_are_lost_in_a_row_end_the_pool_with_the_last_cause_f
         await asyncio.wait_for(client.tasks["2"], 5)
     first = "worker-0 failed in start: OSError: no licence 3"
     assert str(caught.value).startswith(first)
-    assert "worker workers were lost 4 times and no request was finished in between" in str(caught.value)
+    assert "worker-0 was lost 4 times and no request was finished in between" in str(caught.value)
     await client.drain()
 
 
@@ -291,6 +291,17 @@ async def test_a_finished_request_breaks_the_row() -> None:
         pool.lose(pool.members[0], f"gone {index}")
         await until(lambda: bool(pool.members) or pool.failure is not None)
     assert isinstance(pool.failure, WorkersKeepDying)
+
+
+async def test_many_that_are_lost_at_once_are_not_in_a_row() -> None:
+    pool = Pool("worker", list("abcdefgh"), 1, Replacing(lambda index: "new", 5.0, 1))
+    for _ in range(2):
+        assert pool.failure is None
+        for member in pool.members:
+            pool.lose(member, "the node is gone")
+        await until(lambda: len(pool.members) == 8 or pool.failure is not None)
+    assert isinstance(pool.failure, WorkersKeepDying), "the second time at the same places they are"
+    assert "was lost 2 times" in str(pool.failure)
 
 
 async def test_without_replacements_the_others_serve_until_none_is_left() -> None:

@@ -179,7 +179,7 @@ async def test_workers_that_cannot_be_started_are_errors_not_a_wait(monkeypatch:
 
 
 async def test_workers_that_never_start_end_the_run_with_the_last_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    fakes = Fakes(monkeypatch, 2, recovery={"max_worker_losses": 7})
+    fakes = Fakes(monkeypatch, 2, recovery={"max_worker_losses": 3})
     for actor in fakes.actors:
         actor.broken = True
     fakes.broken_replacements = True
@@ -187,12 +187,12 @@ async def test_workers_that_never_start_end_the_run_with_the_last_cause(monkeypa
         asyncio.gather(*(fakes.pool.score(*case(str(i))) for i in range(40)), return_exceptions=True), 20
     )
     ends = [str(result) for result in results if isinstance(result, WorkersKeepDying)]
-    cause = "a reward worker could not be started: its process died: no such module; reward workers were lost 8 times"
+    cause = "a reward worker could not be started: its process died: no such module; reward-0 was lost 4 times"
     assert ends and all(text.startswith(cause) for text in ends)
-    assert "(recovery.max_worker_losses allows 7)" in ends[0]
+    assert "(recovery.max_worker_losses allows 3)" in ends[0]
     records = [result for result in results if isinstance(result, RewardRecord)]
     assert len(ends) + len(records) == 40 and len(records) <= 2, "three losses make an error of a trajectory"
-    assert len(fakes.actors) <= 2 + 7
+    assert len(fakes.actors) <= 2 * (1 + 3)
     with pytest.raises(WorkersKeepDying):  # evaluation ends as well
         await fakes.pool.clean_score(*case("late"))
 
@@ -232,6 +232,32 @@ async def test_a_cancelled_request_gives_its_place_back(monkeypatch: pytest.Monk
         one.cancel()
     await asyncio.gather(task, waiting, return_exceptions=True)
     assert (await fakes.score("3"))["3"].outcome is RewardOutcome.SCORED
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_reward_that_no_worker_can_build_ends_the_run_with_the_mistake(ray_local: None) -> None:
+    import ray
+
+    config = RewardConfig(functions=(ComponentSpec(type="no_such_rewards:score"),), timeout_s=2.0)
+    made: list[Any] = []
+
+    def create(index: int) -> Any:
+        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+        made.append(actor.remote(config, 0))
+        return made[-1]
+
+    async def score_all() -> list[Any]:
+        recovery = RecoveryConfig(max_worker_losses=1)
+        pool = RewardPool([create(0)], create, config.deadline_s, recovery=recovery)
+        return await asyncio.gather(*(pool.score(*case(str(i))) for i in range(5)), return_exceptions=True)
+
+    results = asyncio.run(score_all())
+    assert len(made) == 2
+    texts = {str(result) for result in results if isinstance(result, WorkersKeepDying)}
+    assert len(texts) == 1, results
+    mistake = "UserError: reward.functions.0.type: cannot import module 'no_such_rewards'"
+    assert texts.pop().startswith(f"a reward worker could not be started: {mistake}")
 
 
 REWARD = """

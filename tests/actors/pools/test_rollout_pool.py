@@ -99,7 +99,8 @@ class Farm:
     """A pool with workers made to measure, and what it did to them."""
 
     def __init__(self, number: int, monkeypatch: pytest.MonkeyPatch, max_quarantined: int = 5, **kind: Any) -> None:
-        self.kind, self.seen, self.made = kind, Seen(), []
+        self.kind, self.seen = kind, Seen()
+        self.made: list[Worker] = []
         self.killed: list[Any] = []
         monkeypatch.setattr("ray.kill", self._kill)
         replacing = Replacing(self.create, 5.0, 4)
