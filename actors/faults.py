@@ -1,14 +1,46 @@
-"""What can go wrong in a run, by what is done about it.
+"""Everything that takes a run, or a part of it, off its way, as one tree. The branch says what is done about it.
 
-``Recoverable`` faults are answered by the driver: new learner ranks and a new controller go on from the newest complete
-checkpoint. Every other exception ends the run with its message.
+::
+
+    Fault
+    ├── Recoverable               new learner ranks and a new controller go on from the newest complete checkpoint
+    │   ├── ControllerLost
+    │   ├── LearnerLost           a learner rank died or does not answer
+    │   ├── Stalled               nothing moved for recovery.stall_timeout_s
+    │   ├── RollbackRequested     a guard wants to go back, with smaller learning rates
+    │   ├── WorkerLost            see below: also recoverable where nothing replaces the worker
+    │   └── DataLost
+    ├── WorkerError               a call of a worker failed; by itself an error that the worker reported
+    │   ├── WorkerLost            the worker is gone; a pool replaces it and asks another one
+    │   │   ├── WorkerDied        its process, or that of its engine, has ended
+    │   │   └── WorkerHung        no answer in time
+    │   └── DataLost              what the call needed was lost with another process; the worker is well
+    ├── LearnerError              what a learner rank reports: rank, step and cause
+    ├── RunOver                   new processes would not help: the run ends with the message
+    │   ├── GuardStop
+    │   ├── NoWorkerLeft
+    │   ├── TooManyQuarantined
+    │   ├── TooManyRewardErrors
+    │   └── WorkersKeepDying
+    ├── Quarantined               costs the trajectories of one prompt
+    └── StopRequested             no fault, but the same way out: the run ends in order, with a checkpoint
+
+Any other exception ends the run too. A mistake of the user's is a :class:`rollout.component.UserError` throughout.
 """
 
 from __future__ import annotations
 
 
-class Recoverable(RuntimeError):
+class Fault(RuntimeError):
+    """Root of the tree."""
+
+
+class Recoverable(Fault):
     """The run can go on from its newest checkpoint in new processes."""
+
+
+class ControllerLost(Recoverable):
+    """The controller's process died."""
 
 
 class LearnerLost(Recoverable):
@@ -23,17 +55,70 @@ class RollbackRequested(Recoverable):
     """A guard wants the run to go back to the newest checkpoint with smaller learning rates."""
 
 
-class GuardStop(RuntimeError):
+class WorkerError(Fault):
+    """A call of a worker failed. As it stands: the worker reported an error.
+
+    Attributes:
+        worker: its name.
+        method: what it was asked to do.
+        reason: what went wrong, root cause first.
+    """
+
+    def __init__(self, worker: str, method: str, reason: str) -> None:
+        super().__init__(worker, method, reason)
+        self.worker, self.method, self.reason = worker, method, reason
+
+    def __str__(self) -> str:
+        return f"{self.worker} failed in {self.method}: {self.reason}"
+
+
+class WorkerLost(WorkerError, Recoverable):
+    """The worker cannot be used any more."""
+
+
+class WorkerDied(WorkerLost):
+    """The worker's process has ended, or that of the engine in it."""
+
+
+class WorkerHung(WorkerLost):
+    """The worker did not answer in time."""
+
+
+class DataLost(WorkerError, Recoverable):
+    """What the call needed, or its answer, was lost with another process."""
+
+
+class LearnerError(Fault):
+    """A learner rank failed; the message names the rank and what it was doing."""
+
+
+class RunOver(Fault):
+    """The run ends with this message: what went wrong would do so again in new processes."""
+
+
+class GuardStop(RunOver):
     """A guard whose action is ``stop`` has fired."""
 
 
-class WorkersKeepDying(RuntimeError):
-    """Rollout workers died again and again and no request was finished in between."""
+class NoWorkerLeft(RunOver):
+    """All workers of a pool are lost, and it replaces none."""
 
 
-class TooManyQuarantined(RuntimeError):
+class TooManyQuarantined(RunOver):
     """More prompts than ``recovery.max_quarantined_prompts`` had to be set aside."""
 
 
-class Quarantined(Exception):
+class TooManyRewardErrors(RunOver):
+    """The reward failed on more than the configured share of a step's trajectories."""
+
+
+class WorkersKeepDying(RunOver):
+    """A worker and those in its place were lost more than ``recovery.max_worker_losses`` times in a row."""
+
+
+class Quarantined(Fault):
     """A prompt killed or wedged rollout workers twice, so its trajectories are not asked for any more."""
+
+
+class StopRequested(Fault):
+    """Somebody asked the run to end early."""

@@ -25,15 +25,15 @@ MAX_ROOMS = 14
 # Rooms of each folder from the ground up: a room imports only rooms before it, and the floors below its own.
 ROOMS = {
     "": "rollout learner actors cluster",
-    "rollout": "component seeding trajectory environment rewards config noise audit sampling scoring conversation "
-    "tasks data",
+    "rollout": "component seeding unawaited trajectory environment rewards config noise audit sampling scoring "
+    "conversation tasks data",
     "learner": "storage config metrics masking maths batch models algorithms engine update checkpoint reward_model "
     "warmstart",
     "learner.maths": "collective kernels quantiles logprobs replacement returns losses calibration",
     "learner.algorithms": "records corrections objectives base clipped_policy critic actor_critic without_critic "
     "with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
-    "actors": "faults groups recording guards pools ledger processes workers loop",
+    "actors": "faults recovery groups recording guards pools ledger processes workers loop",
     "cluster": "config cleanup warmstart display run reward_model check audit cli",
 }
 # What a room may know of the outside and of lower floors, by the longest prefix that is named here.
@@ -50,7 +50,10 @@ MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly thes
     "learner.engine": ("torch deepspeed", "rollout.component"),
     "actors": ("ray torch", "*"),
     "actors.workers": ("ray torch transformers", "*"),
-    "actors.loop": ("ray", "*"),
+    "actors.faults": ("", ""),
+    "actors.recovery": ("", "rollout.component"),
+    "actors.groups": ("", "*"),
+    "actors.loop": ("", "*"),
     "actors.recording": ("", "*"),
     "cluster": ("ray torch transformers vllm deepspeed", "*"),
     "cluster.cleanup": ("", "actors.recording.event_log"),

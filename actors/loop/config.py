@@ -39,29 +39,3 @@ class TrainingConfig(StrictModel):
     def trajectories_per_step(self) -> int:
         """Trajectories in the batch of one step."""
         return self.prompts_per_step * self.samples_per_prompt
-
-
-class RecoveryConfig(StrictModel):
-    """What is done about processes that die or hang, and a disk that is full. See docs/promise.md."""
-
-    max_restarts: int = Field(
-        5, ge=0, le=1_000, description="Restarts of learner and controller in a row that got no further than before."
-    )
-    max_worker_losses: int = Field(
-        5, ge=0, le=1_000, description="Losses of rollout workers in a row with no request finished in between."
-    )
-    max_quarantined_prompts: int = Field(
-        16, ge=0, le=1_000_000, description="Prompts that may be set aside because they kill or wedge workers."
-    )
-    request_timeout_s: float = Field(
-        1200.0, gt=0.0, description="Longest time one response may take, in seconds; its worker is replaced then."
-    )
-    stall_timeout_s: float = Field(
-        1800.0, gt=0.0, description="Time without any progress after which the run is taken for stuck, in seconds."
-    )
-    on_stall: Literal["restart", "stop"] = Field(
-        "restart", description="A stuck run: 'restart' from the newest checkpoint, or 'stop' with exit status 1."
-    )
-    disk_full_timeout_s: float = Field(
-        3600.0, ge=0.0, description="How long to wait for space when the disk is full, in seconds; then the run stops."
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from actors.faults import GuardStop, RollbackRequested, Stalled
+from actors.faults import GuardStop, RollbackRequested, Stalled, StopRequested
 from actors.groups import Group
 from actors.guards.guards import GuardFinding, Guards
 from actors.guards.trust import RewardTrust
@@ -16,14 +16,14 @@ from actors.loop.config import TrainingConfig
 from actors.loop.evaluation import evaluate
 from actors.loop.generation import Generation
 from actors.loop.group_buffer import GroupBuffer
-from actors.loop.parts import Records, Workers
-from actors.loop.step_metrics import EngineRates, activity_metrics, rollout_metrics
+from actors.loop.records import Records
+from actors.loop.step_metrics import EngineRates, activity_metrics, rollout_metrics, update_metrics
+from actors.pools.learner_ranks import LearnerRanks
+from actors.pools.reward_pool import RewardPool
+from actors.pools.rollout_pool import RolloutPool
+from actors.pools.weight_sync import WeightSync
 from actors.recording.journal import Level
 from rollout.trajectory import Prompt
-
-
-class StopRequested(Exception):
-    """Somebody asked the run to end early."""
 
 
 class Controller:
@@ -33,7 +33,7 @@ class Controller:
         config: see :class:`TrainingConfig`.
         step_timeout_s: longest wait for a batch, in seconds.
         generation, buffer, clock: the producing half and what connects it to this one.
-        workers: see :class:`Workers`.
+        pool, rewards, learner, sync: who does the work.
         records: see :class:`Records`.
         guards: watch for numbers that go wrong.
         trust: how far the reward can be trusted, from trajectories whose true score is known.
@@ -43,12 +43,16 @@ class Controller:
 
     def __init__(
         self,
+        *,
         config: TrainingConfig,
         step_timeout_s: float,
         generation: Generation,
         buffer: GroupBuffer,
         clock: ActivityClock,
-        workers: Workers,
+        pool: RolloutPool,
+        rewards: RewardPool,
+        learner: LearnerRanks,
+        sync: WeightSync,
         records: Records,
         guards: Guards,
         trust: RewardTrust,
@@ -58,8 +62,7 @@ class Controller:
         self._config = config
         self._step_timeout_s = step_timeout_s
         self._generation, self._buffer, self._clock = generation, buffer, clock
-        self._pool, self._rewards = workers.pool, workers.rewards
-        self._learner, self._sync = workers.learner, workers.sync
+        self._pool, self._rewards, self._learner, self._sync = pool, rewards, learner, sync
         self._records, self._status = records, records.status
         self._guards, self._trust = guards, trust
         self._eval_prompts = eval_prompts
@@ -129,7 +132,7 @@ class Controller:
         if result.skipped:
             self._tell("guard", f"step {self.step + 1}: the batch was not trained on: {result.skipped}")
             await self._generation.give_up(groups, result.skipped)
-            self._act(self._guards.after_update(result.metrics, self.step + 1, result.notes))
+            self._act(self._guards.after_update(update_metrics(result), self.step + 1, result.notes))
             return
         trained = time.monotonic()
         await self._commit(groups)
@@ -138,7 +141,7 @@ class Controller:
         await self._buffer.advance(self.step)
         metrics = {
             **rollout_metrics(groups, self.step - 1),
-            **result.metrics,
+            **update_metrics(result),
             **sync.metrics(),
             "time/wait_s": taken - self._step_began,
             "time/train_s": trained - taken,
@@ -184,7 +187,7 @@ class Controller:
         return skip
 
     async def _commit(self, groups: Sequence[Group]) -> None:
-        """The step is done: its trajectories are trained on, for ever and once."""
+        """The step is done: its trajectories are trained on, permanently and once."""
         ids = [sample.summary.trajectory_id for group in groups for sample in group.samples]
         step = self.step + 1
         await self._records.disk.write(lambda: self._records.ledger.commit_step(step, ids), "the ledger")
@@ -256,6 +259,10 @@ class Controller:
 
     def _tell(self, kind: str, text: str, level: Level = "info", **details: Any) -> None:
         self._records.tell(kind, self.step, text, level, **details)
+
+    async def close(self, timeout_s: float) -> None:
+        """Shut the engines down in order, replacements included."""
+        await self._pool.stop(timeout_s)
 
     def progress(self) -> tuple[int, int]:
         """Trajectories scored since the last step, and how many a step takes."""

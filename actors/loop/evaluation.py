@@ -31,7 +31,7 @@ async def answer_all(pool: RolloutPool, rewards: RewardPool, prompts: Sequence[P
 
     async def one(prompt: Prompt) -> Answer:
         try:
-            trajectory = await pool.answer(SampleRequest(prompt, 0))
+            trajectory = await pool.respond_greedily(SampleRequest(prompt, 0))
         except Quarantined as reason:
             return _unanswered(prompt, str(reason))
         if trajectory.failure:

@@ -7,24 +7,20 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from ray.exceptions import ObjectLostError
-
-from actors.faults import Quarantined
+from actors.faults import DataLost, Quarantined, TooManyRewardErrors
 from actors.groups import Dropped, Group, Sample
-from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.config import PartialGroups
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
+from actors.loop.records import Records
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
-from actors.recording.disk_space import DiskSpace
-from actors.recording.run_status import RunStatus
-from actors.recording.tell import TellEvent
+from rollout.data.prompt_source import PromptSource
 from rollout.scoring.record import RewardOutcome, RewardRecord
-from rollout.trajectory import Prompt, SampleRequest, TrajectorySummary
+from rollout.trajectory import SampleRequest, TrajectorySummary
 
 MAX_TOLD_ERRORS = 3
 """Failed scores told one by one between two steps; all are counted."""
@@ -32,18 +28,6 @@ MAX_REPLACEMENTS = 3
 """With ``partial_groups: refill``, samples asked for in a row in the place of one without a score: enough for failures
 at random, and an end for a prompt whose responses all fail."""
 PARTIAL = "another sample of its prompt has no score (training.partial_groups: drop)"
-
-
-class PromptSource(Protocol):
-    """An endless, deterministic sequence of training prompts."""
-
-    def at(self, index: int) -> tuple[int, Prompt]:
-        """Epoch and prompt at a position of the sequence."""
-        ...
-
-
-class TooManyRewardErrors(Exception):
-    """The reward failed on more than the configured share of a step's trajectories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +54,14 @@ class Generation:
         samples_per_prompt: trajectories of one group.
         limits: failures of the reward above which the run is stopped.
         buffer, pool, rewards, clock: the parts it connects.
-        ledger: where each trajectory stands.
-        tell: told of failed scores.
-        status: told of every trajectory that is done.
-        disk: waits while the ledger's disk is full.
+        records: of these the ledger, which has every change, and those who are told of failed and of finished scores.
         labels: scores a group by its samples' votes; None where the reward scores each sample.
         partial_groups: what becomes of a group of which some samples have no score.
     """
 
     def __init__(
         self,
+        *,
         source: PromptSource,
         samples_per_prompt: int,
         limits: FailureLimits,
@@ -87,10 +69,7 @@ class Generation:
         pool: RolloutPool,
         rewards: RewardPool,
         clock: ActivityClock,
-        ledger: Ledger,
-        tell: TellEvent,
-        status: RunStatus,
-        disk: DiskSpace,
+        records: Records,
         labels: PseudoLabels | None = None,
         partial_groups: PartialGroups = "train",
     ) -> None:
@@ -98,9 +77,9 @@ class Generation:
         self._samples_per_prompt = samples_per_prompt
         self._limits = limits
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
-        self._ledger, self._tell, self._status, self._disk = ledger, tell, status, disk
+        self._ledger, self._tell, self._status, self._disk = records.ledger, records.tell, records.status, records.disk
         self._labels, self._partial_groups = labels, partial_groups
-        position = ledger.position()
+        position = self._ledger.position()
         self._next_index = position.next_index
         self._again = deque(position.unfinished)
         self._errors: list[RewardRecord] = []
@@ -220,8 +199,9 @@ class Generation:
                 return summary, trajectory, RewardRecord.unscored(request, summary.failure)
             try:
                 return summary, trajectory, await self._rewards.score(request.prompt, trajectory)
-            except ObjectLostError as error:
-                await self._record(partial(self._ledger.reissue, request.trajectory_id, type(error).__name__))
+            except DataLost as error:
+                cause = type(error.__cause__ or error).__name__
+                await self._record(partial(self._ledger.reissue, request.trajectory_id, cause))
 
     async def _drop(
         self, group: Group, trajectory_id: str, reason: str, replacement: SampleRequest | None = None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from actors.groups import Group
 from actors.loop.activity import seconds_with
+from learner.metrics import to_floats
+from learner.update.result import UpdateResult
 from rollout.scoring.report import reward_metrics
 from rollout.trajectory import FinishReason, TrajectorySummary
 
@@ -33,6 +35,12 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         **_zero_variance(groups),
         **_outcome_means(summaries),
     }
+
+
+def update_metrics(result: UpdateResult) -> dict[str, float]:
+    """What the learner reports of one update, and the seconds of each of its phases."""
+    timings = {f"time/learner_{phase}_s": seconds for phase, seconds in result.timings.items()}
+    return to_floats(result.metrics) | timings
 
 
 def _outcome_means(summaries: Sequence[TrajectorySummary]) -> dict[str, float]:

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayTaskError
-
-from actors.pools.ranks import Ranks, WorkerError, failure
+from actors.faults import WorkerHung
+from actors.pools.loss import failure, reply, unwrapped
+from actors.pools.ranks import Ranks
 from learner.storage.folders import prune
 from learner.storage.manifest import DiskFullError, FileFacts, SnapshotFacts, begin, checkpoint_step, commit
 
@@ -110,17 +110,21 @@ class CheckpointSaver:
 
     async def _write_ranks(self, partial: Path) -> dict[str, FileFacts]:
         """Let every rank write, and wait for all of them even where one fails, so that none writes any more."""
-        calls = [a.write_snapshot.options(concurrency_group=IO_GROUP).remote(str(partial)) for a in self._ranks.actors]
-        results = await asyncio.gather(
-            *(asyncio.wait_for(call, self._timeout_s) for call in calls), return_exceptions=True
-        )
+
+        async def write(actor: Any, name: str) -> dict[str, FileFacts]:
+            call = actor.write_snapshot.options(concurrency_group=IO_GROUP).remote(str(partial))
+            try:
+                files: dict[str, FileFacts] = await reply(call, name, "write_snapshot", self._timeout_s)
+            except WorkerHung as hung:
+                raise WorkerHung(name, hung.method, f"not written within {self._timeout_s:g} s") from hung
+            return files
+
+        names = self._ranks.names
+        results = await asyncio.gather(*map(write, self._ranks.actors, names), return_exceptions=True)
         failures: list[Exception] = []
         files: dict[str, FileFacts] = {}
-        for name, result in zip(self._ranks.names, results, strict=True):
-            if isinstance(result, TimeoutError):
-                reason = f"not written within {self._timeout_s:g} s"
-                failures.append(WorkerError(name, "write_snapshot", reason, is_loss=True))
-            elif isinstance(result, BaseException):
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, BaseException):
                 failures.append(_disk_full(result) or failure(name, "write_snapshot", result))
             else:
                 files |= result
@@ -130,5 +134,6 @@ class CheckpointSaver:
 
 
 def _disk_full(error: BaseException) -> DiskFullError | None:
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    """The rank's own error, which knows what was to be written, if that is what an error came from."""
+    cause = error if isinstance(error, DiskFullError) else unwrapped(error.__cause__ or error)
     return cause if isinstance(cause, DiskFullError) else None

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.faults import LearnerLost
+from actors.faults import LearnerLost, Recoverable, WorkerError
 from actors.groups import Group
 from actors.pools.checkpoint_saver import CheckpointSaver
-from actors.pools.ranks import Ranks, WorkerError
-from learner.metrics import to_floats
+from actors.pools.ranks import Ranks
+from learner.update.result import UpdateResult
 from rollout.sampling.weight_check import TensorFact
 
 NOTICE_DEATH_S = 5.0
 """How long to look for a dead rank after another one has reported an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Result of one update, over all ranks.
-
-    Attributes:
-        metrics: of the update.
-        skipped: why nothing was changed; empty if the batch was trained on.
-        notes: where and why single optimiser steps were not taken.
-    """
-
-    metrics: dict[str, float]
-    skipped: str = ""
-    notes: tuple[str, ...] = ()
 
 
 class LearnerRanks:
@@ -57,8 +41,10 @@ class LearnerRanks:
         self._critic_warmup_steps = critic_warmup_steps
         self._timeout_s = timeout_s
 
-    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
-        """Train on the groups; the metrics are merged over ranks and have the seconds of each phase.
+    async def update(
+        self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None
+    ) -> UpdateResult:
+        """Train on the groups; the result is the same on every rank.
 
         Args:
             groups: the batch.
@@ -72,7 +58,7 @@ class LearnerRanks:
         members = [(group.group_id, sample) for group in groups for sample in group.samples]
         rewards = [sample.reward.observed for _, sample in members]
         group_ids = [group_id for group_id, _ in members]
-        results = await self._call(
+        results: list[UpdateResult] = await self._call(
             "train",
             step,
             step < self._critic_warmup_steps,
@@ -81,8 +67,7 @@ class LearnerRanks:
             group_ids,
             *(sample.trajectory for _, sample in members),
         )
-        timings = {f"time/learner_{phase}_s": seconds for phase, seconds in results[0].timings.items()}
-        return StepResult(to_floats(results[0].metrics) | timings, results[0].skipped, results[0].notes)
+        return results[0]
 
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
         """Call all ranks; see :meth:`_answers`."""
@@ -98,7 +83,7 @@ class LearnerRanks:
 
     async def _raise_loss(self, error: WorkerError) -> None:
         """Raise :class:`LearnerLost` if the error is a rank's death, or comes of one."""
-        dead = [error.worker] if error.is_loss else await self._ranks.dead(NOTICE_DEATH_S)
+        dead = [error.worker] if isinstance(error, Recoverable) else await self._ranks.dead(NOTICE_DEATH_S)
         if dead:
             raise LearnerLost(f"lost {', '.join(dead)} in {error.method}: {error.reason}") from error
 

@@ -1,58 +1,107 @@
-"""Rollout workers that are lost: how that is recognised, who hears of it, and how they are replaced."""
+"""The one place that awaits an actor, and that tells the loss of a worker from an error that the worker reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+import re
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from actors.pools.ranks import failure
+from actors.faults import DataLost, Fault, WorkerDied, WorkerError, WorkerHung
+from rollout.component import UserError
 
+DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+"""What Ray says of an actor whose process is gone."""
 ENGINE_DEAD = "EngineDeadError"
 """vLLM's exception for an engine whose process has ended. Named, since vLLM is not imported here."""
+OUT_OF_MEMORY_ADVICE = "lower learner.micro_batch_tokens, rollout.kv_cache_mib or the number of workers"
 
 
-@dataclass(frozen=True, slots=True)
-class Replacing:
-    """How lost workers are replaced.
+async def reply(awaited: Awaitable[Any], worker: str, method: str, timeout_s: float | None = None) -> Any:
+    """What an actor answers.
 
-    Attributes:
-        create: makes the actor of a worker by its index.
-        start_timeout_s: longest time until its engine serves, in seconds.
-        max_failures: losses in a row, with no request finished in between, after which the run is given up.
+    Args:
+        awaited: reference of the answer, or a coroutine that awaits such.
+        worker, method: who was asked to do what, for messages.
+        timeout_s: longest time until the answer, in seconds. None: as long as it takes.
+
+    Raises:
+        WorkerLost: the worker died or did not answer in time.
+        DataLost: it is well, but what it needed or answered is lost.
+        WorkerError: it reported an error.
+        UserError: it reported a mistake of the user's.
     """
-
-    create: Callable[[int], Any]
-    start_timeout_s: float
-    max_failures: int
-
-
-class PoolObserver:
-    """Hears what happens to workers and requests; does nothing by itself."""
-
-    def worker_event(self, worker: str, text: str) -> None:
-        """Something noteworthy happened to a worker."""
-
-    def worker_started(self, worker: str, handle: Any) -> None:
-        """A replacement serves."""
-
-    def request_reissued(self, trajectory_id: str, cause: str) -> None:
-        """A request was lost with its worker and is asked for again."""
-
-    def prompt_quarantined(self, prompt_id: str, reason: str) -> None:
-        """A prompt is not asked for any more."""
+    try:
+        # Not asyncio.wait_for: in Python 3.11 that swallows a cancellation which comes together with the answer, and
+        # it runs what is awaited in a task of its own, so that others come between its last line and the next one here.
+        async with asyncio.timeout(timeout_s):
+            return await awaited
+    except (RayError, TimeoutError) as error:
+        raise failure(worker, method, error, timeout_s) from error
 
 
-def is_loss(error: BaseException) -> bool:
-    """Whether the worker is gone (or hung), rather than the request wrong."""
-    if isinstance(error, RayTaskError):
-        return type(error.cause).__name__ == ENGINE_DEAD
-    return isinstance(error, RayActorError | TimeoutError)
+def failure(worker: str, method: str, error: BaseException, timeout_s: float | None = None) -> Exception:
+    """What to raise for an error that came back from an actor: the root cause in one line, without Ray's wrapping."""
+    cause = unwrapped(error)
+    if isinstance(cause, UserError):
+        return UserError(str(cause))
+    if cause is error and isinstance(error, Fault):
+        return error  # it has been told already
+    if isinstance(cause, DEATHS):
+        return WorkerDied(worker, method, describe_death(cause))
+    if type(cause).__name__ == ENGINE_DEAD:
+        return WorkerDied(worker, method, f"{ENGINE_DEAD}: {cause}")
+    if isinstance(cause, ObjectLostError):
+        return DataLost(worker, method, f"data it needs were lost with another process: {cause}")
+    if cause is error and isinstance(error, TimeoutError):  # a worker's own TimeoutError is one that it reports
+        return WorkerHung(worker, method, f"no answer within {timeout_s:g} s" if timeout_s else "no answer in time")
+    return WorkerError(worker, method, f"{type(cause).__name__}: {cause}")
 
 
-def loss_cause(worker: str, method: str, error: BaseException, timeout_s: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"{worker} failed in {method}: no answer within {timeout_s:g} s"
-    return str(failure(worker, method, error))
+def unwrapped(error: BaseException) -> BaseException:
+    """What was raised inside an actor, without Ray's wrappers; the error itself if it has none."""
+    while isinstance(error, RayTaskError) and error.cause is not None:
+        error = error.cause
+    return error
+
+
+def describe_death(error: BaseException) -> str:
+    """Why an actor's process is gone, on one line. Of one whose constructor raised: what that raised."""
+    text = str(error)
+    if isinstance(error, OutOfMemoryError):
+        facts = " ".join(line for line in text.splitlines() if line.startswith("Memory on the node"))
+        return f"its process was ended because memory ran out; {OUT_OF_MEMORY_ADVICE}. {facts.partition('; ')[0]}"
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return _raised(text) or "its constructor failed"
+    return f"its process died: {_one_line(text)}"
+
+
+def end(handle: Any) -> None:
+    """End an actor's process, whatever it is doing."""
+    with suppress(Exception):  # it may be gone already, in one of several ways
+        ray.kill(handle, no_restart=True)
+
+
+def _raised(text: str) -> str:
+    """The exception at the end of a traceback: what comes after the lines of the last frame, its first line first."""
+    lines = text.splitlines()
+    last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
+    raised = [i for i in range(last_frame + 1, len(lines)) if lines[i].strip() and not lines[i].startswith(" ")]
+    text = _one_line("\n".join(lines[raised[0] :]))[:500] if raised else ""
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", text)  # the class without its module
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -6,28 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
-
-from rollout.component import UserError
-
-
-class WorkerError(RuntimeError):
-    """A worker failed or did not answer in time.
-
-    Attributes:
-        worker: its name.
-        method: what it was asked to do.
-        reason: what went wrong, root cause first.
-        is_loss: whether a process was lost (it died, or does not answer), rather than an error reported.
-    """
-
-    def __init__(self, worker: str, method: str, reason: str, is_loss: bool = False) -> None:
-        super().__init__(worker, method, reason, is_loss)
-        self.worker, self.method, self.reason, self.is_loss = worker, method, reason, is_loss
-
-    def __str__(self) -> str:
-        return f"{self.worker} failed in {self.method}: {self.reason}"
+from actors.faults import WorkerDied, WorkerHung
+from actors.pools.loss import end, reply
+from rollout.unawaited import forget
 
 
 class Ranks:
@@ -62,15 +43,18 @@ class Ranks:
             WorkerError: one failed, died or did not answer in time.
             UserError: one reported a mistake of the user's.
         """
-        tasks = [asyncio.ensure_future(_result(reference)) for reference in references]
+        named = zip(references, self.names, strict=True)
+        tasks = [asyncio.ensure_future(reply(reference, name, method)) for reference, name in named]
+        for task in tasks:
+            task.add_done_callback(forget)  # the first failure is told; those that follow from it are not
         try:
             done, waiting = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
-            for task, name in zip(tasks, self.names, strict=True):
+            for task in tasks:
                 if task in done and (error := task.exception()) is not None:
-                    raise failure(name, method, error) from error
+                    raise error
             if waiting:
                 late = ", ".join(name for task, name in zip(tasks, self.names, strict=True) if task in waiting)
-                raise WorkerError(late, method, f"no answer within {timeout_s:g} s", is_loss=True)
+                raise WorkerHung(late, method, f"no answer within {timeout_s:g} s")
             return [task.result() for task in tasks]
         finally:
             for task in tasks:
@@ -83,41 +67,14 @@ class Ranks:
         """
         return await self.gather(self.start(method, *args, **kwargs), method, timeout_s=timeout_s)
 
-    async def call_each(self, method: str, arguments: Sequence[tuple[Any, ...]], *, timeout_s: float) -> list[Any]:
-        """Like :meth:`call`, with own arguments for each actor."""
-        calls = zip(self.actors, arguments, strict=True)
-        return await self.gather([getattr(a, method).remote(*args) for a, args in calls], method, timeout_s=timeout_s)
-
-    def call_blocking(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
-        """:meth:`call` from code that runs no event loop."""
-        return asyncio.run(self.call(method, *args, timeout_s=timeout_s, **kwargs))
-
     async def dead(self, timeout_s: float) -> list[str]:
         """Names of the actors that are known to have died, looked for up to ``timeout_s`` seconds."""
-        probes = [asyncio.ensure_future(_result(actor.rss.remote())) for actor in self.actors]
-        done, waiting = await asyncio.wait(probes, timeout=timeout_s)
-        for probe in waiting:
-            probe.cancel()
-        named = zip(probes, self.names, strict=True)
-        return [name for probe, name in named if probe in done and isinstance(probe.exception(), RayActorError)]
+        named = zip(self.actors, self.names, strict=True)
+        probes = (reply(actor.rss.remote(), name, "rss", timeout_s) for actor, name in named)
+        answers = await asyncio.gather(*probes, return_exceptions=True)
+        return [answer.worker for answer in answers if isinstance(answer, WorkerDied)]
 
     def kill(self) -> None:
         """End every actor's process, whatever it is doing."""
         for actor in self.actors:
-            ray.kill(actor, no_restart=True)
-
-
-async def _result(reference: Any) -> Any:
-    return await reference
-
-
-def failure(worker: str, method: str, error: BaseException) -> Exception:
-    """What to raise for an error that came back from an actor: the root cause in one line, without Ray's wrapping."""
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
-    if isinstance(cause, UserError):
-        return UserError(str(cause))
-    if isinstance(cause, RayActorError):
-        return WorkerError(worker, method, f"its process died: {' '.join(str(cause).split())}", is_loss=True)
-    if isinstance(cause, ObjectLostError):
-        return WorkerError(worker, method, f"data it needs were lost with another process: {cause}", is_loss=True)
-    return WorkerError(worker, method, f"{type(cause).__name__}: {cause}")
+            end(actor)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
-
+from actors.faults import WorkerError, WorkerLost
+from actors.pools.loss import reply, unwrapped
+from actors.pools.pool import Pool, Replacing
+from rollout.component import UserError
 from rollout.rewards.base import RewardUnavailable
 from rollout.trajectory import Message
 
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_S = 1.0
+MAX_CAUSE = 200
+"""Characters of a lost worker's last words that are told."""
 
 
 class RewardModelClient:
     """Sends each conversation to the least busy worker. Can be sent to another process before it is used.
 
-    A worker that dies is started again by Ray. What it was scoring is unavailable, which is counted and called again;
-    those calls wait until a worker is there.
+    A worker that dies is started again by Ray, so what replaces it is the same handle once it answers. What it was
+    scoring is unavailable, which is counted and called again; those calls wait until a worker is there.
 
     Args:
         workers: handles of :class:`actors.workers.reward_model_worker.RewardModelWorker`, all of one model.
@@ -29,60 +34,44 @@ class RewardModelClient:
 
     def __init__(self, workers: Sequence[Any]) -> None:
         self._workers = tuple(workers)
-        self._num_open = [0] * len(self._workers)
-        self._returning: dict[int, asyncio.Task[None]] = {}
+        restarted: Replacing[Any] = Replacing(self._same, None, math.inf)
+        self._pool: Pool[Any] = Pool("reward-model", self._workers, math.inf, restarted, _wait_until_back)
 
     async def ready(self) -> None:
         """Answers once every worker has loaded its model. Raises why one could not."""
-        await asyncio.gather(*(_answer(worker.ready.remote()) for worker in self._workers))
+        await asyncio.gather(*(_ready(f"reward-model-{i}", worker) for i, worker in enumerate(self._workers)))
 
     async def score(self, messages: Sequence[Message]) -> float:
         """See :class:`rollout.rewards.model.Scorer`."""
-        index = await self._least_busy()
-        self._num_open[index] += 1
-        try:
-            score: float = await _answer(self._workers[index].score.remote(tuple(messages)))
-        except RayActorError as error:
-            self._await_return(index)
-            raise RewardUnavailable(f"a reward model worker was lost: {_first_line(error)}") from None
-        finally:
-            self._num_open[index] -= 1
-        return score
-
-    async def _least_busy(self) -> int:
-        """Index of a worker that is there; waits for one."""
-        while len(self._returning) == len(self._workers):
-            await asyncio.wait(self._returning.values(), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)  # let the callback that takes it off the list run
-        present = [index for index in range(len(self._workers)) if index not in self._returning]
-        return min(present, key=self._num_open.__getitem__)
-
-    def _await_return(self, index: int) -> None:
-        if index not in self._returning:
-            log.warning("reward model worker %d was lost; Ray starts it again", index)
-            task = asyncio.get_running_loop().create_task(self._returned(index))
-            self._returning[index] = task
-            task.add_done_callback(lambda _: self._returning.pop(index))
-
-    async def _returned(self, index: int) -> None:
-        """Wait until a worker answers again, be it with an error: whoever asks it next will see that."""
-        while True:
+        async with self._pool.place("") as member:
             try:
-                await _answer(self._workers[index].ready.remote())
-                return
-            except RayActorError:
-                await asyncio.sleep(ASK_AGAIN_S)
-            except Exception:  # such as a model that cannot be loaded
-                return
+                score: float = await reply(member.worker.score.remote(tuple(messages)), member.name, "score")
+            except WorkerLost as lost:
+                if self._pool.lose(member, str(lost)):
+                    log.warning("%s was lost; Ray starts it again", member.name)
+                raise RewardUnavailable(f"a reward model worker was lost: {lost.reason[:MAX_CAUSE]}") from None
+            except WorkerError as error:  # what the worker raised has a meaning for whoever asks, such as an abstention
+                raise unwrapped(error.__cause__ or error) from None
+            return score
+
+    def _same(self, index: int) -> Any:
+        return self._workers[index]
 
 
-async def _answer(reference: Any) -> Any:
-    """What an actor answered; raises what it raised, without Ray's wrapping."""
+async def _ready(name: str, worker: Any) -> None:
     try:
-        return await reference
-    except RayTaskError as error:
-        raise (error.cause or error) from None
+        await reply(worker.ready.remote(), name, "ready")
+    except WorkerError as error:
+        raise unwrapped(error.__cause__ or error) from None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+async def _wait_until_back(name: str, worker: Any) -> None:
+    """Wait until a worker answers again, be it with an error: whoever asks it next will see that."""
+    while True:
+        try:
+            await reply(worker.ready.remote(), name, "ready")
+            return
+        except WorkerLost:
+            await asyncio.sleep(ASK_AGAIN_S)
+        except (WorkerError, UserError):  # such as a model that cannot be loaded
+            return

@@ -1,66 +1,43 @@
-"""All reward service actors as one: no call waits for ever, and a worker that hangs or dies is replaced."""
+"""All reward service actors as one: no call waits permanently, and a worker that hangs or dies is replaced."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError
-
-from actors.pools.loss import PoolObserver
+from actors.faults import NoWorkerLeft, WorkerError, WorkerHung, WorkerLost
+from actors.pools.loss import end, reply
+from actors.pools.pool import Member, Pool, PoolObserver, Replacing
+from actors.recovery import RecoveryConfig
+from rollout.component import UserError
 from rollout.rewards.errors import RewardErrorKind
 from rollout.scoring.record import RewardRecord
 from rollout.scoring.report import RewardCounts
 from rollout.trajectory import Prompt, Trajectory
+from rollout.unawaited import forget
 
-MAX_ATTEMPTS = 3
-"""Workers that a trajectory may be lost with before it counts as an error."""
-MAX_HANGS = 2
-"""Of these, workers that gave no answer in time. The second time it was the only trajectory there."""
-GRACE_S = 10.0
-"""A worker ends what takes too long by itself; it counts as hung if it has not done so after this much more time."""
-START_TIMEOUT_S = 300.0
-"""Longest time until a new worker's process has imported and built the rewards."""
-HEALTH_TIMEOUT_S = 10.0
-
-
-@dataclass(eq=False, slots=True)
-class _Worker:
-    """One actor and what is asked of it at the moment."""
-
-    index: int
-    handle: Any
-    num_open: int = 0
-    is_exclusive: bool = False
-    ready: asyncio.Task[None] | None = None
-
-
-class _Lost(Exception):
-    """A call was lost with its worker."""
-
-    def __init__(self, reason: str, hung: bool = False) -> None:
-        super().__init__(reason)
-        self.hung = hung
+MAX_CAUSE = 300
+"""Characters of a lost worker's last words that are kept in a record."""
 
 
 class RewardPool:
     """Dispatches trajectories over actors of :class:`rollout.scoring.service.RewardService`.
 
-    A trajectory whose worker is lost is sent to another one, where it is alone: if that one hangs as well it is the
-    trajectory's fault, and it comes back as an error.
+    Adds to :class:`actors.pools.pool.Pool` what becomes of a score whose worker was lost: the trajectory is sent to
+    another worker, where it is alone. If that one hangs as well it is the trajectory's fault, and it comes back as an
+    error. A worker that is worn out, by calls that hang in its threads, is replaced.
 
     Args:
         workers: actor handles.
         create: makes the actor that takes the place of worker ``index``. None: lost workers are not replaced.
         timeout_s: time in which a worker has an outcome for a trajectory, retries included
-            (:attr:`rollout.config.RewardConfig.deadline_s`); :data:`GRACE_S` is added.
+            (:attr:`rollout.config.RewardConfig.deadline_s`); ``recovery.reward_grace_s`` is added.
         error_reward: observed score of a trajectory that was lost with its workers, or ``drop``.
         max_requests_per_worker: trajectories at one worker at the same time; more wait here.
-        observer: told of every worker that is replaced.
+        observer: told of every worker that is lost or replaced.
+        recovery: deadlines and limits; those of the rewards begin with ``reward_`` or ``max_reward_``.
     """
 
     def __init__(
@@ -71,161 +48,128 @@ class RewardPool:
         error_reward: float | str = "drop",
         max_requests_per_worker: int = 64,
         observer: PoolObserver | None = None,
+        recovery: RecoveryConfig | None = None,
     ) -> None:
-        self._workers = [_Worker(index, handle) for index, handle in enumerate(workers)]
-        self._create = create
-        self._deadline_s = timeout_s + GRACE_S
+        self._recovery = recovery or RecoveryConfig()
+        replacing = None
+        if create is not None:
+            replacing = Replacing(create, None, self._recovery.max_worker_losses)
+        self._pool: Pool[Any] = Pool("reward", workers, max_requests_per_worker, replacing, observer=observer)
+        self._deadline_s = timeout_s + self._recovery.reward_grace_s
         self._error_reward = None if error_reward == "drop" else float(error_reward)
-        self._limit = max_requests_per_worker
-        self._observer = observer or PoolObserver()
-        self._num_suspects = 0
-        self._changed = asyncio.Condition()
-        self._counts = RewardCounts()
-        self.replaced = 0
+        self._counts, self._num_replaced_before = RewardCounts(), 0
+
+    @property
+    def num_replaced(self) -> int:
         """Workers replaced so far."""
+        return self._pool.num_replaced
 
     async def score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
-        """Observed and clean score; ``trajectory`` may be a reference. Raises only what fetching it raises."""
+        """Observed and clean score; ``trajectory`` may be a reference.
+
+        Raises:
+            DataLost: the trajectory cannot be fetched any more.
+            WorkersKeepDying: workers were lost more than ``recovery.max_worker_losses`` times in a row.
+        """
         record = await self._call("score", prompt, trajectory)
         self._counts.add(record)
         return record
 
     async def clean_score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
-        """Clean score only."""
+        """Clean score only. Raises what :meth:`score` raises."""
         return await self._call("clean_score", prompt, trajectory)
 
     def take_metrics(self) -> dict[str, float]:
         """Outcomes of :meth:`score` and replaced workers since the last call."""
+        self._counts.num_replaced_workers = self.num_replaced - self._num_replaced_before
+        self._num_replaced_before = self.num_replaced
         return self._counts.take()
 
     async def _call(self, method: str, prompt: Prompt, trajectory: Any) -> RewardRecord:
-        losses: list[_Lost] = []
-        while len(losses) < MAX_ATTEMPTS and sum(lost.hung for lost in losses) < MAX_HANGS:
-            worker = await self._acquire(alone=bool(losses))
-            if worker is None:
-                losses.append(_Lost("no reward worker is left"))
-                break
+        losses: list[WorkerLost] = []
+        while len(losses) < self._recovery.max_reward_losses and _hangs(losses) < self._recovery.max_reward_hangs:
             try:
-                record = await self._ask(worker, method, prompt, trajectory)
-            except _Lost as lost:
+                return await self._ask(method, prompt, trajectory, alone=bool(losses))
+            except WorkerLost as lost:
                 losses.append(lost)
-                await self._replace(worker, str(lost))
-                continue
-            finally:
-                await self._release(worker)
-            if record.error_kind is RewardErrorKind.INFRASTRUCTURE and await self._is_worn_out(worker):
-                await self._replace(worker, "too many of its calls hang")
-            return record
+            except NoWorkerLeft:
+                return await self._lost_record(method, trajectory, losses, "no reward worker is left")
         return await self._lost_record(method, trajectory, losses)
 
-    async def _ask(self, worker: _Worker, method: str, prompt: Prompt, trajectory: Any) -> RewardRecord:
+    async def _ask(self, method: str, prompt: Prompt, trajectory: Any, alone: bool) -> RewardRecord:
         """One call of one worker.
 
         Raises:
-            _Lost: the worker could not be started, died, or did not answer in time.
+            WorkerLost: the worker could not be started, died, or did not answer in time.
         """
-        try:
-            if worker.ready is None:
-                worker.ready = asyncio.ensure_future(_result(worker.handle.ready.remote()))
-            await asyncio.wait_for(asyncio.shield(worker.ready), START_TIMEOUT_S)
-        except Exception as error:  # whatever it is, this worker cannot be used
-            raise _Lost(f"a reward worker could not be started: {_cause(error)}") from None
-        answer = asyncio.ensure_future(_result(getattr(worker.handle, method).remote(prompt, trajectory)))
-        try:
-            done, _ = await asyncio.wait({answer}, timeout=self._deadline_s)
-            if not done:
-                raise _Lost(f"no score within {self._deadline_s:g} s", hung=True)
-            record: RewardRecord = answer.result()
-        except RayActorError as error:
-            raise _Lost(f"the reward worker's process died: {_cause(error)}") from None
-        finally:
-            answer.cancel()
-            answer.add_done_callback(_forget)
-        return record
-
-    async def _acquire(self, alone: bool) -> _Worker | None:
-        """A place at the least busy worker, or a whole worker; None if there is no worker."""
-        found: list[_Worker] = []
-
-        def find() -> bool:
-            if not self._workers:
-                return True
-            least = min(self._workers, key=lambda worker: (worker.is_exclusive, worker.num_open))
-            if alone:
-                free = least.num_open == 0
-            else:  # those who wait for a whole worker come first
-                free = not self._num_suspects and not least.is_exclusive and least.num_open < self._limit
-            if free:
-                found.append(least)
-            return free
-
-        async with self._changed:
-            self._num_suspects += alone
+        async with self._pool.place(prompt.prompt_id, alone) as member:
             try:
-                await self._changed.wait_for(find)
-            finally:
-                self._num_suspects -= alone
-                self._changed.notify_all()
-            if not found:
-                return None
-            found[0].num_open += 1
-            found[0].is_exclusive = alone
-            return found[0]
+                await self._started(member)
+                call = getattr(member.worker, method).remote(prompt, trajectory)
+                record: RewardRecord = await reply(call, member.name, method, self._deadline_s)
+            except WorkerLost as lost:
+                self._lose(member, self._in_words(lost))
+                raise
+            self._pool.request_finished()
+            if record.error_kind is RewardErrorKind.INFRASTRUCTURE and await self._is_worn_out(member):
+                self._lose(member, "too many of its calls hang")
+            return record
 
-    async def _release(self, worker: _Worker) -> None:
-        async with self._changed:
-            worker.num_open -= 1
-            worker.is_exclusive = False
-            self._changed.notify_all()
+    async def _started(self, member: Member[Any]) -> None:
+        """Wait until a worker has built its rewards. All of its first requests wait for the same answer.
 
-    async def _replace(self, worker: _Worker, cause: str) -> None:
-        """End a worker's process and put a new one into its place, unless that has been done."""
-        async with self._changed:
-            if worker not in self._workers:
-                return
-            self._workers.remove(worker)
-            with suppress(Exception):  # it is dead already
-                ray.kill(worker.handle, no_restart=True)
-            if self._create is not None:
-                handle = self._create(worker.index)
-                self._workers.append(_Worker(worker.index, handle))
-                self.replaced += 1
-                self._counts.num_replaced_workers += 1
-                self._observer.worker_event(f"reward-{worker.index}", f"replaced: {cause}")
-                self._observer.worker_started(f"reward-{worker.index}", handle)
-            self._changed.notify_all()
-
-    async def _is_worn_out(self, worker: _Worker) -> bool:
-        """Whether so much hangs in a worker's process that a new one is better."""
+        Raises:
+            WorkerLost: it could not; whatever the reason is, this worker cannot be used.
+        """
+        if member.started is None:
+            ready = reply(member.worker.ready.remote(), member.name, "ready", self._recovery.reward_start_timeout_s)
+            member.started = asyncio.get_running_loop().create_task(ready)
+            member.started.add_done_callback(forget)
         try:
-            worn_out: bool = await asyncio.wait_for(_result(worker.handle.is_worn_out.remote()), HEALTH_TIMEOUT_S)
-        except RayActorError:
-            return True
-        except TimeoutError:  # busy; if it hangs, a call's deadline will tell
+            await asyncio.shield(member.started)
+        except WorkerError as error:
+            raise WorkerLost(error.worker, "ready", error.reason) from error
+        except UserError as error:
+            raise WorkerLost(member.name, "ready", str(error)) from error
+
+    def _lose(self, member: Member[Any], cause: str) -> None:
+        if self._pool.lose(member, cause):
+            end(member.worker)
+
+    async def _is_worn_out(self, member: Member[Any]) -> bool:
+        """Whether so much hangs in a worker's process that a new one is better."""
+        call = member.worker.is_worn_out.remote()
+        try:
+            worn_out: bool = await reply(call, member.name, "is_worn_out", self._recovery.reward_health_timeout_s)
+        except WorkerHung:  # busy; if it hangs, a call's deadline will tell
             return False
+        except WorkerLost:
+            return True
         return worn_out
 
-    async def _lost_record(self, method: str, trajectory: Any, losses: Sequence[_Lost]) -> RewardRecord:
-        reasons = [str(lost) for lost in losses]
-        hung_always = len(losses) == MAX_HANGS and all(lost.hung for lost in losses)
-        text = f"{reasons[0]} (twice)" if hung_always else "; then ".join(dict.fromkeys(reasons))
-        known: Trajectory = trajectory if isinstance(trajectory, Trajectory) else await trajectory
+    def _in_words(self, lost: WorkerLost) -> str:
+        """What became of a worker, as records and events tell it."""
+        if isinstance(lost, WorkerHung):
+            return f"no score within {self._deadline_s:g} s"
+        if lost.method == "ready":
+            return f"a reward worker could not be started: {lost.reason[:MAX_CAUSE]}"
+        return f"the reward worker's {lost.reason.removeprefix('its ')[:MAX_CAUSE]}"
+
+    async def _lost_record(
+        self, method: str, trajectory: Any, losses: Sequence[WorkerLost], *further: str
+    ) -> RewardRecord:
+        """Of a trajectory that was lost with its workers."""
+        reasons = [*map(self._in_words, losses), *further]
+        text = "; then ".join(dict.fromkeys(reasons))
+        if len(losses) > 1 and _hangs(losses) == len(reasons):
+            text = f"{reasons[0]} ({'twice' if len(losses) == 2 else f'{len(losses)} times'})"
+        known: Trajectory = trajectory
+        if not isinstance(trajectory, Trajectory):
+            known = await reply(trajectory, "reward", method)
         observed = self._error_reward if method == "score" else None
-        lost = RewardRecord.failed(known, text, RewardErrorKind.INFRASTRUCTURE, observed)
-        return replace(lost, num_retries=len(losses) - 1)
+        record = RewardRecord.failed(known, text, RewardErrorKind.INFRASTRUCTURE, observed)
+        return replace(record, num_retries=max(0, len(reasons) - 1))
 
 
-async def _result(reference: Any) -> Any:
-    return await reference
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Look at the exception of a call that nobody waits for, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _cause(error: BaseException) -> str:
-    """The first lines of what Ray says, on one line."""
-    text = " ".join(str(error).split())
-    return text[:300] or type(error).__name__
+def _hangs(losses: Sequence[WorkerLost]) -> int:
+    return sum(isinstance(lost, WorkerHung) for lost in losses)

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from ray.exceptions import RayError
-
-from actors.pools.ranks import WorkerError, failure
-from actors.pools.rollout_pool import LoadWeights
+from actors.pools.learner_ranks import LearnerRanks
+from actors.pools.loss import reply
+from actors.pools.rollout_pool import RolloutPool
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.weight_check import (
     IN_DOUBT_ADVICE,
@@ -31,43 +30,6 @@ from rollout.sampling.weight_check import (
     WeightMismatchError,
     digest,
 )
-
-
-class LearnerSide(Protocol):
-    """What a route needs of the learner."""
-
-    async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
-        """A reference to ``{name: numpy array}`` in the object store, and the facts of each array."""
-        ...
-
-    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probability of each token at temperature 1 under the current weights, 0.0 for the first."""
-        ...
-
-    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
-        """Rank 0 opens vLLM's NCCL group with all engines."""
-        ...
-
-    async def send_weights(self) -> None:
-        """All ranks gather, rank 0 broadcasts to the engines."""
-        ...
-
-
-class EnginesSide(Protocol):
-    """What a route needs of :class:`actors.pools.rollout_pool.RolloutPool`."""
-
-    @property
-    def workers_by_name(self) -> dict[str, Any]:
-        """Handles of the workers that serve."""
-        ...
-
-    async def every(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """Call all workers that serve; answers by name, none of one that is lost on the way."""
-        ...
-
-    def set_weights(self, load: LoadWeights) -> None:
-        """Say how a replacement is brought to the current weights before it serves."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +100,11 @@ class _Shipment:
 
     async def load(self, canary: Canary | None, timeout_s: float, worker: str, handle: Any) -> None:
         """Bring one worker to these weights and verify that it has them."""
-        outcome = await _ask(
-            worker, handle, "load_weights", self.weights, self.facts, self.version, timeout_s=timeout_s
-        )
+        loading = handle.load_weights.remote(self.weights, self.facts, self.version)
+        outcome = await reply(loading, worker, "load_weights", timeout_s)
         self.accept(worker, outcome)
         if canary is not None:
-            found = await _ask(worker, handle, "score", canary.token_ids, timeout_s=timeout_s)
+            found = await reply(handle.score.remote(canary.token_ids), worker, "score", timeout_s)
             canary.check(worker, self.version, await asyncio.shield(self.logprobs), found)
 
 
@@ -156,7 +117,7 @@ class ObjectStoreRoute:
         timeout_s: longest time one call of a replacement may take.
     """
 
-    def __init__(self, learner: LearnerSide, pool: EnginesSide, canary: Canary | None, timeout_s: float) -> None:
+    def __init__(self, learner: LearnerRanks, pool: RolloutPool, canary: Canary | None, timeout_s: float) -> None:
         self._learner, self._pool, self._canary, self._timeout_s = learner, pool, canary, timeout_s
         self._last: str | None = None
 
@@ -202,8 +163,8 @@ class NcclRoute:
 
     def __init__(
         self,
-        learner: LearnerSide,
-        pool: EnginesSide,
+        learner: LearnerRanks,
+        pool: RolloutPool,
         engine_world_size: int,
         canary: Canary | None,
         timeout_s: float,
@@ -244,24 +205,15 @@ class NcclRoute:
             scoring.cancel()
 
 
-async def _learner_logprobs(learner: LearnerSide, canary: Canary | None) -> list[float]:
+async def _learner_logprobs(learner: LearnerRanks, canary: Canary | None) -> list[float]:
     return await learner.logprobs(canary.token_ids) if canary is not None else []
 
 
 async def _canary_gap_max(
-    pool: EnginesSide, canary: Canary | None, version: int, expected: Sequence[float]
+    pool: RolloutPool, canary: Canary | None, version: int, expected: Sequence[float]
 ) -> float | None:
     """Ask every engine for the canary; the largest gap, or WeightMismatchError."""
     if canary is None:
         return None
     answers = await pool.every("score", canary.token_ids)
     return max((canary.check(worker, version, expected, found) for worker, found in answers.items()), default=None)
-
-
-async def _ask(worker: str, handle: Any, method: str, *arguments: Any, timeout_s: float) -> Any:
-    try:
-        return await asyncio.wait_for(getattr(handle, method).remote(*arguments), timeout_s)
-    except TimeoutError as error:
-        raise WorkerError(worker, method, f"no answer within {timeout_s:g} s", is_loss=True) from error
-    except RayError as error:
-        raise failure(worker, method, error) from error

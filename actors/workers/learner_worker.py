@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 
+from actors.faults import LearnerError
 from learner.config import LearnerConfig, ModelConfig, check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.limits import UpdateLimits
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from learner.checkpoint.snapshot import Snapshot
     from learner.update.learner import Learner
     from rollout.sampling.weight_check import TensorFact
-
-
-class LearnerError(RuntimeError):
-    """A learner rank failed; the message names the rank and what it was doing."""
 
 
 @dataclass(frozen=True, slots=True)

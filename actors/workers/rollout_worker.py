@@ -55,7 +55,7 @@ class RolloutWorker:
 
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer  # here, so that the process that merely wraps the class stays light
 
         begin = time.monotonic()
         model_path, tokenizer_path = self._paths
@@ -73,7 +73,7 @@ class RolloutWorker:
         trajectory = await self._runner.sample(request)
         return TrajectorySummary.of(trajectory), trajectory
 
-    async def answer(self, request: SampleRequest) -> Trajectory:
+    async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         """One greedy response, for evaluation."""
         return await self._runner.respond_greedily(request)
 

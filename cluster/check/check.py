@@ -18,7 +18,7 @@ from cluster.check.machine import Machine, inspect_machine, machine_errors, mach
 from cluster.check.model import check_critic_body, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.run_config import RunConfig
-from cluster.run.reward_models import reward_model_specs
+from cluster.run.reward_models import served_models
 from rollout.component import UserError
 from rollout.data.prompts import render_split
 from rollout.rewards.function import build_reward
@@ -74,7 +74,7 @@ def check_run(
     task = report.attempt(build_task, config)
     for place, spec in reward_specs(config).items():
         report.attempt(build_reward, spec, place)
-    models = report.attempt(reward_model_specs, config)
+    models = report.attempt(served_models, config)
     for model in models or ():
         report.attempt(check_reward_model, model)
         report.warnings += reward_model_warnings(config, model)

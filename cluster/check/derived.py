@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster.config.run_config import RunConfig
 from cluster.run.placement import plan as placement_plan
-from cluster.run.reward_models import reward_model_specs
+from cluster.run.reward_models import served_models
 
 
 class UpdateShape(Protocol):
@@ -70,7 +70,8 @@ def derive(config: RunConfig, update: UpdateShape) -> Derived:
 
 def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
     """The plan in words, one line a topic, shown before the start."""
-    derived, demand = derive(config, update), placement_plan(config)
+    derived, served = derive(config, update), served_models(config)
+    demand, models = placement_plan(config, served), [model.options for model in served]
     rollout, learner, training = config.rollout, config.learner, config.training
     evaluated = "before and after"
     if training.eval_every_steps:
@@ -78,7 +79,6 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
     saved = "at the end"
     if training.checkpoint_every_steps:
         saved = f"every {_plural(training.checkpoint_every_steps, 'step')} and at the end"
-    models = [spec.options for spec in reward_model_specs(config)]
     return [
         f"run {config.name}: {training.num_steps} steps = {_count(training.num_steps * derived.trajectories_per_step)} "
         f"trajectories, seed {config.seed}, in {config.run_dir}",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster.config.run_config import RunConfig
 from cluster.run.placement import plan
-from cluster.run.reward_models import reward_model_specs
+from cluster.run.reward_models import served_models
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Ray's object store lives on Linux."""
@@ -103,7 +103,7 @@ def machine_errors(config: RunConfig, machine: Machine) -> list[str]:
     """Resources that a private Ray on ``machine`` could never give, so that the run would wait permanently."""
     cluster = config.cluster
     errors = []
-    demand = plan(config)
+    demand = plan(config, served_models(config))
     cpus, gpus = demand.total("CPU"), demand.total("GPU")
     available = cluster.num_cpus or machine.num_cpus
     # Fractions such as 0.1 do not add up exactly.
@@ -133,7 +133,7 @@ def machine_warnings(config: RunConfig, machine: Machine) -> list[str]:
     """Demands on ``machine`` that can be met but will be slow."""
     cluster = config.cluster
     warnings = []
-    demand = plan(config)
+    demand = plan(config, served_models(config))
     cpus, gpus = demand.total("CPU"), demand.total("GPU")
     if cluster.num_cpus is not None and cpus > machine.num_cpus:
         warnings.append(
@@ -153,7 +153,7 @@ def machine_warnings(config: RunConfig, machine: Machine) -> list[str]:
 def _sum_in_words(config: RunConfig) -> str:
     """How the demand for CPUs adds up."""
     cluster = config.cluster
-    models = [spec.options for spec in reward_model_specs(config)]
+    models = [model.options for model in served_models(config)]
     return (
         f"{config.rollout.num_workers} rollout workers x {cluster.cpus_per_rollout_worker:g} + "
         f"{config.learner.num_workers} learner ranks x {cluster.cpus_per_learner_worker:g}"

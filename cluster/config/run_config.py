@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from actors.guards.guards import GuardsConfig
 from actors.guards.trust_config import TrustConfig
-from actors.loop.config import RecoveryConfig, TrainingConfig
+from actors.loop.config import TrainingConfig
+from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig

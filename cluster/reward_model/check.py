@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.run_config import RunConfig
-from cluster.run.reward_models import RewardModelSpec
+from cluster.run.reward_models import ServedModel
 from learner.reward_model.model import NotARewardModel, require_reward_model
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
 
 
-def check_reward_model(spec: RewardModelSpec) -> None:
+def check_reward_model(model: ServedModel) -> None:
     """Check model folder or hub id, tokenizer and lengths.
 
     Raises:
         UserError: no such model, not a sequence classifier with one label, or tokenizer and model do not fit.
     """
-    key, options = f"{spec.place}.path", spec.options
-    model = load_model_config(options.path, key)
+    key, options = f"{model.place}.path", model.options
+    found = load_model_config(options.path, key)
     try:
-        require_reward_model(model)
+        require_reward_model(found)
     except NotARewardModel as error:
         raise UserError(f"{key}: {options.path!r} is no reward model: {error}") from error
     tokenizer = load_tokenizer(options.path, key=key)
-    text = model.get_text_config()
+    text = found.get_text_config()
     if len(tokenizer) > text.vocab_size:
         raise UserError(
             f"{key}: the tokenizer of {options.path!r} has {len(tokenizer)} tokens, its model only {text.vocab_size}; "
             "they do not belong together"
         )
-    if model.pad_token_id is None and tokenizer.pad_token_id is None:
+    if found.pad_token_id is None and tokenizer.pad_token_id is None:
         raise UserError(f"{key}: {options.path!r} has no padding token; set pad_token_id in its config.json")
-    positions = max_positions(model)
+    positions = max_positions(found)
     if positions is not None and positions < options.max_tokens:
         raise UserError(
-            f"{spec.place}.max_tokens: {options.max_tokens} is more than the {positions} positions of the model "
+            f"{model.place}.max_tokens: {options.max_tokens} is more than the {positions} positions of the model "
             f"{options.path!r}"
         )
 
 
-def reward_model_warnings(config: RunConfig, spec: RewardModelSpec) -> list[str]:
+def reward_model_warnings(config: RunConfig, model: ServedModel) -> list[str]:
     """What will work but probably not as wished."""
     longest = config.rollout.max_prompt_tokens + config.rollout.sampling.max_response_tokens
-    if spec.options.max_tokens >= longest:
+    if model.options.max_tokens >= longest:
         return []
     return [
-        f"{spec.place}.max_tokens: {spec.options.max_tokens}; a trajectory may have {longest} tokens "
+        f"{model.place}.max_tokens: {model.options.max_tokens}; a trajectory may have {longest} tokens "
         "(rollout.max_prompt_tokens and rollout.sampling.max_response_tokens), and the reward abstains from what is "
         "longer"
     ]

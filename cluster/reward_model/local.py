@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.workers.reward_model_worker import RewardModelWorker
 from cluster.config.run_config import RunConfig
 from cluster.reward_model.check import check_reward_model
-from cluster.run.reward_models import reward_model_specs, serving_options
+from cluster.run.reward_models import served_models, serving_options
 from learner.reward_model.model import Device
 
 
@@ -16,9 +16,9 @@ def local_scorers(config: RunConfig) -> dict[str, RewardModelWorker]:
         UserError: a model cannot be served.
     """
     found = {}
-    for spec in reward_model_specs(config):
-        check_reward_model(spec)
-        device: Device = "cuda" if spec.options.num_gpus > 0.0 else "cpu"
+    for model in served_models(config):
+        check_reward_model(model)
+        device: Device = "cuda" if model.options.num_gpus > 0.0 else "cpu"
         # An actor that hangs ends its process to be started again; this process is the command itself.
-        found[spec.place] = RewardModelWorker(serving_options(config, spec.options, device), exit_when_hung=False)
+        found[model.place] = RewardModelWorker(serving_options(config, model.options, device), exit_when_hung=False)
     return found

@@ -15,8 +15,9 @@ import ray
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
-from cluster.run.serving import serving_pools, serving_workers
+from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
+from cluster.run.workers import Fleet
 from rollout.component import UserError
 from rollout.rewards.model import conversation
 from rollout.seeding import stream
@@ -109,18 +110,14 @@ def _text_or_messages(messages: tuple[Message, ...]) -> Any:
     return messages[0]["content"] if len(messages) == 1 else list(messages)
 
 
-class _Sampler:
-    """An actor that asks the workers: only inside Ray can calls of actors be awaited."""
+class Sampler:
+    """Asks the workers inside Ray, where actor calls can be awaited."""
 
-    def __init__(self, config: RunConfig, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-        self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
+    def __init__(self, config: RunConfig, fleet: Fleet) -> None:
+        self._pool, self._rewards = serving_pools(config, fleet)
 
-    async def sample(self, prompts: Sequence[Prompt], samples_per_prompt: int) -> dict[str, list[ScoredResponse]]:
-        asked = [self._one(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        responses = iter(await asyncio.gather(*asked))  # in the order of ``asked``: prompt by prompt
-        return {prompt.prompt_id: [next(responses) for _ in range(samples_per_prompt)] for prompt in prompts}
-
-    async def _one(self, prompt: Prompt, index: int) -> ScoredResponse:
+    async def one(self, prompt: Prompt, index: int) -> ScoredResponse:
+        """One sampled and scored response."""
         _, reference = await self._pool.sample(SampleRequest(prompt, index))
         trajectory: Trajectory = await reference
         if trajectory.failure:  # of its environment
@@ -128,16 +125,22 @@ class _Sampler:
         record = await self._rewards.clean_score(prompt, trajectory)
         return ScoredResponse(conversation(prompt, trajectory)[len(prompt.messages) :], record.clean)
 
+    async def all(self, wanted: Sequence[Prompt], samples_per_prompt: int) -> dict[str, list[ScoredResponse]]:
+        """Responses to each prompt, by its id."""
+        asked = [self.one(prompt, index) for prompt in wanted for index in range(samples_per_prompt)]
+        answers = iter(await asyncio.gather(*asked))
+        return {prompt.prompt_id: [next(answers) for _ in range(samples_per_prompt)] for prompt in wanted}
+
 
 def _responses(
     config: RunConfig, path: str, prompts: Sequence[Prompt], samples_per_prompt: int
 ) -> Mapping[str, list[ScoredResponse]]:
     """Sampled and scored responses by prompt id."""
-    with serving_workers(config, path) as workers:
-        actor = ray.remote(_Sampler).options(num_cpus=0)
-        sampler = actor.remote(config, workers.rollouts, workers.rewards, workers.reward_factory)
-        reply = sampler.sample.remote(list(prompts), samples_per_prompt)
-        found: dict[str, list[ScoredResponse]] = ray.get(reply, timeout=config.cluster.step_timeout_s)
+    with serving_fleet(config, path) as fleet:
+        sampler = ray.remote(Sampler).options(num_cpus=0).remote(config, fleet)
+        found: dict[str, list[ScoredResponse]] = ray.get(
+            sampler.all.remote(list(prompts), samples_per_prompt), timeout=config.cluster.step_timeout_s
+        )
         return found
 
 

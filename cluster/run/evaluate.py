@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -13,8 +12,9 @@ from actors.loop.evaluation import Answer, answer_all, split_metrics
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
 from cluster.display.progress import Row
-from cluster.run.serving import serving_pools, serving_workers
+from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
+from cluster.run.workers import Fleet
 from rollout.component import UserError
 from rollout.trajectory import Prompt
 
@@ -49,27 +49,28 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     return rows
 
 
-class _Evaluator:
-    """An actor that runs :func:`answer_all`: only inside Ray can calls of actors be awaited."""
+class Evaluator:
+    """Runs :func:`answer_all` inside Ray, where actor calls can be awaited."""
 
-    def __init__(self, config: RunConfig, rollouts: list[Any], rewards: list[Any], create: Any) -> None:
-        self._pool, self._rewards = serving_pools(config, rollouts, rewards, create)
+    def __init__(self, config: RunConfig, fleet: Fleet) -> None:
+        self._pool, self._rewards = serving_pools(config, fleet)
 
-    async def answer(self, wanted: dict[str, list[Prompt]]) -> dict[str, list[Answer]]:
-        return {split: await answer_all(self._pool, self._rewards, prompts) for split, prompts in wanted.items()}
+    async def answer(self, wanted: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Answer]]:
+        """Greedy answers to each split's prompts."""
+        return {split: await answer_all(self._pool, self._rewards, members) for split, members in wanted.items()}
 
 
-def _answers(config: RunConfig, path: str, prompts: dict[str, list[Prompt]]) -> dict[str, list[Answer]]:
+def _answers(config: RunConfig, path: str, prompts: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Answer]]:
     """Start the engines, answer everything, end the engines."""
-    with serving_workers(config, path) as workers:
-        actor = ray.remote(_Evaluator).options(num_cpus=0)
-        evaluator = actor.remote(config, workers.rollouts, workers.rewards, workers.reward_factory)
-        reply = evaluator.answer.remote(prompts)
-        answers: dict[str, list[Answer]] = ray.get(reply, timeout=config.cluster.step_timeout_s)
+    with serving_fleet(config, path) as fleet:
+        evaluator = ray.remote(Evaluator).options(num_cpus=0).remote(config, fleet)
+        answers: dict[str, list[Answer]] = ray.get(
+            evaluator.answer.remote(prompts), timeout=config.cluster.step_timeout_s
+        )
         return answers
 
 
-def _write_answers(path: Path, answers: dict[str, list[Answer]]) -> None:
+def _write_answers(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
     lines = []
     for split, members in answers.items():
         for answer in members:

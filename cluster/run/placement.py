@@ -1,13 +1,12 @@
-"""Which process needs what, and whether the cluster has it. Pure, but for the last function, which loads Ray."""
+"""Which process needs what, and whether the cluster has it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cluster.config.run_config import RunConfig
-from cluster.run.reward_models import reward_model_specs
+from cluster.run.reward_models import ServedModel
 from rollout.component import UserError
 
 Bundle = dict[str, float]
@@ -32,18 +31,17 @@ class Plan:
         return sum(bundle.get(resource, 0.0) for bundle in self.bundles)
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, models: Sequence[ServedModel]) -> Plan:
     """The resources that the run's workers ask for. Controller and reward service actors ask for none.
 
-    Raises:
-        UserError: an option of a reward model is wrong.
+    Args:
+        models: what :func:`cluster.run.reward_models.served_models` finds in ``config``.
     """
     cluster = config.cluster
     learner = _bundle(cluster.cpus_per_learner_worker, cluster.gpus_per_learner_worker)
     rollout = _bundle(cluster.cpus_per_rollout_worker, cluster.gpus_per_rollout_worker)
-    options = [spec.options for spec in reward_model_specs(config)]
-    models = [_bundle(model.num_cpus, model.num_gpus) for model in options for _ in range(model.num_workers)]
-    return Plan((learner,) * config.learner.num_workers, (rollout,) * config.rollout.num_workers, tuple(models))
+    served = [_bundle(m.options.num_cpus, m.options.num_gpus) for m in models for _ in range(m.options.num_workers)]
+    return Plan((learner,) * config.learner.num_workers, (rollout,) * config.rollout.num_workers, tuple(served))
 
 
 def _bundle(cpus: float, gpus: float) -> Bundle:
@@ -68,40 +66,19 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
                     node[name] -= amount
                 break
         else:
-            have = "; ".join(_describe(node) for node in nodes) or "no nodes"
+            have = "; ".join(describe(node) for node in nodes) or "no nodes"
             count = len(demand.reward_model_bundles)
             models = f" and {count} reward model workers" if count else ""
             needed = {name: demand.total(name) for name in ("CPU", "GPU") if demand.total(name)}
             raise UserError(
-                f"the cluster is too small: the run needs {_describe(needed)} for {len(demand.learner_bundles)} "
+                f"the cluster is too small: the run needs {describe(needed)} for {len(demand.learner_bundles)} "
                 f"learner ranks and {len(demand.rollout_bundles)} rollout workers{models}; the nodes have {have}. "
                 "Lower rollout.num_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, or for a private "
                 "Ray raise cluster.num_cpus (more processes than cores is allowed)"
             )
 
 
-def _describe(resources: Mapping[str, float]) -> str:
+def describe(resources: Mapping[str, float]) -> str:
+    """CPUs and GPUs, in words."""
     shown = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
     return " + ".join(shown) or "nothing"
-
-
-def reserve(demand: Plan, timeout_s: float) -> Any:
-    """A Ray placement group that holds the plan's bundles.
-
-    Raises:
-        UserError: the cluster can never hold them.
-        TimeoutError: they did not become free in time.
-    """
-    import ray
-    from ray.util.placement_group import placement_group, remove_placement_group
-
-    # Ray would wait permanently for a group that fits nowhere, so that is found out first.
-    require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    group = placement_group(demand.bundles, strategy="PACK")
-    if not group.wait(timeout_s):
-        remove_placement_group(group)
-        raise TimeoutError(
-            f"the cluster's resources were not free within {timeout_s:g} s: needed {demand.total('CPU'):g} CPU and "
-            f"{demand.total('GPU'):g} GPU; now free: {_describe(ray.available_resources())}"
-        )
-    return group

@@ -1,4 +1,4 @@
-"""The reward models that a configuration names: their options, and what answers for each."""
+"""The reward models that a configuration names. Loads nothing heavy: `dvpo check` looks at them too."""
 
 from __future__ import annotations
 
@@ -6,47 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from actors.workers.reward_model_worker import ServingOptions
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from rollout.component import ComponentSpec
+from rollout.rewards.function import build_reward
+from rollout.rewards.model import ModelReward
 
 if TYPE_CHECKING:
-    from actors.pools.reward_model_pool import RewardModelClient
-    from actors.workers.reward_model_worker import ServingOptions
     from learner.reward_model.model import Device
-    from rollout.rewards.model import ModelReward
 
 
 @dataclass(frozen=True, slots=True)
-class RewardModelSpec:
-    """One reward of type ``model``.
+class ServedModel:
+    """One reward of type ``model``, and who serves it.
 
     Attributes:
         place: where it stands in the configuration, such as ``reward.functions.0``.
         options: validated.
+        handles: actors of :class:`actors.workers.reward_model_worker.RewardModelWorker`; none before they are started.
     """
 
     place: str
     options: ModelReward.Config
+    handles: tuple[Any, ...] = ()
 
 
-def reward_model_specs(config: RunConfig) -> list[RewardModelSpec]:
-    """Every reward model among the functions and in gold.
+def served_models(config: RunConfig) -> list[ServedModel]:
+    """Every reward model among the functions and in gold, not started.
 
     Raises:
         UserError: an option of one is wrong.
     """
-    from rollout.rewards.function import build_reward
-
     groups: dict[str, Sequence[ComponentSpec]] = {"functions": config.reward.functions, "gold": config.reward.gold}
     places = [(f"reward.{name}.{i}", spec) for name, specs in groups.items() for i, spec in enumerate(specs)]
-    return [RewardModelSpec(place, build_reward(spec, place).config) for place, spec in places if spec.type == "model"]
+    return [ServedModel(place, build_reward(spec, place).config) for place, spec in places if spec.type == "model"]
 
 
 def serving_options(config: RunConfig, options: ModelReward.Config, device: Device) -> ServingOptions:
     """What a worker needs to know."""
-    from actors.workers.reward_model_worker import ServingOptions
-
     return ServingOptions(
         path=absolute_model_path(options.path),
         max_tokens=options.max_tokens,
@@ -56,18 +54,3 @@ def serving_options(config: RunConfig, options: ModelReward.Config, device: Devi
         device=device,
         timeout_s=config.reward.timeout_s,
     )
-
-
-def clients(config: RunConfig, actors: Sequence[Any]) -> dict[str, RewardModelClient]:
-    """Scorers by place.
-
-    Args:
-        actors: handles of all workers of all models, in the order of :func:`reward_model_specs`.
-    """
-    from actors.pools.reward_model_pool import RewardModelClient
-
-    found, rest = {}, list(actors)
-    for spec in reward_model_specs(config):
-        found[spec.place] = RewardModelClient(rest[: spec.options.num_workers])
-        del rest[: spec.options.num_workers]
-    return found

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from cluster.config.run_config import RunConfig
-from cluster.run.workers import Workers, create_workers
+from cluster.run.workers import Fleet, create_fleet
 
 
 @contextmanager
-def serving_workers(config: RunConfig, path: str) -> Iterator[Workers]:
+def serving_fleet(config: RunConfig, path: str) -> Iterator[Fleet]:
     """Start the engines of a model folder, and end them; to be called within a session of Ray."""
-    workers = create_workers(config, path, path, with_learners=False)
+    fleet = create_fleet(config, path, path, with_learners=False)
     try:
-        ray.get([worker.start.remote() for worker in workers.rollouts], timeout=config.cluster.start_timeout_s)
+        ray.get([worker.start.remote() for worker in fleet.rollouts], timeout=config.cluster.start_timeout_s)
         # From here on stop() asks the engines to shut down; one that is still starting would not answer.
-        workers.engines_started = True
-        yield workers
+        fleet.engines_started = True
+        yield fleet
     finally:
-        workers.stop(config.cluster.shutdown_timeout_s)
+        fleet.stop(config.cluster.shutdown_timeout_s)
 
 
-def serving_pools(
-    config: RunConfig, rollouts: list[Any], rewards: list[Any], create: Any
-) -> tuple[RolloutPool, RewardPool]:
+def serving_pools(config: RunConfig, fleet: Fleet) -> tuple[RolloutPool, RewardPool]:
     """Pools over such workers; to be made inside Ray, where actor calls can be awaited."""
-    requests, reward = config.rollout.max_concurrent_requests, config.reward
-    return (
-        RolloutPool(rollouts, requests, config.recovery.request_timeout_s),
-        RewardPool(rewards, create, reward.deadline_s, reward.error_reward, reward.max_concurrent_requests),
+    rollouts = RolloutPool(
+        workers=fleet.rollouts,
+        max_requests_per_worker=config.rollout.max_concurrent_requests,
+        request_timeout_s=config.recovery.request_timeout_s,
     )
+    rewards = RewardPool(
+        workers=fleet.rewards,
+        create=fleet.reward_factory,
+        timeout_s=config.reward.deadline_s,
+        error_reward=config.reward.error_reward,
+        max_requests_per_worker=config.reward.max_concurrent_requests,
+        recovery=config.recovery,
+    )
+    return rollouts, rewards

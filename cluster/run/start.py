@@ -15,7 +15,7 @@ from cluster.run.resume import ResumePoint, find_resume_point
 from cluster.run.session import ray_session
 from cluster.run.signals import Interrupted, SignalFlag
 from cluster.run.supervisor import Supervisor
-from cluster.run.workers import create_workers
+from cluster.run.workers import create_fleet
 from rollout.component import UserError
 
 
@@ -84,11 +84,11 @@ def _run(
     signals: SignalFlag,
 ) -> dict[str, Any]:
     model_path = absolute_model_path(config.model.path)
-    workers = create_workers(config, model_path, model_path)
-    supervisor = Supervisor(config, run_dir, workers, progress, signals)
+    fleet = create_fleet(config, model_path, model_path)
+    supervisor = Supervisor(config, run_dir, fleet, progress, signals)
     try:
         return supervisor.run(point, opening)
     finally:
         # The controller first: only it knows the engines that have replaced others.
         supervisor.close(config.cluster.shutdown_timeout_s)
-        workers.stop(config.cluster.shutdown_timeout_s)
+        fleet.stop(config.cluster.shutdown_timeout_s)

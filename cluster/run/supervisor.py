@@ -10,9 +10,17 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from actors.faults import ControllerLost, Fault, Recoverable, RollbackRequested, Stalled
+from actors.pools.loss import DEATHS, describe_death, end, unwrapped
+from actors.processes import stack_dump
 from actors.recording.event_log import EventLog, Level
+from actors.recording.journal import Entry
+from actors.workers.learner_worker import LearnerSpec
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.display.progress import Progress, StepReport
@@ -20,12 +28,9 @@ from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
 from cluster.run.waiting import wait_for
-from cluster.run.workers import Workers
+from cluster.run.workers import Fleet
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
-
-if TYPE_CHECKING:
-    from actors.workers.learner_worker import LearnerSpec
 
 POLL_S = 1.0
 
@@ -36,15 +41,13 @@ class Supervisor:
     Args:
         config: the run's configuration.
         run_dir: absolute path of the run's folder.
-        workers: the run's actors, just created.
+        fleet: the run's actors, just created.
         progress: where everything is shown.
         signals: looked at between two short waits.
     """
 
-    def __init__(
-        self, config: RunConfig, run_dir: Path, workers: Workers, progress: Progress, signals: SignalFlag
-    ) -> None:
-        self._config, self._run_dir, self._workers = config, run_dir, workers
+    def __init__(self, config: RunConfig, run_dir: Path, fleet: Fleet, progress: Progress, signals: SignalFlag) -> None:
+        self._config, self._run_dir, self._fleet = config, run_dir, fleet
         self._progress, self._signals = progress, signals
         self._events = EventLog(run_dir / "events.jsonl")
         self._controller: Any = None
@@ -63,11 +66,6 @@ class Supervisor:
             Interrupted: a signal came while processes were starting.
             RuntimeError: something that new processes cannot put right, or they were lost again and again.
         """
-        import ray
-
-        from actors.faults import Recoverable
-        from actors.pools.ranks import WorkerError
-
         for line in opening:
             self._tell("resume", line)
         num_restarts, furthest = 0, -1
@@ -75,23 +73,23 @@ class Supervisor:
             self._step = point.step if point else 0
             try:
                 return self._attempt(point, is_first=furthest < 0)
-            except (ray.exceptions.RayError, Recoverable, WorkerError) as error:
-                reason = self._recoverable(error) if self._started else None
-                if reason is None:
-                    raise RuntimeError(_root_cause(error)) from error
+            except (RayError, Fault) as error:
+                fault = _without_ray(error)
+                if not self._may_go_on(fault):
+                    raise RuntimeError(_in_words(fault)) from error
                 num_restarts = 1 if self._step > furthest else num_restarts + 1
                 if num_restarts > self._config.recovery.max_restarts:
                     raise RuntimeError(
-                        f"{reason}; given up after {num_restarts - 1} restarts that got no further than step "
+                        f"{fault}; given up after {num_restarts - 1} restarts that got no further than step "
                         f"{furthest} (recovery.max_restarts)"
                     ) from error
-                self._note_rollback(error)
+                self._note_rollback(fault)
                 furthest = max(furthest, self._step)
                 self._end_controller(0.0)
-                self._workers.replace_learners()
+                self._fleet.replace_learners()
                 point = newest_resume_point(self._run_dir)
                 where = f"step {point.step}" if point else "the beginning"
-                self._tell("restart", f"{reason}; learner and controller start again from {where}", "warning")
+                self._tell("restart", f"{fault}; learner and controller start again from {where}", "warning")
                 for skipped in point.skipped if point else ():
                     self._tell("restart", f"skipped {skipped}", "warning")
 
@@ -105,7 +103,7 @@ class Supervisor:
         if point is not None:  # or the abandoned branch would be taken for the newest one day
             set_aside_newer(self._run_dir / "checkpoints", point.step)
         state = self._start_workers(point, is_first)
-        self._controller = create_controller(self._config, self._run_dir, self._workers)
+        self._controller = create_controller(self._config, self._run_dir, self._fleet)
         prepared = {"controller": self._controller.prepare.remote(point.step if point else 0, state)}
         wait_for(prepared, "prepare", time.monotonic() + self._config.cluster.start_timeout_s, self._signals)
         self._started = True
@@ -114,33 +112,29 @@ class Supervisor:
 
     def _start_workers(self, point: ResumePoint | None, with_engines: bool) -> dict[str, Any] | None:
         """Start learner ranks, and engines beside them; returns the controller's part of the checkpoint, if any."""
-        import ray
-
-        workers, timeout_s = self._workers, self._config.cluster.start_timeout_s
-        deadline = time.monotonic() + timeout_s
+        fleet, deadline = self._fleet, time.monotonic() + self._config.cluster.start_timeout_s
         engines = {}
         if with_engines:
-            engines = {f"rollout-{i}": worker.start.remote() for i, worker in enumerate(workers.rollouts)}
-        host, port = ray.get(workers.learners[0].address.remote(), timeout=timeout_s)
-        world, spec = len(workers.learners), self._learner_spec()
+            engines = {f"rollout-{i}": worker.start.remote() for i, worker in enumerate(fleet.rollouts)}
+        address = {"learner-0": fleet.learners[0].address.remote()}
+        host, port = wait_for(address, "address", deadline, self._signals)["learner-0"]
+        world, spec = len(fleet.learners), self._learner_spec()
         ranks = {
             f"learner-{rank}": worker.setup.remote(rank, world, host, port, spec)
-            for rank, worker in enumerate(workers.learners)
+            for rank, worker in enumerate(fleet.learners)
         }
         wait_for(ranks, "setup", deadline, self._signals)
         self._tell("start", "learner ready")
         if with_engines:
             wait_for(engines, "start", deadline, self._signals)
-            workers.engines_started = True
+            fleet.engines_started = True
             self._tell("start", f"{len(engines)} rollout engine{'s' if len(engines) > 1 else ''} ready")
         if point is None:
             return None
-        loads = {f"learner-{r}": worker.load.remote(str(point.path)) for r, worker in enumerate(workers.learners)}
+        loads = {f"learner-{r}": worker.load.remote(str(point.path)) for r, worker in enumerate(fleet.learners)}
         return dict(wait_for(loads, "load", deadline, self._signals)["learner-0"])
 
     def _learner_spec(self) -> LearnerSpec:
-        from actors.workers.learner_worker import LearnerSpec
-
         config = self._config
         return LearnerSpec(
             model=config.model.model_copy(update={"path": absolute_model_path(config.model.path)}),
@@ -158,11 +152,6 @@ class Supervisor:
 
     def _follow(self) -> dict[str, Any]:
         """Show what the controller reports until its run is over."""
-        import ray
-
-        from actors.faults import Stalled
-        from actors.processes import stack_dump
-
         running = self._controller.run.remote()
         cursor, told = 0, False
         pace = _Pace(self._config.training.num_steps)
@@ -177,7 +166,7 @@ class Supervisor:
             poll = self._controller.poll.remote(cursor, 0.0 if finished else POLL_S)
             try:
                 entries, (done, total) = ray.get(poll, timeout=answer_s)
-            except ray.exceptions.GetTimeoutError as error:
+            except GetTimeoutError as error:
                 dumps = "\n".join(stack_dump.collect_here(self._run_dir / "stacks"))
                 raise Stalled(f"the controller has not answered for {answer_s:g} s; stack dumps:\n{dumps}") from error
             cursor += len(entries)
@@ -187,7 +176,7 @@ class Supervisor:
             if finished and not entries:
                 return dict(ray.get(running))
 
-    def _show(self, entry: Any, pace: _Pace) -> None:
+    def _show(self, entry: Entry, pace: _Pace) -> None:
         if entry.kind == "event":
             self._progress.event(entry.text)
         elif entry.kind == "eval":
@@ -200,44 +189,29 @@ class Supervisor:
 
     def _end_controller(self, timeout_s: float) -> None:
         """End the controller; with a timeout it shuts the engines down first."""
-        import ray
-
         controller, self._controller = self._controller, None
         if controller is None:
             return
         if timeout_s:
             with suppress(Exception):  # what does not answer is killed
                 ray.get(controller.close.remote(timeout_s), timeout=2 * timeout_s)
-        with suppress(Exception):  # it may have died by itself
-            ray.kill(controller)
+        end(controller)
 
-    def _recoverable(self, error: BaseException) -> str | None:
-        """What to tell about a fault that new processes can put right; None if they cannot, or are not to."""
-        import ray
+    def _may_go_on(self, fault: BaseException) -> bool:
+        """Whether new processes can put it right, and are to: before the first of them had started they cannot."""
+        if isinstance(fault, Stalled) and self._config.recovery.on_stall == "stop":
+            return False
+        return self._started and isinstance(fault, Recoverable)
 
-        from actors.faults import Recoverable, Stalled
-        from actors.pools.ranks import WorkerError
-
-        cause = _cause(error)
-        if isinstance(cause, Stalled) and self._config.recovery.on_stall == "stop":
-            return None
-        if isinstance(cause, ray.exceptions.RayActorError):
-            return f"lost the controller: {' '.join(str(cause).split())}"
-        if isinstance(cause, Recoverable) or (isinstance(cause, WorkerError) and cause.is_loss):
-            return str(cause)
-        return None
-
-    def _note_rollback(self, error: BaseException) -> None:
-        from actors.faults import RollbackRequested
-
-        if not isinstance(error, RollbackRequested):
+    def _note_rollback(self, fault: BaseException) -> None:
+        if not isinstance(fault, RollbackRequested):
             return
         guards = self._config.guards
         self._num_rollbacks += 1
         if self._num_rollbacks > guards.max_rollbacks:
             raise RuntimeError(
-                f"{_root_cause(error)}; given up after {guards.max_rollbacks} rollbacks (guards.max_rollbacks)"
-            ) from error
+                f"{_in_words(fault)}; given up after {guards.max_rollbacks} rollbacks (guards.max_rollbacks)"
+            )
         self._lr_scale *= guards.rollback_lr_factor
         self._tell("rollback", f"learning rates are multiplied by {self._lr_scale:g} from here on", "warning")
 
@@ -264,15 +238,11 @@ class _Pace:
         return StepReport.from_metrics(step, self._num_steps, metrics, pace * (self._num_steps - step), self.accuracy)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The first cause in a chain of Ray's wrappers."""
-    import ray
-
-    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
-        error = error.cause
-    return error
+def _without_ray(error: BaseException) -> BaseException:
+    """What went wrong in the controller, or that its process is gone."""
+    cause = unwrapped(error)
+    return ControllerLost(f"lost the controller: {describe_death(cause)}") if isinstance(cause, DEATHS) else cause
 
 
-def _root_cause(error: BaseException) -> str:
-    cause = _cause(error)
-    return str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
+def _in_words(error: BaseException) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
-from actors.pools.ranks import failure
+from actors.pools.loss import failure
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S = 0.5
@@ -37,7 +38,7 @@ def wait_for(references: Mapping[str, Any], method: str, deadline: float, signal
         for reference in ready:
             try:
                 results[names[reference]] = ray.get(reference)
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 raise failure(names[reference], method, error) from error
         if pending and time.monotonic() > deadline:
             late = ", ".join(names[reference] for reference in pending)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from actors.pools.checkpoint_saver import IO_GROUP
+from actors.pools.loss import end
+from actors.pools.reward_model_pool import RewardModelClient
+from actors.processes import stack_dump
+from actors.workers.learner_worker import LearnerWorker
+from actors.workers.reward_model_worker import RewardModelWorker
+from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import Bundle, Plan, plan, reserve
-from cluster.run.reward_models import clients, reward_model_specs, serving_options
-
-if TYPE_CHECKING:
-    from actors.pools.reward_model_pool import RewardModelClient
+from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
+from cluster.run.reward_models import ServedModel, served_models, serving_options
+from rollout.sampling.vllm_engine import engine_environment
+from rollout.scoring.service import RewardService
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +32,28 @@ class RolloutFactory:
     Attributes:
         policy_path: what the engine loads first; the learner publishes its weights before anything is sampled.
         placement: the run's placement group.
-        first_bundle: bundle of worker 0.
+        bundles: resources of each worker.
+        first_bundle: place of worker 0's in the placement group.
     """
 
     config: RunConfig
     policy_path: str
     tokenizer_path: str
     placement: Any
+    bundles: tuple[Bundle, ...]
     first_bundle: int
 
     def __call__(self, index: int) -> Any:
         """The actor of worker ``index``."""
-        from actors.workers.rollout_worker import RolloutWorker
-        from rollout.sampling.vllm_engine import engine_environment
-
-        config = self.config
-        bundle = plan(config).rollout_bundles[index]
+        config, bundle = self.config, self.bundles[index]
         on_gpu = "GPU" in bundle
-        concurrency = 2 * config.rollout.max_concurrent_requests
-        place = self.first_bundle + index
         actor = _placed(
-            RolloutWorker, self.placement, place, bundle, engine_environment(on_gpu), max_concurrency=concurrency
+            RolloutWorker,
+            self.placement,
+            self.first_bundle + index,
+            bundle,
+            engine_environment(on_gpu),
+            max_concurrency=2 * config.rollout.max_concurrent_requests,
         )
         return actor.remote(
             name=f"rollout-{index}",
@@ -70,57 +81,55 @@ class RewardFactory:
 
     def __call__(self, index: int) -> Any:
         """One more actor; they are all alike."""
-        import ray
-
-        from rollout.scoring.service import RewardService
-
         config = self.config
         actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
         return actor.remote(config.reward, config.seed, config.training.samples_per_prompt, self.scorers)
 
 
 @dataclass(slots=True)
-class Workers:
-    """Handles of the actors of one run, how to make more of them, and the placement group that holds them.
+class Fleet:
+    """All actors of one run but the controller: their handles, how to make more, and what holds their resources.
+
+    Can be sent to another process, which is how the controller gets it.
 
     Attributes:
+        models: reward models with the handles of their workers.
+        placement: the placement group.
+        learner_bundles: resources of each learner rank, the first in the placement group.
         engines_started: whether the rollout workers can shut their engines down in order.
     """
 
-    config: RunConfig
-    learners: list[Any]
     rollouts: list[Any]
     rewards: list[Any]
-    reward_models: list[Any]
+    learners: list[Any]
+    models: tuple[ServedModel, ...]
     rollout_factory: RolloutFactory
     reward_factory: RewardFactory
     placement: Any
+    learner_bundles: tuple[Bundle, ...]
     engines_started: bool = False
+
+    def named(self) -> dict[str, Any]:
+        """Handles of those whom the controller works with, by the names that messages use."""
+        kinds = {"rollout": self.rollouts, "reward": self.rewards, "learner": self.learners}
+        return {f"{kind}-{i}": handle for kind, handles in kinds.items() for i, handle in enumerate(handles)}
 
     def replace_learners(self) -> None:
         """End all learner ranks and create new ones in their places."""
-        _kill(self.learners)
-        self.learners = _learners(self.config, self.placement)
+        for learner in self.learners:
+            end(learner)
+        self.learners = _learners(self.learner_bundles, self.placement)
 
     def stop(self, timeout_s: float) -> None:
         """Shut the engines down in order, then end every actor and give the resources back."""
-        import ray
-        from ray.util.placement_group import remove_placement_group
-
         if self.engines_started:
             with suppress(Exception):  # an engine that does not answer is ended with its actor
                 ray.get([worker.stop.remote() for worker in self.rollouts], timeout=timeout_s)
-        _kill([*self.rollouts, *self.learners, *self.rewards, *self.reward_models])
+        served = [handle for model in self.models for handle in model.handles]
+        for actor in (*self.rollouts, *self.learners, *self.rewards, *served):
+            end(actor)
         with suppress(Exception):  # without a cluster there is nothing to give back
             remove_placement_group(self.placement)
-
-
-def _kill(actors: list[Any]) -> None:
-    import ray
-
-    for actor in actors:
-        with suppress(Exception):  # it may have died before
-            ray.kill(actor)
 
 
 def learner_environment(on_gpu: bool) -> dict[str, str]:
@@ -135,7 +144,7 @@ def uses_nccl(config: RunConfig) -> bool:
     return config.rollout.weight_sync == "nccl" or (config.rollout.weight_sync == "auto" and both_on_gpu)
 
 
-def create_workers(config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True) -> Workers:
+def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True) -> Fleet:
     """Create all actors; nothing heavy is loaded yet.
 
     Args:
@@ -143,61 +152,81 @@ def create_workers(config: RunConfig, policy_path: str, tokenizer_path: str, wit
         with_learners: False for evaluation, which needs none.
 
     Raises:
-        UserError: the cluster is too small.
+        UserError: the cluster is too small, or an option of a reward model is wrong.
         TimeoutError: its resources did not become free in time.
     """
-    demand = plan(config) if with_learners else replace(plan(config), learner_bundles=())
-    placement = reserve(demand, config.cluster.start_timeout_s)
-    rollout_factory = RolloutFactory(config, policy_path, tokenizer_path, placement, len(demand.learner_bundles))
-    models = _reward_models(config, placement, demand)
-    reward_factory = RewardFactory(config, clients(config, models))
-    return Workers(
-        config,
-        _learners(config, placement) if with_learners else [],
-        [rollout_factory(index) for index in range(config.rollout.num_workers)],
-        [reward_factory(index) for index in range(config.reward.num_workers)],
-        models,
-        rollout_factory,
-        reward_factory,
-        placement,
+    models = served_models(config)
+    demand = plan(config, models)
+    if not with_learners:
+        demand = replace(demand, learner_bundles=())
+    placement = _reserve(demand, config.cluster.start_timeout_s)
+    rollout_factory = RolloutFactory(
+        config=config,
+        policy_path=policy_path,
+        tokenizer_path=tokenizer_path,
+        placement=placement,
+        bundles=demand.rollout_bundles,
+        first_bundle=len(demand.learner_bundles),
+    )
+    served = _serve(config, models, placement, demand)
+    reward_factory = RewardFactory(config, {model.place: RewardModelClient(model.handles) for model in served})
+    return Fleet(
+        rollouts=[rollout_factory(index) for index in range(config.rollout.num_workers)],
+        rewards=[reward_factory(index) for index in range(config.reward.num_workers)],
+        learners=_learners(demand.learner_bundles, placement),
+        models=tuple(served),
+        rollout_factory=rollout_factory,
+        reward_factory=reward_factory,
+        placement=placement,
+        learner_bundles=demand.learner_bundles,
     )
 
 
-def _learners(config: RunConfig, placement: Any) -> list[Any]:
-    from actors.pools.checkpoint_saver import IO_GROUP
-    from actors.workers.learner_worker import LearnerWorker
+def _reserve(demand: Plan, timeout_s: float) -> Any:
+    """A Ray placement group that holds the plan's bundles.
 
+    Raises:
+        UserError: the cluster can never hold them.
+        TimeoutError: they did not become free in time.
+    """
+    require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    group = placement_group(demand.bundles, strategy="PACK")
+    if not group.wait(timeout_s):
+        remove_placement_group(group)
+        raise TimeoutError(
+            f"the cluster's resources were not free within {timeout_s:g} s: needed {demand.total('CPU'):g} CPU and "
+            f"{demand.total('GPU'):g} GPU; now free: {describe(ray.available_resources())}"
+        )
+    return group
+
+
+def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
     return [
         _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle), {IO_GROUP: 1}).remote()
-        for rank, bundle in enumerate(plan(config).learner_bundles)
+        for rank, bundle in enumerate(bundles)
     ]
 
 
-def _reward_models(config: RunConfig, placement: Any, demand: Plan) -> list[Any]:
-    """Workers of all reward models, in the order of the configuration. Ray starts them again when they die."""
-    from actors.workers.reward_model_worker import RewardModelWorker
-
-    actors: list[Any] = []
-    first = len(demand.bundles) - len(demand.reward_model_bundles)
-    for spec in reward_model_specs(config):
-        options = serving_options(config, spec.options, "cuda" if spec.options.num_gpus else "cpu")
-        threads = str(max(1, int(spec.options.num_cpus)))
+def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, demand: Plan) -> list[ServedModel]:
+    """The models with their workers. Ray starts them again when they die."""
+    places = iter(range(len(demand.bundles) - len(demand.reward_model_bundles), len(demand.bundles)))
+    served = []
+    for model in models:
+        options = serving_options(config, model.options, "cuda" if model.options.num_gpus else "cpu")
+        threads = str(max(1, int(model.options.num_cpus)))
         environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads}
-        for _ in range(spec.options.num_workers):
-            place = first + len(actors)
+        handles = []
+        for _ in range(model.options.num_workers):
+            place = next(places)
             bundle = demand.bundles[place]
             actor = _placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
-            actors.append(actor.remote(options))
-    return actors
+            handles.append(actor.remote(options))
+        served.append(replace(model, handles=tuple(handles)))
+    return served
 
 
 async def collect_stacks(node: str, name: str, pid: int, folder: str) -> str:
     """Run :func:`actors.processes.stack_dump.collect` on another node; see :data:`actors.processes.stack_dump.Send`."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from actors.processes import stack_dump
-
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(stack_dump.collect).options(num_cpus=0, scheduling_strategy=there)
     text: str = await task.remote(name, pid, folder)
@@ -214,9 +243,6 @@ def _placed(
     **options: Any,
 ) -> Any:
     """``cls`` as an actor class that lives in one bundle of the placement group."""
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
     return ray.remote(concurrency_groups=dict(concurrency_groups or {}))(cls).options(
         num_cpus=bundle["CPU"],
         num_gpus=bundle.get("GPU", 0.0),

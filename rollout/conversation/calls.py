@@ -13,6 +13,7 @@ from typing import Any
 from rollout.environment import Environment, Observation
 from rollout.rewards.errors import one_line
 from rollout.trajectory import Message, Outcome, Prompt
+from rollout.unawaited import forget
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class EnvironmentCalls:
             done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         finally:
             task.cancel()  # not waited for: it may refuse to be cancelled
-            task.add_done_callback(_forget)
+            task.add_done_callback(forget)
         if not done:
             raise EnvironmentFailure(f"{name} gave no answer within {self._timeout_s:g} s")
         if task.cancelled():
@@ -102,12 +103,6 @@ class EnvironmentCalls:
             return await getattr(self._environment, name)(*arguments)
         except (SystemExit, KeyboardInterrupt) as stop:  # would end the whole worker
             raise RuntimeError(f"{type(stop).__name__}({stop})") from None
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Look at the exception of a call that nobody waits for, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _messages(name: str, found: Any) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from rollout.rewards.errors import RewardErrorKind, error_kind, one_line
 from rollout.scoring.threads import RewardThreads
 from rollout.seeding import stream
 from rollout.trajectory import Prompt, Trajectory
+from rollout.unawaited import forget
 
 CACHE_ENTRIES = 50_000
 """Scores that are remembered of one reward; the least recently used one goes first."""
@@ -95,7 +96,7 @@ class GuardedReward:
             done, _ = await asyncio.wait({task}, timeout=self._config.timeout_s)
         finally:
             task.cancel()  # not waited for: a reward may refuse to be cancelled
-            task.add_done_callback(_forget)
+            task.add_done_callback(forget)
         if not done:
             late = f"no score within {self._config.timeout_s:g} s"
             return Part(error=late, error_kind=RewardErrorKind.INFRASTRUCTURE), 0.0
@@ -138,12 +139,6 @@ class GuardedReward:
             low, high = bounds
             raise InvalidScore(f"reward {self.name!r} returned {value:g}, outside its score_range [{low:g}, {high:g}]")
         return float(value)
-
-
-def _forget(task: asyncio.Task[float]) -> None:
-    """Look at the exception of a call that nobody waits for, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _content(prompt: Prompt, trajectory: Trajectory) -> bytes:

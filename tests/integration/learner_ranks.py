@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import ray
 import torch
 from torch import Tensor
 
+from actors.faults import WorkerError
 from actors.pools.checkpoint_saver import IO_GROUP
-from actors.pools.ranks import Ranks, WorkerError
+from actors.pools.ranks import Ranks
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from learner.storage.files import CheckpointFiles
 
@@ -31,6 +32,26 @@ class SpoiltGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad * math.nan
+
+
+class TestedRanks(Ranks):
+    """Ranks that a test calls without an event loop of its own."""
+
+    __test__ = False
+
+    def call_blocking(self, method: str, *args: Any, timeout_s: float) -> list[Any]:
+        """:meth:`Ranks.call`."""
+        return asyncio.run(self.call(method, *args, timeout_s=timeout_s))
+
+    def call_each(self, method: str, arguments: Sequence[tuple[Any, ...]], *, timeout_s: float) -> list[Any]:
+        """:meth:`call_blocking` with own arguments for each rank."""
+
+        async def call() -> list[Any]:
+            calls = zip(self.actors, arguments, strict=True)
+            started = [getattr(actor, method).remote(*args) for actor, args in calls]
+            return await self.gather(started, method, timeout_s=timeout_s)
+
+        return asyncio.run(call())
 
 
 class ExaminedRank(LearnerWorker):
@@ -114,12 +135,12 @@ def same(one: Any, other: Any) -> bool:
     return same(vars(one), vars(other)) if hasattr(one, "__dict__") else bool(one == other)
 
 
-_idle: dict[tuple[int, type[LearnerWorker]], Ranks] = {}
+_idle: dict[tuple[int, type[LearnerWorker]], TestedRanks] = {}
 """Groups that no test uses now; Ray ends them with the session."""
 
 
 @contextmanager
-def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedRank) -> Iterator[Ranks]:
+def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedRank) -> Iterator[TestedRanks]:
     """Learner ranks that have been set up with ``what``.
 
     Their processes may have served other tests of as many ranks, each with models and optimisers of its own. Those of a
@@ -129,7 +150,7 @@ def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedR
     try:
         host, port = group.call_blocking("address", timeout_s=60)[0]
         arguments = [(rank, world, host, port, what) for rank in range(world)]
-        asyncio.run(group.call_each("setup", arguments, timeout_s=120))
+        group.call_each("setup", arguments, timeout_s=120)
         yield group
     except BaseException:
         group.kill()
@@ -142,6 +163,6 @@ def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedR
         _idle[world, worker] = group
 
 
-def _started(world: int, worker: type[LearnerWorker]) -> Ranks:
+def _started(world: int, worker: type[LearnerWorker]) -> TestedRanks:
     remote = ray.remote(num_cpus=0, concurrency_groups={IO_GROUP: 1})(worker)
-    return Ranks([remote.remote() for _ in range(world)], "learner")
+    return TestedRanks([remote.remote() for _ in range(world)], "learner")

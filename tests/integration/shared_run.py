@@ -13,17 +13,17 @@ import ray
 
 from actors.workers.learner_worker import LearnerSpec
 from cluster.config.run_config import RunConfig, load_config
-from cluster.run.controller_actor import Cast, ControllerActor
-from cluster.run.workers import RewardFactory, Workers, create_workers
+from cluster.run.controller_actor import ControllerActor
+from cluster.run.workers import Fleet, RewardFactory, create_fleet
 from tests.integration.whole_runs import SMALL_ROLLOUT
 
 
 class ControllerProcess:
     """Holds one controller after the other."""
 
-    async def train(self, config: RunConfig, run_dir: str, model: str, cast: Cast) -> dict[str, Any]:
+    async def train(self, config: RunConfig, run_dir: str, model: str, fleet: Fleet) -> dict[str, Any]:
         """What :class:`ControllerActor` does with a run."""
-        host = ControllerActor(config, run_dir, model, cast)
+        host = ControllerActor(config, run_dir, model, fleet)
         host.prepare(0, None)
         return await host.run()
 
@@ -37,14 +37,15 @@ class SharedRun:
     """
 
     model: str
-    workers: Workers
+    fleet: Fleet
     controller: Any
 
     def train(self, config_file: Path, run_dir: Path) -> dict[str, Any]:
         """Train as the configuration says; its rollout section must be that of :data:`SMALL_ROLLOUT`."""
         config = load_config(config_file)
-        assert config.rollout == self.workers.config.rollout
-        (learner,) = self.workers.learners
+        factory = self.fleet.reward_factory
+        assert config.rollout == factory.config.rollout
+        (learner,) = self.fleet.learners
         host, port = ray.get(learner.address.remote())
         spec = LearnerSpec(
             config.model,
@@ -55,18 +56,13 @@ class SharedRun:
             limits=config.guards.update_limits(),
         )
         ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
-        factory = self.workers.reward_factory
         rewards = [] if config.reward == factory.config.reward else [RewardFactory(config, {})(0)]
-        cast = Cast(
-            self.workers.rollouts,
-            rewards or self.workers.rewards,
-            self.workers.learners,
-            self.workers.rollout_factory,
-            replace(factory, config=config),
+        fleet = replace(
+            self.fleet, rewards=rewards or self.fleet.rewards, reward_factory=replace(factory, config=config)
         )
         try:
             found: dict[str, Any] = ray.get(
-                self.controller.train.remote(config, str(run_dir), self.model, cast), timeout=300
+                self.controller.train.remote(config, str(run_dir), self.model, fleet), timeout=300
             )
             return found
         finally:
@@ -81,12 +77,12 @@ def shared_run(ray_local: None, tiny_model: Path) -> Iterator[SharedRun]:
     model = str(tiny_model)
     noise = [{"type": "symmetric_flip", "p": 0.3}]
     config = RunConfig.model_validate({"model": {"path": model}, "rollout": SMALL_ROLLOUT, "reward": {"noise": noise}})
-    workers = create_workers(config, model, model)
+    fleet = create_fleet(config, model, model)
     controller = ray.remote(ControllerProcess).options(num_cpus=0).remote()
     try:
-        ray.get([worker.start.remote() for worker in workers.rollouts], timeout=300)
-        workers.engines_started = True
-        yield SharedRun(model, workers, controller)
+        ray.get([worker.start.remote() for worker in fleet.rollouts], timeout=300)
+        fleet.engines_started = True
+        yield SharedRun(model, fleet, controller)
     finally:
-        workers.stop(30.0)
+        fleet.stop(30.0)
         ray.kill(controller)

@@ -14,15 +14,15 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.faults import WorkerDied, WorkerError, WorkerHung
 from actors.pools.checkpoint_saver import CheckpointSaver
-from actors.pools.ranks import Ranks, WorkerError
 from actors.workers.learner_worker import LearnerSpec
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
 from learner.storage.manifest import verify
 from rollout.component import UserError
 from rollout.trajectory import FinishReason, ScoredTrajectory
-from tests.integration.learner_ranks import ranks
+from tests.integration.learner_ranks import TestedRanks, ranks
 from tests.learner.plain_learner import plain_learner, random_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
@@ -51,7 +51,7 @@ def spec(path: Path, algorithm: str, zero_stage: int = 2, **changes: Any) -> Lea
     return replace(made, **changes)
 
 
-def save(group: Ranks, checkpoints: Path, step: int, state: dict[str, Any] | None = None) -> str:
+def save(group: TestedRanks, checkpoints: Path, step: int, state: dict[str, Any] | None = None) -> str:
     """What a run does to save, without training meanwhile."""
 
     async def begin_and_finish() -> str:
@@ -62,7 +62,7 @@ def save(group: Ranks, checkpoints: Path, step: int, state: dict[str, Any] | Non
     return asyncio.run(begin_and_finish())
 
 
-def curve(group: Ranks, first: int = 0, last: int | None = None) -> list[dict[str, float]]:
+def curve(group: TestedRanks, first: int = 0, last: int | None = None) -> list[dict[str, float]]:
     """Metrics of some of the updates; every rank must report the same."""
     metrics = []
     for step, samples in list(enumerate(batches()))[first:last]:
@@ -79,7 +79,7 @@ def assert_close(curves: list[dict[str, float]], expected: list[dict[str, float]
             assert found[key] == pytest.approx(wanted[key], rel=2e-3, abs=1e-4, nan_ok=True), f"{key} at step {step}"
 
 
-def weights(group: Ranks) -> dict[str, np.ndarray]:
+def weights(group: TestedRanks) -> dict[str, np.ndarray]:
     (first, _), *others = group.call_blocking("export_weights", False, timeout_s=60)
     assert all(other == (None, None) for other in others)
     return dict(first)
@@ -145,7 +145,7 @@ def test_failures_name_the_rank_and_the_step(tiny_model: Path) -> None:
         for result in group.call_blocking("update", huge, 6, timeout_s=60):
             assert re.match(r"update 6, .* not finite", result.skipped), result.skipped
         ray.kill(group.actors[1])
-        with pytest.raises(WorkerError, match="learner-1 failed in update: its process died"):
+        with pytest.raises(WorkerDied, match="learner-1 failed in update: its process died"):
             group.call_blocking("update", good, 7, timeout_s=60)
     with pytest.raises(UserError, match=r"^model\.path: cannot load"), ranks(1, spec(tiny_model / "no", "ppo")):
         pass
@@ -170,10 +170,10 @@ class Sleeper:
 
 
 def test_a_group_has_one_deadline_and_keeps_the_order() -> None:
-    group = Ranks([Sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
+    group = TestedRanks([Sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
     try:
-        assert asyncio.run(group.call_each("nap", [(0.2,), (0.1,), (0.0,)], timeout_s=30)) == [0.2, 0.1, 0.0]
-        with pytest.raises(WorkerError, match=r"^sleeper-1 failed in nap: no answer within 1 s$"):
-            asyncio.run(group.call_each("nap", [(0.0,), (60.0,), (0.1,)], timeout_s=1))
+        assert group.call_each("nap", [(0.2,), (0.1,), (0.0,)], timeout_s=30) == [0.2, 0.1, 0.0]
+        with pytest.raises(WorkerHung, match=r"^sleeper-1 failed in nap: no answer within 1 s$"):
+            group.call_each("nap", [(0.0,), (60.0,), (0.1,)], timeout_s=1)
     finally:
         group.kill()

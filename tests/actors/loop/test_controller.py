@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.faults import GuardStop, Quarantined, RollbackRequested
+from actors.faults import DataLost, GuardStop, Quarantined, RollbackRequested, TooManyRewardErrors
 from actors.groups import Group
 from actors.guards.guards import GuardFinding
 from actors.guards.trust import RewardTrust
@@ -18,16 +18,17 @@ from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.config import TrainingConfig
 from actors.loop.controller import Controller
-from actors.loop.generation import FailureLimits, Generation, TooManyRewardErrors
+from actors.loop.generation import FailureLimits, Generation
 from actors.loop.group_buffer import GroupBuffer
-from actors.loop.parts import Records, Workers
 from actors.loop.pseudo_labels import PseudoLabels
-from actors.pools.learner_ranks import StepResult
+from actors.loop.records import Records
 from actors.pools.weight_sync import SyncReport
 from actors.recording.disk_space import DiskSpace
 from actors.recording.journal import Journal
 from actors.recording.run_status import RunStatus
 from actors.recording.trajectory_log import TrajectoryLog
+from learner.metrics import Last
+from learner.update.result import UpdateResult
 from rollout.data.prompt_source import PromptSource
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import FinishReason, Prompt, SampleRequest, Trajectory, TrajectorySummary
@@ -55,7 +56,7 @@ class FakePool:
         future.set_result(trajectory)
         return TrajectorySummary.of(trajectory), future
 
-    async def answer(self, request: SampleRequest) -> Trajectory:
+    async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         return trajectory_of(request, self.version)
 
     async def every(self, method: str, *arguments: Any) -> dict[str, Any]:
@@ -119,15 +120,17 @@ class FakeLearner:
         self.rates: list[tuple[float, float] | None] = []
         self.skipping = list(skipping)
 
-    async def update(self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None) -> StepResult:
+    async def update(
+        self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None
+    ) -> UpdateResult:
         self.rates.append(rates)
         assert step == len(self.batches) + self.first
         await asyncio.sleep(0)
         if step in self.skipping:
             self.skipping.remove(step)
-            return StepResult({}, "the gap is too large")
+            return UpdateResult({}, {}, "the gap is too large")
         self.batches.append(list(groups))
-        return StepResult({"policy/loss": 0.0})
+        return UpdateResult({"policy/loss": Last(0.0)}, {"policy": 0.25})
 
     async def begin_save(self, step: int, controller_state: dict[str, Any]) -> None:
         self.saved.append((step, controller_state))
@@ -216,19 +219,34 @@ class Run:
         self.ledger.rollback(step)
         self.told: list[tuple[str, str]] = []
         disk = DiskSpace(5.0, lambda text: self.tell("disk", 0, text))
-        parts: Any = (buffer, self.pool, rewards, clock, self.ledger, self.tell, status, disk)
-        limits = FailureLimits(max_errors, 1e9, config.trajectories_per_step)
-        generation = Generation(
-            PromptSource(prompts, 0), config.samples_per_prompt, limits, *parts, labels, config.partial_groups
-        )
-        workers: Any = (self.pool, rewards, self.learner, FakeSync(self.pool))
         log = TrajectoryLog(tmp_path / "trajectories", 2)
         records = Records(self.ledger, journal, self.tell, status, [self.sink], log, disk)
-        guards, trust = guards or FakeGuards(), trust or RewardTrust(TrustConfig(), 0.0, 0)
-        prompts_of = {"test": prompts[:2]}
+        shared: Any = {
+            "buffer": buffer,
+            "clock": clock,
+            "pool": self.pool,
+            "rewards": rewards,
+            "records": records,
+        }
+        generation = Generation(
+            source=PromptSource(prompts, 0),
+            samples_per_prompt=config.samples_per_prompt,
+            limits=FailureLimits(max_errors, 1e9, config.trajectories_per_step),
+            labels=labels,
+            partial_groups=config.partial_groups,
+            **shared,
+        )
+        fakes: Any = {"learner": self.learner, "sync": FakeSync(self.pool), "guards": guards or FakeGuards()}
         self.journal = journal
         self.controller = Controller(
-            config, 10.0, generation, buffer, clock, Workers(*workers), records, guards, trust, prompts_of, state
+            config=config,
+            step_timeout_s=10.0,
+            generation=generation,
+            trust=trust or RewardTrust(TrustConfig(), 0.0, 0),
+            eval_prompts={"test": prompts[:2]},
+            state=state,
+            **shared,
+            **fakes,
         )
 
     def tell(self, kind: str, step: int, text: str, level: str = "info", **details: Any) -> None:
@@ -261,6 +279,8 @@ async def test_one_row_of_metrics_a_step_with_evaluations_in_it(tmp_path: Path) 
     assert [step for step, _ in run.learner.saved] == [3, 4]
     assert run.sink.closed
     assert len((tmp_path / "trajectories" / "step-4.jsonl").read_text().splitlines()) == 2
+    trained = [row for _, row in run.sink.rows if "policy/loss" in row]
+    assert [(row["policy/loss"], row["time/learner_policy_s"]) for row in trained] == [(0.0, 0.25)] * 4
     kinds = [(entry.kind, entry.step) for entry in await run.journal.read(0, 0.0)]
     assert kinds.count(("step", 3)) == 1
 
@@ -373,6 +393,24 @@ async def test_a_quarantined_prompt_is_dropped_with_the_reason(tmp_path: Path) -
     assert [len(batch) for batch in run.learner.batches] == [3, 3]
     with pytest.raises(Exception, match="dropped"):
         run.ledger.commit_step(3, ["p2#0"])
+
+
+async def test_a_trajectory_that_is_lost_before_it_was_scored_is_sampled_again(tmp_path: Path) -> None:
+    class Losing(FakeRewards):
+        lost: tuple[str, ...] = ()
+
+        async def score(self, prompt: Prompt, trajectory: Any) -> RewardRecord:
+            if not self.lost:
+                self.lost = (prompt.prompt_id,)
+                raise DataLost("reward-0", "score", "the node is gone")
+            return await super().score(prompt, trajectory)
+
+    rewards = Losing()
+    run = Run(tmp_path, rewards, num_steps=2)
+    await run.controller.run()
+    assert len(run.trained) == len(set(run.trained)) == 2 * 3 * 2
+    again = [name for name in set(run.pool.requests) if run.pool.requests.count(name) == 2]
+    assert len(again) == 1 and again[0].startswith(rewards.lost[0])
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:

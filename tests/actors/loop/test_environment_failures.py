@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from actors.faults import TooManyRewardErrors
 from actors.loop.evaluation import evaluate
-from actors.loop.generation import TooManyRewardErrors
 from rollout.trajectory import Outcome, Prompt, SampleRequest, Trajectory, TrajectorySummary
 from tests.actors.loop.test_controller import FakePool, FakeRewards, Run, trajectory_of
 
@@ -37,7 +37,7 @@ class FailingPool(FakePool):
         future.set_result(trajectory)
         return TrajectorySummary.of(trajectory), future
 
-    async def answer(self, request: SampleRequest) -> Trajectory:
+    async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         return self.played(request)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from actors.faults import WorkerError, WorkerLost
 from actors.pools.checkpoint_saver import IO_GROUP, CheckpointSaver
-from actors.pools.ranks import Ranks, WorkerError
+from actors.pools.ranks import Ranks
 from learner.storage.files import CheckpointFiles
 from learner.storage.manifest import DiskFullError, FileFacts, SnapshotFacts, verify
 
@@ -153,7 +154,7 @@ def test_other_failures_end_the_save(timeout_s: float, tmp_path: Path) -> None:
         reason = r"OSError: \[Errno 5\] Input/output error" if timeout_s > 1 else r"not written within 0\.1 s"
         with pytest.raises(WorkerError, match=f"learner-1 failed in write_snapshot: {reason}") as caught:
             await saver.finish()
-        assert caught.value.is_loss == (timeout_s < 1)
+        assert isinstance(caught.value, WorkerLost) == (timeout_s < 1)
         assert not saver.saving
         assert names(tmp_path) == []
 

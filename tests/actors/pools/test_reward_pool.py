@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from actors.pools import reward_pool
+import actors.pools.reward_pool
+from actors.faults import WorkersKeepDying
 from actors.pools.reward_pool import RewardPool
+from actors.recovery import RecoveryConfig
 from rollout.component import ComponentSpec
 from rollout.config import RewardConfig
 from rollout.rewards.errors import RewardErrorKind
@@ -92,13 +94,26 @@ class FakeActor:
 class Fakes:
     """A pool on fake actors."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, limit: int = 8, **options: Any) -> None:
-        monkeypatch.setattr(reward_pool, "GRACE_S", 0.1)
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        limit: int = 8,
+        is_replacing: bool = True,
+        recovery: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         monkeypatch.setattr("ray.kill", lambda actor, no_restart: actor.killed.set())
         self.actors = [FakeActor(index) for index in range(number)]
         self.broken_replacements = False
-        first = list(self.actors)
-        self.pool = RewardPool(first, self.create, timeout_s=0.1, max_requests_per_worker=limit, **options)
+        self.pool = RewardPool(
+            list(self.actors),
+            self.create if is_replacing else None,
+            timeout_s=0.1,
+            max_requests_per_worker=limit,
+            recovery=RecoveryConfig.model_validate({"reward_grace_s": 0.1, **(recovery or {})}),
+            **options,
+        )
 
     def create(self, index: int) -> FakeActor:
         self.actors.append(FakeActor(index))
@@ -129,7 +144,7 @@ async def test_only_the_trajectory_that_hangs_twice_is_blamed(monkeypatch: pytes
     assert hung.error == "no score within 0.2 s (twice)"
     assert (hung.sample_index, hung.observed) == (3, None)
     assert all(record.outcome is RewardOutcome.SCORED for record in records.values())
-    assert fakes.pool.replaced == 2
+    assert fakes.pool.num_replaced == 2
     first, second = sorted((a for a in fakes.actors if a.blocked), key=lambda actor: actor.hung_at)
     assert first.company > 0, "it does not hang alone at first"
     assert second.company == 0 and second.seen[-1] == "hang", "the second time it is alone"
@@ -146,7 +161,7 @@ async def test_a_dead_worker_is_replaced_and_its_work_done_again(monkeypatch: py
         await asyncio.sleep(0)
     fakes.actors[0].killed.set()
     assert all(record.outcome is RewardOutcome.SCORED for record in (await scoring).values())
-    assert (fakes.pool.replaced, fakes.actors[2].index) == (1, 0)
+    assert (fakes.pool.num_replaced, fakes.actors[2].index) == (1, 0)
 
 
 async def test_what_always_kills_its_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +170,7 @@ async def test_what_always_kills_its_worker_is_an_error(monkeypatch: pytest.Monk
     assert records["die"].error.startswith("the reward worker's process died: ")
     assert (records["die"].observed, records["die"].clean) == (-1.0, None)
     assert records["1"].observed == records["2"].observed == 1.0
-    assert fakes.pool.replaced == 3
+    assert fakes.pool.num_replaced == 3
     assert (await fakes.pool.clean_score(*case("die"))).observed is None
 
 
@@ -163,7 +178,7 @@ async def test_a_worn_out_worker_is_replaced(monkeypatch: pytest.MonkeyPatch) ->
     fakes = Fakes(monkeypatch, 1)
     records = await fakes.score("timeout")
     assert records["timeout"].error == "no score"
-    assert fakes.pool.replaced == 1 and fakes.actors[0].killed.is_set()
+    assert fakes.pool.num_replaced == 1 and fakes.actors[0].killed.is_set()
 
 
 async def test_workers_that_cannot_be_started_are_errors_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +190,42 @@ async def test_workers_that_cannot_be_started_are_errors_not_a_wait(monkeypatch:
         assert "a reward worker could not be started: " in record.error and "no such module" in record.error
 
 
+async def test_workers_that_never_start_end_the_run_with_the_last_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 2, recovery={"max_worker_losses": 3})
+    for actor in fakes.actors:
+        actor.broken = True
+    fakes.broken_replacements = True
+    results = await asyncio.wait_for(
+        asyncio.gather(*(fakes.pool.score(*case(str(i))) for i in range(40)), return_exceptions=True), 20
+    )
+    ends = [str(result) for result in results if isinstance(result, WorkersKeepDying)]
+    cause = "a reward worker could not be started: its process died: no such module; reward-0 was lost 4 times"
+    assert ends and all(text.startswith(cause) for text in ends)
+    assert "(recovery.max_worker_losses allows 3)" in ends[0]
+    records = [result for result in results if isinstance(result, RewardRecord)]
+    assert len(ends) + len(records) == 40 and len(records) <= 2, "three losses make an error of a trajectory"
+    assert len(fakes.actors) <= 2 * (1 + 3)
+    with pytest.raises(WorkersKeepDying):  # evaluation ends as well
+        await fakes.pool.clean_score(*case("late"))
+
+
+async def test_losses_are_in_a_row_only_while_nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 1, recovery={"max_worker_losses": 3})
+    for index in range(4):
+        records = await fakes.score("die", str(index))
+        assert records["die"].outcome is RewardOutcome.ERROR and records[str(index)].outcome is RewardOutcome.SCORED
+    assert fakes.pool.num_replaced == 12
+
+
+async def test_the_limits_of_one_trajectory_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(monkeypatch, 1, recovery={"max_reward_losses": 1})
+    assert (await fakes.score("die"))["die"].num_retries == 0
+    fakes = Fakes(monkeypatch, 1, recovery={"max_reward_losses": 5, "max_reward_hangs": 3})
+    assert (await fakes.score("hang"))["hang"].error == "no score within 0.2 s (3 times)"
+
+
 async def test_without_replacements_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    fakes = Fakes(monkeypatch, 2)
-    fakes.pool._create = None
+    fakes = Fakes(monkeypatch, 2, is_replacing=False)
     fakes.actors[0].killed.set()
     records = await fakes.score("1", "2", "3")
     assert all(record.outcome is RewardOutcome.SCORED for record in records.values())
@@ -196,6 +244,32 @@ async def test_a_cancelled_request_gives_its_place_back(monkeypatch: pytest.Monk
         one.cancel()
     await asyncio.gather(task, waiting, return_exceptions=True)
     assert (await fakes.score("3"))["3"].outcome is RewardOutcome.SCORED
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_reward_that_no_worker_can_build_ends_the_run_with_the_mistake(ray_local: None) -> None:
+    import ray
+
+    config = RewardConfig(functions=(ComponentSpec(type="no_such_rewards:score"),), timeout_s=2.0)
+    made: list[Any] = []
+
+    def create(index: int) -> Any:
+        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+        made.append(actor.remote(config, 0))
+        return made[-1]
+
+    async def score_all() -> list[Any]:
+        recovery = RecoveryConfig(max_worker_losses=1)
+        pool = RewardPool([create(0)], create, config.deadline_s, recovery=recovery)
+        return await asyncio.gather(*(pool.score(*case(str(i))) for i in range(5)), return_exceptions=True)
+
+    results = asyncio.run(score_all())
+    assert len(made) == 2
+    texts = {str(result) for result in results if isinstance(result, WorkersKeepDying)}
+    assert len(texts) == 1, results
+    mistake = "UserError: reward.functions.0.type: cannot import module 'no_such_rewards'"
+    assert texts.pop().startswith(f"a reward worker could not be started: {mistake}")
 
 
 REWARD = """
@@ -218,14 +292,14 @@ async def blocks(prompt, trajectory, folder):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any) -> None:
     import ray
 
-    monkeypatch.setattr(reward_pool, "GRACE_S", 3.0)
     (tmp_path / "rewards_of_pool_test.py").write_text(REWARD)
     spec = ComponentSpec(type="rewards_of_pool_test:blocks", folder=str(tmp_path))
     config = RewardConfig(functions=(spec,), timeout_s=2.0, max_retries=0)
-    environment = {"env_vars": {"PYTHONPATH": f"{tmp_path}:{reward_pool.__file__.rpartition('/actors/')[0]}"}}
+    source = actors.pools.reward_pool.__file__.rpartition("/actors/")[0]
+    environment = {"env_vars": {"PYTHONPATH": f"{tmp_path}:{source}"}}
     made: list[Any] = []
 
     def create(index: int) -> Any:
@@ -234,13 +308,14 @@ def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any, monkeypat
         return made[-1]
 
     async def score_all() -> tuple[dict[str, RewardRecord], float, int]:
-        pool = RewardPool([create(0), create(1)], create, config.deadline_s)
+        recovery = RecoveryConfig(reward_grace_s=3.0)
+        pool = RewardPool([create(0), create(1)], create, config.deadline_s, recovery=recovery)
         names = [*map(str, range(20)), "hang", "nan", "die", *map(str, range(20, 40))]
         await asyncio.gather(*(pool.score(*case(f"warm{index}")) for index in range(4)))
         began = time.monotonic()
         # a reference, as the controller has it
         records = await asyncio.gather(*(pool.score(case(name)[0], ray.put(case(name)[1])) for name in names))
-        return {record.prompt_id: record for record in records}, time.monotonic() - began, pool.replaced
+        return {record.prompt_id: record for record in records}, time.monotonic() - began, pool.num_replaced
 
     try:
         records, seconds, replaced = asyncio.run(score_all())

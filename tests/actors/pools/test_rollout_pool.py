@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from actors.faults import Quarantined, TooManyQuarantined, WorkersKeepDying
-from actors.pools.loss import PoolObserver, Replacing
-from actors.pools.ranks import WorkerError
+from actors.faults import Quarantined, TooManyQuarantined, WorkerError, WorkersKeepDying
+from actors.pools.pool import PoolObserver, Replacing
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.suspects import Suspects
 from rollout.trajectory import Prompt, SampleRequest
@@ -49,7 +48,7 @@ class Worker:
         self.together: set[str] = set()
         self.most_open = 0
         self.loaded: list[str] = []
-        self.sample, self.answer = Method(self._serve), Method(self._serve)
+        self.sample, self.respond_greedily = Method(self._serve), Method(self._serve)
         self.start, self.stats, self.stop = Method(self._start), Method(self._start), Method(self._start)
 
     async def _start(self) -> dict[str, float]:
@@ -100,7 +99,8 @@ class Farm:
     """A pool with workers made to measure, and what it did to them."""
 
     def __init__(self, number: int, monkeypatch: pytest.MonkeyPatch, max_quarantined: int = 5, **kind: Any) -> None:
-        self.kind, self.seen, self.made = kind, Seen(), []
+        self.kind, self.seen = kind, Seen()
+        self.made: list[Worker] = []
         self.killed: list[Any] = []
         monkeypatch.setattr("ray.kill", self._kill)
         replacing = Replacing(self.create, 5.0, 4)
@@ -237,4 +237,4 @@ async def test_without_replacements_the_first_loss_ends_everything(monkeypatch: 
     worker.death.set()
     pool = RolloutPool([worker], 4, 1.0)
     with pytest.raises(WorkerError, match="rollout-0 failed in sample: its process died"):
-        await pool.answer(request("p"))
+        await pool.respond_greedily(request("p"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.pools.ranks import WorkerError
+from actors.faults import WorkerError
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, SyncReport
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, differences, facts_of
@@ -106,8 +106,12 @@ class Pool:
         return worker
 
 
-def object_store(pool: Pool, learner: Learner, canary: Canary | None = CANARY) -> ObjectStoreRoute:
+def object_store(pool: Any, learner: Any, canary: Canary | None = CANARY) -> ObjectStoreRoute:
     return ObjectStoreRoute(learner, pool, canary, FAST_S)
+
+
+def nccl(pool: Any, learner: Any) -> NcclRoute:
+    return NcclRoute(learner, pool, 1, CANARY, FAST_S)
 
 
 async def test_a_publish_reports_the_gap_and_whether_weights_changed() -> None:
@@ -203,7 +207,7 @@ async def test_a_lost_worker_has_no_say() -> None:
 
 async def test_nccl_pauses_sends_names_the_version_and_asks_the_canary() -> None:
     pool, learner = Pool(2), Learner()
-    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    route = nccl(pool, learner)
     for version in (1, 2):
         assert (await route.publish(version)).canary_gap_max == 0.0
     assert learner.calls == ["open_transfer to 2", "send_weights", "logprobs", "send_weights", "logprobs"]
@@ -212,7 +216,7 @@ async def test_nccl_pauses_sends_names_the_version_and_asks_the_canary() -> None
 
 async def test_nccl_opens_a_new_group_after_a_replacement() -> None:
     pool, learner = Pool(2), Learner()
-    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    route = nccl(pool, learner)
     await route.publish(1)
     worker = await pool.replace("rollout-1")
     assert (worker.version, worker.weight) == (1, -1.0)
@@ -225,7 +229,7 @@ async def test_nccl_opens_a_new_group_after_a_replacement() -> None:
 
 async def test_nccl_resumes_engines_after_a_failure_and_the_canary_catches_one_that_got_nothing() -> None:
     pool, learner = Pool(2), Learner()
-    route = NcclRoute(learner, pool, 1, CANARY, FAST_S)
+    route = nccl(pool, learner)
     await route.publish(1)
     learner.value = -4.0
     learner.engines = learner.engines[:1]

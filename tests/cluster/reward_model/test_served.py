@@ -12,7 +12,7 @@ from click.testing import Result
 
 from cluster.config.run_config import load_config
 from cluster.run.placement import plan, require_capacity
-from cluster.run.reward_models import clients, reward_model_specs
+from cluster.run.reward_models import served_models
 from learner.reward_model.model import RewardModel
 from rollout.component import UserError
 from rollout.rewards.model import ModelReward, conversation
@@ -42,13 +42,13 @@ def test_check_shows_the_model_and_counts_its_workers(served: Path, dvpo: Dvpo) 
     assert "reward model judge: 2 workers x batches of up to 32, conversations of up to 64 tokens" in result.output
     assert "resources: 2 CPUs" in result.output
     config = load_config(served)
-    demand = plan(config)
+    models = served_models(config)
+    demand = plan(config, models)
     assert demand.reward_model_bundles == ({"CPU": 0.5}, {"CPU": 0.5})
     with pytest.raises(UserError, match="1 learner ranks and 1 rollout workers and 2 reward model workers"):
         require_capacity(demand, [{"CPU": 1.0}])
     assert replace(demand, learner_bundles=()).bundles[-1] == {"CPU": 0.5}
-    assert [spec.place for spec in reward_model_specs(config)] == ["reward.functions.0"]
-    assert list(clients(config, ["one", "two"])["reward.functions.0"]._workers) == ["one", "two"]
+    assert [(model.place, model.options.num_workers) for model in models] == [("reward.functions.0", 2)]
 
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {

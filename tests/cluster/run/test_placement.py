@@ -18,7 +18,7 @@ def test_plan_has_one_bundle_a_process() -> None:
             "cluster": {"cpus_per_rollout_worker": 0.5, "gpus_per_rollout_worker": 1.0, "cpus_per_learner_worker": 2.0},
         }
     )
-    demand = plan(config)
+    demand = plan(config, [])
     assert demand.bundles == [{"CPU": 2.0}] * 2 + [{"CPU": 0.5, "GPU": 1.0}] * 3
     assert (demand.total("CPU"), demand.total("GPU")) == (5.5, 3.0)
 

@@ -1,0 +1,264 @@
+"""Puts a controller together: from a configuration, the run's actors, its prompts, and what it writes down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from actors.guards.guards import Guards
+from actors.guards.trust import RewardTrust
+from actors.ledger.ledger import Ledger, LedgerError
+from actors.loop.activity import ActivityClock
+from actors.loop.controller import Controller
+from actors.loop.generation import FailureLimits, Generation
+from actors.loop.group_buffer import GroupBuffer
+from actors.loop.pseudo_labels import PseudoLabels
+from actors.loop.records import Records
+from actors.pools.learner_ranks import LearnerRanks
+from actors.pools.pool import PoolObserver, Replacing
+from actors.pools.reward_pool import RewardPool
+from actors.pools.rollout_pool import RolloutPool
+from actors.pools.suspects import Suspects
+from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, WeightSync
+from actors.recording.disk_space import DiskSpace
+from actors.recording.event_log import EventLog
+from actors.recording.journal import Journal, Level
+from actors.recording.run_status import RunStatus
+from actors.recording.sinks import JsonlSink, Sink, TensorBoardSink
+from actors.recording.tell import TellEvent
+from actors.recording.trajectory_log import TrajectoryLog
+from cluster.config.prompts import RunPrompts
+from cluster.config.run_config import RunConfig
+from cluster.run.processes import Processes
+from cluster.run.workers import Fleet, uses_nccl
+from learner.storage.disk_full import is_disk_full
+from rollout.component import UserError
+from rollout.data.prompt_source import PromptSource
+from rollout.sampling.weight_check import Canary, canary_tolerance
+
+LEDGER = "ledger.sqlite"
+
+
+class FleetObserver(PoolObserver):
+    """Writes down what happens to workers and requests.
+
+    Args:
+        records: where.
+        processes: get to know the workers that come in the place of others.
+    """
+
+    def __init__(self, records: Records, processes: Processes) -> None:
+        self._ledger, self._tell, self._status = records.ledger, records.tell, records.status
+        self._processes = processes
+        self._registering: set[asyncio.Task[None]] = set()
+
+    def worker_event(self, worker: str, text: str) -> None:
+        """See :class:`actors.pools.pool.PoolObserver`."""
+        self._status.note(worker, text)
+        self._tell("worker", self._status.step, f"{worker} {text}", "warning", worker=worker)
+
+    def worker_started(self, worker: str, handle: Any) -> None:
+        """See :class:`actors.pools.pool.PoolObserver`."""
+        task = asyncio.get_running_loop().create_task(self._processes.register({worker: handle}))
+        self._registering.add(task)  # the event loop itself would let go of it
+        task.add_done_callback(self._registering.discard)
+
+    def request_reissued(self, trajectory_id: str, cause: str) -> None:
+        """See :class:`actors.pools.pool.PoolObserver`."""
+        with suppress(LedgerError):  # a full disk costs one count here; whatever changes a state waits for space
+            self._ledger.reissue(trajectory_id, cause)
+
+    def prompt_quarantined(self, prompt_id: str, reason: str) -> None:
+        """See :class:`actors.pools.pool.PoolObserver`."""
+        text = f"prompt {prompt_id} is set aside: {reason}"
+        self._tell("quarantine", self._status.step, text, "warning", prompt_id=prompt_id)
+
+
+def open_records(
+    *, config: RunConfig, folder: Path, num_prompts: int, step: int, state: dict[str, Any] | None
+) -> Records:
+    """Open everything that a run writes; what earlier attempts wrote of later steps is undone.
+
+    Args:
+        folder: the run's.
+        num_prompts: of one epoch.
+        step: updates already done, by the checkpoint to go on from.
+        state: the controller's part of that checkpoint, or None without one.
+
+    Raises:
+        UserError: the disk is full.
+        LedgerError: anything else is wrong with the ledger.
+    """
+    journal, status = Journal(), RunStatus(folder / "status.json")
+    status.step = step
+    tell = _teller(journal, EventLog(folder / "events.jsonl"))
+    is_new = not (folder / LEDGER).exists()
+    ledger = _open_ledger(folder / LEDGER, num_prompts, config, step)
+    # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
+    last_valid_step = None if is_new else step if state else -1
+    logging = config.logging
+    return Records(
+        ledger=ledger,
+        journal=journal,
+        tell=tell,
+        status=status,
+        sinks=_sinks(config, folder, last_valid_step),
+        trajectory_log=TrajectoryLog(
+            folder / "trajectories", logging.trajectory_samples_per_step, logging.keep_trajectory_files
+        ),
+        disk=DiskSpace(
+            config.recovery.disk_full_timeout_s,
+            lambda text: tell("disk", status.step, text, "warning"),
+            status.progress,
+        ),
+    )
+
+
+def assemble(
+    *,
+    config: RunConfig,
+    folder: Path,
+    fleet: Fleet,
+    prompts: RunPrompts,
+    records: Records,
+    observer: PoolObserver,
+    step: int,
+    state: dict[str, Any] | None,
+) -> Controller:
+    """The controller of the run in ``folder``.
+
+    Args:
+        fleet: the actors that it works with.
+        observer: told what happens to them.
+        step, state: of the checkpoint to go on from: updates done, and the controller's part, None without one.
+    """
+    training, kept = config.training, state or {}
+    pool, rewards = _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
+    learner = _learner_ranks(config, folder, fleet)
+    clock = ActivityClock()
+    buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
+    return Controller(
+        config=training,
+        step_timeout_s=config.cluster.step_timeout_s,
+        generation=Generation(
+            source=prompts.training,
+            samples_per_prompt=training.samples_per_prompt,
+            limits=_failure_limits(config),
+            buffer=buffer,
+            pool=pool,
+            rewards=rewards,
+            clock=clock,
+            records=records,
+            labels=_pseudo_labels(config),
+            partial_groups=training.partial_groups,
+        ),
+        buffer=buffer,
+        clock=clock,
+        pool=pool,
+        rewards=rewards,
+        learner=learner,
+        sync=_weight_sync(config, learner, pool, prompts.training),
+        records=records,
+        guards=Guards(config.guards, kept.get("guards")),
+        trust=RewardTrust(config.trust, config.reward.compared_share, config.seed, kept.get("trust")),
+        eval_prompts=prompts.held_out,
+        state=state,
+    )
+
+
+def _rollout_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> RolloutPool:
+    recovery = config.recovery
+    return RolloutPool(
+        workers=fleet.rollouts,
+        max_requests_per_worker=config.rollout.max_concurrent_requests,
+        request_timeout_s=recovery.request_timeout_s,
+        replacing=Replacing(fleet.rollout_factory, config.cluster.start_timeout_s, recovery.max_worker_losses),
+        suspects=Suspects(recovery.max_quarantined_prompts),
+        observer=observer,
+    )
+
+
+def _reward_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> RewardPool:
+    reward = config.reward
+    return RewardPool(
+        workers=fleet.rewards,
+        create=fleet.reward_factory,
+        timeout_s=reward.deadline_s,
+        error_reward=reward.error_reward,
+        max_requests_per_worker=reward.max_concurrent_requests,
+        observer=observer,
+        recovery=config.recovery,
+    )
+
+
+def _learner_ranks(config: RunConfig, folder: Path, fleet: Fleet) -> LearnerRanks:
+    return LearnerRanks(
+        workers=fleet.learners,
+        checkpoints=folder / "checkpoints",
+        keep_checkpoints=config.training.keep_checkpoints,
+        critic_warmup_steps=config.learner.critic_warmup_steps,
+        timeout_s=config.cluster.step_timeout_s,
+    )
+
+
+def _failure_limits(config: RunConfig) -> FailureLimits:
+    per_step = config.training.trajectories_per_step
+    return FailureLimits(
+        errors=config.reward.max_error_frac * per_step,
+        abstentions=config.reward.max_abstain_frac * per_step,
+        per_step=per_step,
+    )
+
+
+def _pseudo_labels(config: RunConfig) -> PseudoLabels | None:
+    options = config.reward.pseudo_labels
+    return PseudoLabels(options, config.seed) if options is not None else None
+
+
+def _weight_sync(config: RunConfig, learner: LearnerRanks, pool: RolloutPool, source: PromptSource) -> WeightSync:
+    """The route of weights; its canary is the first training prompt."""
+    canary = None
+    if config.rollout.verify_weights:
+        tolerance = config.rollout.canary_tolerance or canary_tolerance(config.rollout.dtype, config.model.dtype)
+        token_ids = source.at(0)[1].token_ids
+        canary = Canary(token_ids if len(token_ids) > 1 else token_ids * 2, tolerance)
+    timeout_s = config.cluster.step_timeout_s
+    if uses_nccl(config):
+        return NcclRoute(learner, pool, config.rollout.tensor_parallel_size, canary, timeout_s)
+    return ObjectStoreRoute(learner, pool, canary, timeout_s)
+
+
+def _teller(journal: Journal, events: EventLog) -> TellEvent:
+    """Tells whoever watches, and events.jsonl."""
+
+    def tell(kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
+        journal.add("event", step, text, level=level)
+        with suppress(OSError):  # the disk may be what the event is about
+            events.write(kind, step, text, level, **details)
+
+    return tell
+
+
+def _open_ledger(path: Path, num_prompts: int, config: RunConfig, step: int) -> Ledger:
+    """The run's ledger, as it was when ``step`` updates had been done."""
+    is_new = step == 0 and not path.exists()  # there is nothing to go back from
+    try:
+        ledger = Ledger(path, num_prompts=num_prompts, samples_per_prompt=config.training.samples_per_prompt)
+        if not is_new:
+            ledger.rollback(step)
+    except LedgerError as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"the disk is full, the ledger cannot be opened: {error}. Make space, then --resume") from error
+    return ledger
+
+
+def _sinks(config: RunConfig, folder: Path, last_valid_step: int | None) -> Sequence[Sink]:
+    """Writers of metrics; those of later steps than ``last_valid_step`` are removed, -1 for all of them."""
+    sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", last_valid_step)]
+    if config.logging.tensorboard:
+        sinks.append(TensorBoardSink(folder / "tensorboard", last_valid_step))
+    return sinks
