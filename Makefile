@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint clean
+.PHONY: help install demo test test-fast test-slow lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,12 +19,16 @@ INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock req
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
 # Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
-IN_TWO := -n 2 --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+# setup.cfg says what is measured and how much of it the fast tests must reach.
+FAST := -m "not slow" --cov --cov-report=
+SLOW := -m slow
 
 help:
 	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"
-	@echo "make test       install, then ruff, mypy and all tests"
+	@echo "make test       install, then in stages: ruff and mypy, the fast tests with their coverage, the slow tests"
 	@echo "make test-fast  the same without the slow tests"
+	@echo "make test-slow  the slow tests only"
 	@echo "make lint       ruff and mypy only"
 	@echo "make install    only make $(VENV)"
 	@echo "make clean      delete caches; runs, models and $(VENV) stay"
@@ -34,18 +38,24 @@ install: $(INSTALLED)
 demo: $(INSTALLED) $(MODEL)/tokenizer_config.json
 	$(BIN)/dvpo train configs/demo.yaml --overwrite
 
+# Stages in the order of what they cost, so that most mistakes are told within a minute; each test is in one of them.
 test: lint
-	$(BIN)/python -m pytest $(IN_TWO)
+	$(PYTEST) $(FAST)
+	$(PYTEST) $(SLOW)
 
 test-fast: lint
-	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
+	$(PYTEST) $(FAST)
+
+test-slow: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOW)
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # Every pin is exact and complete, hence --no-deps; the packages that are built from source use the pinned setuptools.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,37 @@ def test_ci_calls_exactly_make_test() -> None:
     commands = [line for line in script.read_text().splitlines() if line and not line.startswith(("#", "set ", "cd "))]
     assert commands == ["exec make test"]
     assert script.stat().st_mode & 0o111
+
+
+def recipe(target: str) -> list[str]:
+    """The commands of ours that `make` would run."""
+    shown = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    commands = [line.removeprefix(".venv/bin/") for line in shown.stdout.splitlines() if line.startswith(".venv/bin/")]
+    return [command for command in commands if not command.startswith("python -m pip")]
+
+
+def test_make_test_has_stages_that_fail_early_and_runs_each_test_once() -> None:
+    *lint, fast, slow = recipe("test")
+    assert lint == recipe("lint") == ["ruff check .", "ruff format --check .", "mypy"]
+    assert recipe("test-fast") == [*lint, fast]
+    marked = "python -m pytest -n 2 --no-loadscope-reorder -m "
+    assert (fast, slow) == (marked + '"not slow" --cov --cov-report=', marked + "slow")
+
+
+def test_pre_commit_checks_what_make_lint_checks() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local", "nothing is fetched"
+    entries = [
+        hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude") for hook in repository["hooks"]
+    ]
+    assert entries == [command.removesuffix(" .") for command in recipe("lint")]
+
+
+def test_the_fast_tests_have_a_floor_of_coverage_over_everything_that_is_shipped() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert parser["coverage:run"]["source"].split() == list(PACKAGES)
+    assert 80.0 <= parser["coverage:report"].getfloat("fail_under") < 100.0
 
 
 def test_make_finds_python_and_names_the_install_by_its_locks() -> None:
