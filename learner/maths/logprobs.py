@@ -53,7 +53,8 @@ def scatter_to_tokens(values: Tensor, action_mask: Tensor) -> Tensor:
     """Put [n ...] values of sampled tokens back to [batch seq ...]; 0 elsewhere. Inverse of ``x[action_mask]``."""
     placed = values.new_zeros((action_mask.numel(), *values.shape[1:]))
     rows = action_mask.reshape(-1).nonzero().squeeze(-1)
-    return placed.index_copy(0, rows, values).unflatten(0, action_mask.shape)
+    whole: Tensor = placed.index_copy(0, rows, values).unflatten(0, action_mask.shape)
+    return whole
 
 
 def token_logprobs(

@@ -18,7 +18,8 @@ DEFAULT_HIDDEN = 64
 
 def normal_quantiles(num_quantiles: int, device: torch.device | None = None) -> Tensor:
     """``z0_i = Phi^{-1}(tau_i)``, [M] float32: where the flow starts."""
-    return torch.special.ndtri(midpoint_taus(num_quantiles, device, torch.float64)).float()
+    values: Tensor = torch.special.ndtri(midpoint_taus(num_quantiles, device, torch.float64))
+    return values.float()
 
 
 class FlowHeads(nn.Module):

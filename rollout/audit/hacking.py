@@ -159,7 +159,7 @@ class HackingDetector:
             self._first.append(value)
             return False
         self._last.append(value)
-        error = stdev(self._first) * (1.0 / len(self._first) + 1.0 / len(self._last)) ** 0.5
+        error: float = stdev(self._first) * (1.0 / len(self._first) + 1.0 / len(self._last)) ** 0.5
         return fmean(self._last) > fmean(self._first) + 2.0 * error
 
     def _rate_flag(self, step: int, name: str, what: str, watch: RateWatch, rose: bool) -> Flag | None:

@@ -90,4 +90,5 @@ def _intraclass(
     between = means.var(axis=1, ddof=1) if means.shape[1] > 1 else np.zeros(len(means))
     signal = np.maximum(0.0, between - noise / repeats)
     total = signal + noise
-    return np.divide(signal, total, out=np.full(len(means), np.nan), where=total > 0)
+    share: npt.NDArray[np.float64] = np.divide(signal, total, out=np.full(len(means), np.nan), where=total > 0)
+    return share

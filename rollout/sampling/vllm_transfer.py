@@ -56,7 +56,7 @@ def open_nccl_sender(
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
     from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-    class Source(WeightSource):
+    class Source(WeightSource):  # type: ignore[misc]  # vLLM is not analysed, so its classes are Any
         def __init__(self) -> None:
             self._metadata = [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in parameters()]
 

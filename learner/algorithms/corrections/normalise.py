@@ -38,7 +38,8 @@ class Normalise(RewardCorrection):
     @property
     def std(self) -> float:
         """Standard deviation of the rewards so far, divided by their number; at least ``min_std``."""
-        return max(self.config.min_std, math.sqrt(self.squares / self.count) if self.count else 0.0)
+        least: float = self.config.min_std
+        return max(least, math.sqrt(self.squares / self.count) if self.count else 0.0)
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """See :class:`RewardCorrection`."""

@@ -74,7 +74,10 @@ class Precision(RewardCorrection):
         """See :class:`RewardCorrection`."""
         quantiles, _ = predicted_reward(old, current.batch)
         weights = apply_globally(self.weights, world, spread(quantiles)).to(current.batch.scores)
-        product = lambda before: weights if before is None else before * weights  # noqa: E731
+
+        def product(before: Tensor | None) -> Tensor:
+            return weights if before is None else before * weights
+
         where, wide = self.config.apply_to, weights.double()
         metrics: Metrics = {
             "correction/precision_weight_max": Max(float(wide.max()) if wide.numel() else 0.0),

@@ -74,7 +74,8 @@ class Winsorise(RewardCorrection):
     def calibrated(self) -> bool:
         """Whether rewards are clipped now."""
         c = self.config
-        return self.num_updates >= c.warmup_updates and self.coverage >= c.high - c.low - c.coverage_tolerance
+        least: float = c.high - c.low - c.coverage_tolerance
+        return bool(self.num_updates >= c.warmup_updates) and self.coverage >= least
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """See :class:`RewardCorrection`."""

@@ -50,7 +50,8 @@ class DecoupledVPO(ActorCritic):
 
     def critic_only_updates(self, num_updates: int) -> int:
         """At least one update, and at least one is left for the policy where there are two."""
-        return min(num_updates - 1, math.ceil(self.config.pretrain_frac * num_updates))
+        pretrain_frac: float = self.config.pretrain_frac
+        return min(num_updates - 1, math.ceil(pretrain_frac * num_updates))
 
     def critic_frozen_from(self, num_updates: int) -> int | None:
         """As soon as the policy learns."""

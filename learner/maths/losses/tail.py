@@ -284,12 +284,14 @@ class _HeadSpread(Function):
         heads = q.shape[-2]
         deviation = q - q.mean(dim=-2, keepdim=True)
         ctx.save_for_backward(deviation)
-        ctx.factor = 4.0 / (max(1, heads - 1) * q.shape[-1])
+        ctx.factor = factor = 4.0 / (max(1, heads - 1) * q.shape[-1])
         flat = deviation.flatten(-2)
-        return torch.linalg.vecdot(flat, flat) * (ctx.factor / 2.0)
+        spread: Tensor = torch.linalg.vecdot(flat, flat)
+        return spread * (factor / 2.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (deviation,) = ctx.saved_tensors
-        return deviation * (upstream * ctx.factor)[..., None, None]
+        gradient: Tensor = deviation * (upstream * ctx.factor)[..., None, None]
+        return gradient

@@ -56,7 +56,8 @@ class AsymmetricSquared(Squared):
 
     def __call__(self, view: TokenView) -> Tensor:
         """See :class:`CriticTerm`."""
-        return (1.0 + (self.config.weight - 1.0) * self._above(view)) * super().__call__(view)
+        weight: float = self.config.weight
+        return (1.0 + (weight - 1.0) * self._above(view)) * super().__call__(view)
 
     def metrics(self, view: TokenView) -> Metrics:
         """Share of the values that are above their targets."""
