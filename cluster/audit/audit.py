@@ -19,7 +19,7 @@ from rollout.audit.features import response_features
 from rollout.audit.latent_class import LatentRates, latent_rates
 from rollout.audit.pairs import GoldPair, is_binary
 from rollout.audit.phrases import Phrase, suspect_phrase
-from rollout.audit.report import AuditReport, feature_correlations, gold_findings
+from rollout.audit.report import AuditReport, feature_correlations, gold_findings, outlier_share
 from rollout.audit.retest import retest
 from rollout.component import UserError
 from rollout.scoring.record import RewardRecord
@@ -121,6 +121,7 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
         judges=judges,
         latent=latent,
         phrase=_spread_phrase([response for response, _, _ in kept], values),
+        outlier_frac=outlier_share(values),
     )
 
 

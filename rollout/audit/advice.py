@@ -1,6 +1,7 @@
 """From what an audit found to what to do about it, in plain language.
 
 Presets and corrections are named as the configuration names them. Thresholds are our choice; docs/audit.md has them.
+Every setting that is advised is in :data:`REMEDIES`, and a test shows for each that it changes the update.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from statistics import pstdev
 from rollout.audit.error_rates import ErrorRates
 from rollout.audit.intervals import Estimate
 from rollout.audit.report import AuditReport, GoldFindings
+from rollout.audit.retest import Retest
 
 NO_SIGNAL = 0.1
 """J up to this cannot teach: what is learned per response falls with its square, to one in a hundred."""
@@ -25,6 +27,22 @@ FEATURE_BIAS = 0.1
 HEAVY_KURTOSIS = 3.0
 """Excess kurtosis of the errors above which their tails are heavy; 0 for a normal law."""
 UNSCORED_SHARE = 0.05
+OUTLIER_SHARE = 0.005
+"""Share of scores that clipping has to move to be advised."""
+TRANSIENT_RATE = 0.02
+"""Share of verdicts that are surely wrong without repeating themselves from which averaging is advised."""
+RELIABLE = 0.9
+"""Share of variance that repeats up to which averaging is advised for scores other than 0 and 1."""
+
+REMEDIES = {
+    "more responses": "raise training.prompts_per_step",
+    "average": "list it three times in reward.functions, each with a third of its weight",
+    "clip outliers": "algorithm.reward_correction: [mad_clip]",
+    "clip by critic": "algorithm: dvpo-winsorised",
+    "prompt baseline": "grpo, rloo and reinforce-pp-baseline compare the samples of a prompt and so do not see it, "
+    "reinforce-pp does",
+}
+"""Settings that may be advised, by what they do, in the words of the advice."""
 
 
 def advised(report: AuditReport) -> AuditReport:
@@ -59,12 +77,15 @@ def _from_gold(report: AuditReport, gold: GoldFindings) -> Iterator[str]:
         yield from _from_order(gold.pairwise, report, gold)
     else:
         yield "all gold labels are equal, so nothing can be said of right and wrong; label responses of both kinds"
+    is_opposite = gold.rates.j.high < 0.0 if gold.rates else gold.pairwise is not None and gold.pairwise.high < 0.5
+    if report.retest is not None and not is_opposite:  # a better mean of what is opposite teaches the opposite faster
+        yield from _from_retest(report.retest)
     length = gold.error_correlation.get("length_tokens")
     if length is not None and _is_off_zero(length):
         more = "longer" if length.value > 0 else "shorter"
         yield (
-            f"it favours {more} responses beyond what is right (rank correlation of error and length {length}); use a "
-            "preset whose critic filters it, such as vrpo or dvpo, and watch rollout/response_tokens_mean"
+            f"it favours {more} responses beyond what is right (rank correlation of error and length {length}), and a "
+            "policy will learn to write them: mend that in the reward, and watch rollout/response_tokens_mean"
         )
     for name, value in gold.error_correlation.items():
         if not name.startswith("length") and _is_off_zero(value):
@@ -82,37 +103,29 @@ def _from_rates(rates: ErrorRates) -> Iterator[str]:
     elif j.value >= CLEAN_J:
         yield f"nearly clean (J = {j}): any preset will do, and no correction is needed"
     else:
-        yield from _correction(positive, negative, j)
+        yield from _imperfect(positive, negative, j)
     if j.high - j.low > WIDE and j.high > NO_SIGNAL:
         needed = math.ceil((positive.count + negative.count) * ((j.high - j.low) / WIDE) ** 2)
         yield f"J is known to +-{(j.high - j.low) / 2:.2f} only; about {needed} labels would make it +-{WIDE / 2:.2f}"
 
 
-def _correction(positive: Estimate, negative: Estimate, j: Estimate) -> Iterator[str]:
-    rates = f"false_positive_rate: {positive.value:.3f}, false_negative_rate: {negative.value:.3f}"
+def _imperfect(positive: Estimate, negative: Estimate, j: Estimate) -> Iterator[str]:
     if negative.low > positive.high:
         yield (
             f"it mostly misses right answers (false negatives {negative}, false positives {positive}), which slows "
-            "learning; the forward correction needs the false-negative rate only: algorithm: {preset: "
-            f"forward-corrected, reward_correction: [{{type: forward_corrected, false_negative_rate: "
-            f"{negative.value:.3f}}}]}}"
+            "learning; look at right answers that score 0: a notation that it cannot read can be mended"
         )
-        return
     if positive.low > negative.high:
         yield (
             f"it mostly passes wrong answers (false positives {positive}, false negatives {negative}): a policy can "
-            "learn to collect them, so look at what passes before training, and re-check a share of it during training"
+            "learn to collect them, so look at what passes before training, and re-check a share of it during training "
+            "(reward.gold with trust.on_hacking: stop)"
         )
     yield (
-        f"give the rates to the correction: algorithm: {{preset: nc-dr-grpo, reward_correction: [{{type: "
-        f"noise_corrected, {rates}}}]}}, or backward-ppo with a critic; plain grpo is not changed by it, because its "
-        "advantages are normalised"
+        f"with J = {j} a step teaches about {j.value**2:.0%} of what it would with a clean reward, so it takes about "
+        f"{j.value**-2:.1f} times as many responses: {REMEDIES['more responses']}. The rates need no setting: a "
+        "correction by them is an affine map of the scores, which normalised advantages do not see"
     )
-    if j.value < 0.5:
-        yield (
-            f"with J = {j} a step teaches about {j.value**2:.0%} of what it would with a clean reward: prefer a critic "
-            "that averages noise over many responses, such as dvpo or vrpo, and larger batches"
-        )
 
 
 def _from_order(pairwise: Estimate, report: AuditReport, gold: GoldFindings) -> Iterator[str]:
@@ -126,18 +139,34 @@ def _from_order(pairwise: Estimate, report: AuditReport, gold: GoldFindings) -> 
         yield f"whether this reward can teach is open: {pairwise} of pairs are in the right order; label more responses"
     else:
         yield f"it orders {pairwise} of pairs right"
-    if _kurtosis(gold.errors) > HEAVY_KURTOSIS:
+    if _kurtosis(gold.errors) > HEAVY_KURTOSIS and report.outlier_frac >= OUTLIER_SHARE:
         yield (
-            f"its errors have heavy tails (excess kurtosis {_kurtosis(gold.errors):.1f}): use the preset "
-            "dvpo-winsorised, or reward_correction: [mad_clip] without a critic; squared errors suffer most"
+            f"its errors have heavy tails (excess kurtosis {_kurtosis(gold.errors):.1f}): clip the "
+            f"{report.outlier_frac:.1%} of scores that are outliers by {REMEDIES['clip outliers']}, or what the critic "
+            f"takes for impossible by {REMEDIES['clip by critic']}"
         )
     elif pairwise.value < 0.8:
-        yield "much of what it says is noise: prefer a critic that averages it, such as dvpo, vrpo or vc-ppo"
+        yield f"much of what it says is noise, so it takes more responses: {REMEDIES['more responses']}"
     in_prompt = gold.pairwise_in_prompt
     if in_prompt is not None and in_prompt.high < pairwise.low:
         yield (
-            f"within a prompt it orders only {in_prompt} right: much of its score says which prompt it is; methods "
-            "that compare the samples of a prompt, such as grpo and rloo, see only the lower figure"
+            f"within a prompt it orders only {in_prompt} right, and that is what a policy can learn from; much of its "
+            f"score says which prompt it is: {REMEDIES['prompt baseline']}"
+        )
+
+
+def _from_retest(found: Retest) -> Iterator[str]:
+    """Averaging, where scores of one response differ and are surely more than a coin."""
+    bound, reliability = found.min_error_rate, found.reliability
+    if bound is not None:
+        averages = bound.low >= TRANSIENT_RATE and bound.high < 0.5  # a mean of coins is one too
+    else:
+        averages = reliability is not None and reliability.high < RELIABLE
+    if averages:
+        yield (
+            f"scores of one response differ ({found.disagreement} of pairs): the mean of three has a third of the "
+            f"variance of the errors that do not repeat: {REMEDIES['average']} (what reward.noise injects is drawn "
+            "once, after the sum, and stays)"
         )
 
 
@@ -154,6 +183,8 @@ def _without_gold(report: AuditReport) -> Iterator[str]:
     reliability = report.retest.reliability if report.retest is not None else None
     if reliability is not None and reliability.high < 0.2:
         yield f"this reward can hardly teach: only {reliability} of what varies in it repeats"
+    if report.retest is not None:
+        yield from _from_retest(report.retest)
     length = report.feature_correlation.get("length_tokens")
     if length is not None and abs(length.value) > 0.3 and _is_off_zero(length):
         yield f"it goes with length (rank correlation {length}); find out whether longer responses are better"

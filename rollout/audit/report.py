@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from rollout.audit.calibration import Calibration, calibration
@@ -18,6 +18,7 @@ from rollout.audit.retest import Retest
 
 FEATURE_LEVEL = 0.99
 """Coverage of the intervals of feature correlations: several are looked at, so each has to be surer."""
+OUTLIER_WIDTH, MAD_TO_STD = 3.0, 1.4826022185056018
 MAX_PAIRWISE = 3000
 """Responses compared pair by pair; the time grows with their square."""
 
@@ -62,6 +63,7 @@ class AuditReport:
         judges: names of the judges that ``latent`` is about, in order.
         latent: error rates implied by agreement between judges, or None.
         phrase: a phrase that spread and is paid for, or None.
+        outlier_frac: share of the observed scores that are outliers, see :func:`outlier_share`.
         advice: what to do, in words; see :mod:`rollout.audit.advice`.
     """
 
@@ -76,6 +78,7 @@ class AuditReport:
     judges: tuple[str, ...] = ()
     latent: LatentRates | None = None
     phrase: Phrase | None = None
+    outlier_frac: float = 0.0
     advice: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +105,17 @@ class AuditReport:
         if self.phrase is not None:
             shown += ["", _phrase_line(self.phrase)]
         return [*shown, "", "advice", *(f"- {text}" for text in self.advice)]
+
+
+def outlier_share(values: Sequence[float]) -> float:
+    """Share of ``values`` more than three robust standard deviations (1.4826 * MAD) from their median.
+
+    It is what the reward correction ``mad_clip`` would move with its default width if they were one batch: nothing
+    where more than half of the values are equal.
+    """
+    centre = median(values)
+    reach = OUTLIER_WIDTH * MAD_TO_STD * median(abs(value - centre) for value in values)
+    return fmean(abs(value - centre) > reach for value in values) if reach > 0.0 else 0.0
 
 
 def gold_findings(pairs: Sequence[GoldPair]) -> GoldFindings:

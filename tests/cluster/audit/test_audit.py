@@ -68,7 +68,7 @@ def test_a_noisy_reward_against_gold(run_file: Path, tmp_path: Path) -> None:
     assert report.gold.rates.false_positive_rate.value == pytest.approx(0.3, abs=0.08)
     assert report.gold.rates.false_negative_rate.value == pytest.approx(0.1, abs=0.06)
     assert report.retest.disagreement.value == pytest.approx(0.21 + 0.09, abs=0.06)  # mean of 2 e (1 - e)
-    assert any("noise_corrected" in text for text in report.advice)
+    assert any("times as many responses" in text for text in report.advice)
     assert json.loads(output.read_text())["gold"]["rates"]["j"]["value"] == report.gold.rates.j.value
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert run_audit(config_of(run_file, noise=[noise]), tmp_path / "gold.jsonl") == report  # the same seed, the same
