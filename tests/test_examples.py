@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 import torch
 
+from actors.guards.config import GuardsConfig
+from actors.guards.guards import Guards
+from actors.recording.sinks import further_sinks
+from cluster.config.run_config import LoggingConfig
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.critic.terms.base import TokenView
 from learner.metrics import to_floats
-from rollout.component import UserError
+from rollout.component import ComponentSpec, UserError, build
+from rollout.noise import NOISES
+from rollout.noise.base import RewardNoise
+from rollout.rewards.function import build_reward
+from rollout.trajectory import FinishReason, Prompt, Trajectory
 from tests.learner.plain_learner import plain_learner, random_samples
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -65,3 +75,64 @@ def test_its_mistakes_are_told_like_those_of_built_in_terms() -> None:
         build_algorithm("dvpo", {**SMALL, "terms": [{**TERM, "max_atoms": 0}]})
     with pytest.raises(UserError, match=r"algorithm\.terms\.0: my_term:EnergyScore needs sorted quantiles"):
         build_algorithm("dvpo", {"critic": {"monotonicity": "none"}, "terms": [TERM]})
+
+
+# --- a sink, a guard, a noise model, a reward ---
+
+
+def test_a_sink_of_ones_own_keeps_the_steps_that_stay(tmp_path: Path) -> None:
+    config = LoggingConfig(sinks=({"type": "my_sink:CsvSink", "keys": ["a/x", "a/y"]},))  # type: ignore[arg-type]
+
+    def run(last_valid_step: int | None, steps: range) -> list[str]:
+        (sink,) = further_sinks(config.sinks)
+        sink.open(tmp_path, last_valid_step)
+        for step in steps:
+            sink.write(step, {"a/x": step / 2, "b/z": 7.0})
+        sink.close()
+        return (tmp_path / "metrics.csv").read_text().splitlines()
+
+    assert run(None, range(1, 4)) == ["step,a/x,a/y", "1,0.5,", "2,1.0,", "3,1.5,"]
+    assert run(2, range(3, 4)) == ["step,a/x,a/y", "1,0.5,", "2,1.0,", "3,1.5,"]  # step 3 is taken again
+    assert run(-1, range(0)) == ["step,a/x,a/y"]
+    with pytest.raises(UserError, match=r"logging\.sinks\.0\.keys: required"):
+        further_sinks(LoggingConfig(sinks=({"type": "my_sink:CsvSink"},)).sinks)  # type: ignore[arg-type]
+
+
+def test_a_guard_of_ones_own_acts_like_a_built_in_one_and_survives_a_restart() -> None:
+    spec = {"type": "my_guard:EverLonger", "steps": 3, "action": "stop"}
+    config = GuardsConfig.model_validate({"further": [spec]})
+    guards = Guards(config)
+    found = [
+        guards.before_update([0.0, 1.0], [length, length], step=step) for step, length in enumerate((10, 11, 12), 1)
+    ]
+    assert found == [[], [], []]
+    again = Guards(config, json.loads(json.dumps(guards.state())))
+    (finding,) = again.before_update([0.0, 1.0], [13, 13], step=4)
+    assert (finding.guard, finding.action, finding.value, finding.limit) == ("my_guard:EverLonger", "stop", 3.0, 3.0)
+    assert "3 steps in a row, to 13 tokens" in finding.text
+    assert again.before_update([0.0, 1.0], [9, 9], step=5) == []
+    with pytest.raises(UserError, match=r"guards\.further\.0\.steps: must be greater than or equal to 2"):
+        Guards(GuardsConfig.model_validate({"further": [{**spec, "steps": 1}]}))
+
+
+def trajectory_of(text: str, num_tokens: int) -> Trajectory:
+    return Trajectory(
+        prompt_id="p",
+        sample_index=0,
+        token_ids=(1,) * (num_tokens + 1),
+        action_mask=(False,) + (True,) * num_tokens,
+        rollout_logprobs=(0.0,) * (num_tokens + 1),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+
+
+async def test_a_noise_model_and_a_reward_of_ones_own() -> None:
+    prompt = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference="4", task="t")
+    reward = build_reward(ComponentSpec(type="my_reward:Polite", bonus=0.5), "reward.functions.0")
+    assert await reward(prompt, trajectory_of(" 4 ", 3)) == 1.0
+    assert await reward(prompt, trajectory_of("5, please", 3)) == 0.5
+    noise = build(ComponentSpec(type="my_noise:VerbosityBias", per_token=0.1), NOISES, RewardNoise, "reward.noise.0")
+    assert noise(1.0, prompt, trajectory_of("4", 5), random.Random(0)) == pytest.approx(1.5)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from learner.update.limits import UpdateLimits
-from rollout.component import StrictModel
+from rollout.component import ComponentSpec, StrictModel
 
 BeforeAction = Literal["off", "warn", "skip", "rollback", "stop"]
 """For what is known before the update: 'skip' leaves the batch out."""
@@ -101,6 +101,9 @@ class GuardsConfig(StrictModel):
     entropy: EntropyGuard = Field(default_factory=EntropyGuard, description="Entropy collapse.")
     length: LengthGuard = Field(default_factory=LengthGuard, description="Length collapse and blow-up.")
     kl: KlGuard = Field(default_factory=KlGuard, description="KL blow-up.")
+    further: tuple[ComponentSpec, ...] = Field(
+        (), description="Guards of your own: classes that derive from actors.guards.base.Guard, with their options."
+    )
     max_consecutive_skips: int = Field(
         5, ge=1, le=1_000_000, description="Training steps in a row that may skip something; one more stops the run."
     )

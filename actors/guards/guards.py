@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import Any, Literal
 
+from actors.guards.base import Alarm, Guard
 from actors.guards.config import GuardsConfig
+from rollout.component import ComponentSpec, build
 
 __all__ = ["GuardFinding", "Guards", "GuardsConfig"]
 
@@ -57,6 +59,9 @@ class Guards:
         self._entropies: list[float] = list(saved.get("entropies", []))
         self._warned: set[str] = set(saved.get("warned", []))
         self._num_skips = int(saved.get("num_skips", 0))
+        self._further = further_guards(config.further)
+        for guard, kept in zip(self._further, saved.get("further", []), strict=False):  # none of an earlier version
+            guard.load_state(kept)
 
     def state(self) -> dict[str, Any]:
         """Everything remembered, as JSON; guards made from it find the same."""
@@ -66,6 +71,7 @@ class Guards:
             "entropies": list(self._entropies),
             "warned": sorted(self._warned),
             "num_skips": self._num_skips,
+            "further": [guard.state() for guard in self._further],
         }
 
     def before_update(self, rewards: Sequence[float], lengths: Sequence[int], step: int) -> list[GuardFinding]:
@@ -79,6 +85,7 @@ class Guards:
         if not rewards:
             return []
         found = [*self._non_finite_rewards(rewards), *self._far_rewards(rewards), *self._short_responses(lengths)]
+        found += self._alarms(guard.before_update(rewards, lengths) for guard in self._further)
         if any(finding.action == "skip" for finding in found):
             # Here, since a batch that is left out never reaches after_update.
             self._num_skips += 1
@@ -100,6 +107,7 @@ class Guards:
             *self._entropy(seen),
             *self._cut_responses(seen),
             *self._kl(seen),
+            *self._alarms(guard.after_update(seen) for guard in self._further),
         ]
         self._num_skips = self._num_skips + 1 if seen.get("guard/num_skipped_steps", 0.0) > 0.0 else 0
         return [_at(step, finding) for finding in (*found, *self._too_many_skips())]
@@ -209,6 +217,15 @@ class Guards:
                 found += self._judge(f"kl.{option}", guard.action, seen[key] > limit, text, seen[key], limit)
         return found
 
+    def _alarms(self, alarms: Iterable[Alarm | None]) -> list[GuardFinding]:
+        """What the user's own guards say."""
+        found = list[GuardFinding]()
+        for index, (guard, alarm) in enumerate(zip(self._further, alarms, strict=True)):
+            if alarm is not None:
+                name, action = self._config.further[index].type, guard.config.action
+                found += self._judge(name, action, True, alarm.text, alarm.value, alarm.limit)
+        return found
+
     def _too_many_skips(self) -> list[GuardFinding]:
         number, limit = self._num_skips, self._config.max_consecutive_skips
         text = f"{number} training steps in a row skipped something; {limit} may"
@@ -237,6 +254,15 @@ class Guards:
         self._warned.add(option)
         guard = option.partition(".")[0]
         return [GuardFinding(guard, action, text, value, limit, {"option": f"guards.{option}", **(details or {})})]
+
+
+def further_guards(specs: Sequence[ComponentSpec]) -> list[Guard]:
+    """The user's own guards.
+
+    Raises:
+        UserError: one cannot be imported, is no guard, or an option is wrong.
+    """
+    return [build(spec, {}, Guard, f"guards.further.{index}") for index, spec in enumerate(specs)]
 
 
 def _at(step: int, finding: GuardFinding) -> GuardFinding:

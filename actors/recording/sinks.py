@@ -11,12 +11,13 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from actors.recording.append_file import AppendFile
-from rollout.component import UserError
+from rollout.component import Component, ComponentSpec, UserError, build
 
 
 class Sink(Protocol):
@@ -33,6 +34,35 @@ class Sink(Protocol):
     def close(self) -> None:
         """Write what is pending and release the file. Closing twice is allowed."""
         ...
+
+
+class FurtherSink(Component):
+    """A sink of the user's own: ``logging.sinks`` names it. It runs in the controller's process; do not block there."""
+
+    def open(self, folder: Path, last_valid_step: int | None) -> None:
+        """Called once, before the first :meth:`write`.
+
+        Args:
+            folder: of the run.
+            last_valid_step: what was written of later steps is to be removed, because they will be taken again; -1:
+                everything, None: nothing.
+        """
+
+    @abstractmethod
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See :class:`Sink`."""
+
+    def close(self) -> None:
+        """See :class:`Sink`."""
+
+
+def further_sinks(specs: Sequence[ComponentSpec]) -> list[FurtherSink]:
+    """The user's own sinks, not opened yet.
+
+    Raises:
+        UserError: one cannot be imported, is no sink, or an option is wrong.
+    """
+    return [build(spec, {}, FurtherSink, f"logging.sinks.{index}") for index, spec in enumerate(specs)]
 
 
 class JsonlSink:

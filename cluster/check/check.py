@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actors.guards.guards import further_guards
+from actors.recording.sinks import further_sinks
 from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
@@ -74,6 +76,8 @@ def check_run(
     task = report.attempt(build_task, config)
     for place, spec in reward_specs(config).items():
         report.attempt(build_reward, spec, place)
+    report.attempt(further_guards, config.guards.further)
+    report.attempt(further_sinks, config.logging.sinks)
     models = report.attempt(served_models, config)
     for model in models or ():
         report.attempt(check_reward_model, model)

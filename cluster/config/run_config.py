@@ -18,7 +18,7 @@ from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig
-from rollout.component import KeyPath, StrictModel, UserError, dotted, validation_problems
+from rollout.component import ComponentSpec, KeyPath, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
 
@@ -84,6 +84,9 @@ class LoggingConfig(StrictModel):
     """What a run writes and shows besides metrics.jsonl, which is always written."""
 
     tensorboard: bool = Field(True, description="Write TensorBoard events.")
+    sinks: tuple[ComponentSpec, ...] = Field(
+        (), description="Sinks of your own: classes that derive from actors.recording.sinks.FurtherSink, with options."
+    )
     trajectory_samples_per_step: int = Field(
         4, ge=0, le=1_000_000, description="Trajectories of each step written to trajectories/ for reading."
     )

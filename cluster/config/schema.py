@@ -66,6 +66,9 @@ def build_schema() -> dict[str, Any]:
     reward = definitions["RewardConfig"]["properties"]
     reward["functions"]["items"] = reward["gold"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
+    definitions["Guard"], definitions["FurtherSink"] = _custom("guard"), _custom("sink")
+    definitions["GuardsConfig"]["properties"]["further"]["items"] = {"$ref": "#/$defs/Guard"}
+    definitions["LoggingConfig"]["properties"]["sinks"]["items"] = {"$ref": "#/$defs/FurtherSink"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")
     # Every reference to these has been replaced by one to a list of what is built in.
     for name in [name for name in definitions if name.rpartition(".")[2] in ("ComponentSpec", "AlgorithmSpec")]:

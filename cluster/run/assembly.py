@@ -27,7 +27,7 @@ from actors.recording.disk_space import DiskSpace
 from actors.recording.event_log import EventLog
 from actors.recording.journal import Journal, Level
 from actors.recording.run_status import RunStatus
-from actors.recording.sinks import JsonlSink, Sink, TensorBoardSink
+from actors.recording.sinks import JsonlSink, Sink, TensorBoardSink, further_sinks
 from actors.recording.tell import TellEvent
 from actors.recording.trajectory_log import TrajectoryLog
 from cluster.config.prompts import RunPrompts
@@ -261,4 +261,7 @@ def _sinks(config: RunConfig, folder: Path, last_valid_step: int | None) -> Sequ
     sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", last_valid_step)]
     if config.logging.tensorboard:
         sinks.append(TensorBoardSink(folder / "tensorboard", last_valid_step))
+    for sink in further_sinks(config.logging.sinks):
+        sink.open(folder, last_valid_step)
+        sinks.append(sink)
     return sinks
