@@ -60,6 +60,17 @@ async def test_a_group_that_began_late_may_be_trained_on_later() -> None:
     assert [group.index for group in await batch] == [2], "it was finished first, and both are due at version 2"
 
 
+async def test_a_batch_has_its_size_even_if_samples_are_older_than_their_admission() -> None:
+    """Which no engine should give; then no choice keeps the bound, and the oldest go first."""
+    buffer = GroupBuffer(prompts_per_step=1, max_staleness=1, num_steps=10, version=1)
+    groups = [await admit(buffer, index) for index in range(2)]
+    for group in groups:
+        await finish(buffer, group, version=0)
+    assert [group.index for group in await buffer.take(10.0)] == [0]
+    await buffer.advance(2)
+    assert [group.index for group in await buffer.take(10.0)] == [1]
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     per_step=st.integers(1, 8),
