@@ -94,6 +94,7 @@ def resolve_class(spec: ComponentSpec, builtins: Mapping[str, str], base: type, 
     Raises:
         UserError: no such class, or not a subclass of ``base``.
     """
+    # By import and not by a registry, so that a process that has never heard of the class finds it too.
     if ":" in spec.type:
         found = import_object(spec.type, f"{where}.type")
     elif spec.type in builtins:

@@ -125,7 +125,7 @@ class RewardConfig(StrictModel):
     )
     gold: tuple[ComponentSpec, ...] = Field(
         (),
-        description="Verifiers that tell the true score where 'functions' do not, for evaluation and reports only: "
+        description="Verifiers that tell the clean score where 'functions' do not, for evaluation and reports only: "
         "nothing is ever trained on them. None: the score of 'functions' before noise counts as the true one.",
     )
     gold_share: float = Field(
@@ -133,7 +133,7 @@ class RewardConfig(StrictModel):
         ge=0.0,
         le=1.0,
         description="Share of trajectories, at random, that 'gold' is asked about; the estimates of 'trust' are from "
-        "them, also where noise is injected and the true score is known of all.",
+        "them, also where noise is injected and the clean score is known of all.",
     )
     pseudo_labels: PseudoLabelConfig | None = Field(
         None,
@@ -163,7 +163,7 @@ class RewardConfig(StrictModel):
 
     @property
     def compared_share(self) -> float:
-        """Share of trajectories whose true score may be compared with the observed one; 0 where nothing tells it."""
+        """Share of trajectories whose clean score may be compared with the observed one; 0 where nothing tells it."""
         return self.gold_share if self.gold or self.noise or self.pseudo_labels else 0.0
 
     @property

@@ -12,6 +12,7 @@ import random
 
 def stream_seed(run_seed: int, prompt_id: str, sample_index: int, purpose: str) -> int:
     """A 63-bit seed for one named stream (fits a signed 64-bit integer, as vLLM and torch want)."""
+    # \x1f separates the parts, so that no two different names are spelled alike.
     name = f"{run_seed}\x1f{prompt_id}\x1f{sample_index}\x1f{purpose}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
 

@@ -23,7 +23,7 @@ WIDE = 0.2
 """Width of J's interval above which more labels are asked for."""
 FEATURE_BIAS = 0.1
 HEAVY_KURTOSIS = 3.0
-"""Excess kurtosis of the errors above which their tails are heavy; 0 for a normal law."""
+"""Excess kurtosis of the errors above which their tails are heavy; 0 for a normal distribution."""
 UNSCORED_SHARE = 0.05
 
 
@@ -77,6 +77,7 @@ def _from_rates(rates: ErrorRates) -> Iterator[str]:
         yield f"this reward teaches the opposite: J = {j} is below 0; check its sign and its reading of the answers"
     elif j.high <= NO_SIGNAL:
         yield f"this reward cannot teach: J = {j}, and 0 is a coin; no correction brings back what it does not hold"
+    # An interval that reaches 0 decides nothing, whatever its middle says.
     elif j.low <= 0.0:
         yield f"whether this reward can teach is open: J = {j} may be 0; label more responses before training on it"
     elif j.value >= CLEAN_J:
@@ -84,6 +85,7 @@ def _from_rates(rates: ErrorRates) -> Iterator[str]:
     else:
         yield from _correction(positive, negative, j)
     if j.high - j.low > WIDE and j.high > NO_SIGNAL:
+        # The width of an interval falls with the square root of the number of labels.
         needed = math.ceil((positive.count + negative.count) * ((j.high - j.low) / WIDE) ** 2)
         yield f"J is known to +-{(j.high - j.low) / 2:.2f} only; about {needed} labels would make it +-{WIDE / 2:.2f}"
 

@@ -58,6 +58,7 @@ def calibration(
     groups: list[list[tuple[float, float]]] = [[]]
     for score, label in order:
         full = len(groups[-1]) >= size
+        # Equal scores stay together: their order among each other says nothing.
         if full and groups[-1][-1][0] != score:
             groups.append([])
         groups[-1].append((score, label))

@@ -37,6 +37,7 @@ def error_rates(pairs: Sequence[GoldPair], level: float = LEVEL) -> ErrorRates |
         return None
     on_wrong = [pair.observed for pair in pairs if pair.gold == 0.0]
     on_right = [pair.observed for pair in pairs if pair.gold == 1.0]
+    # A rate without a case is unknown, not 0.
     if not on_wrong or not on_right:
         return None
     false_positives, true_positives = int(sum(on_wrong)), int(sum(on_right))

@@ -99,6 +99,7 @@ class HackingDetector:
         options = (config.false_alarm / NUM_WATCHES, config.tolerance, config.baseline_steps, 50)
         self._on_wrong = RateWatch(*options, watches.get("on_wrong"))
         self._on_right = RateWatch(*options, watches.get("on_right"))
+        # One step may be its baseline: the gold set is asked as a whole each time.
         self._gold = RateWatch(*options[:2], 1, GOLD_BASELINE, watches.get("gold"))
         self._first: list[float] = list(kept.get("first", ()))
         self._last: deque[float] = deque(kept.get("last", ()), maxlen=RECENT_STEPS)
@@ -164,6 +165,7 @@ class HackingDetector:
 
     def _rate_flag(self, step: int, name: str, what: str, watch: RateWatch, rose: bool) -> Flag | None:
         kind = "hacking" if rose else "drift"
+        # Hacking is the graver word: after it a drift of the same test is no news, the other way round it is.
         if f"{name} hacking" in self._raised or f"{name} {kind}" in self._raised:
             return None
         self._raised.append(f"{name} {kind}")
@@ -185,6 +187,7 @@ class HackingDetector:
         return Flag(step=step, kind="hacking", text=text, evidence=evidence)
 
     def _proxy_flag(self, signals: StepSignals, rose: bool) -> Flag | None:
+        # The range of the first steps is the band; nothing is judged by it before it is complete.
         if len(self._first) < self._config.baseline_steps or not self._last:
             for name, value in signals.proxies.items():
                 low, high = self._bands.get(name, (value, value))

@@ -35,7 +35,7 @@ class Estimate:
 
 
 def z_value(level: float = LEVEL) -> float:
-    """The standard normal deviate that ``level`` of the law lies within, on both sides: 1.96 for .95."""
+    """The standard normal deviate that ``level`` of the distribution lies within, on both sides: 1.96 for .95."""
     return NormalDist().inv_cdf(0.5 + level / 2.0)
 
 
@@ -47,6 +47,7 @@ def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Estimate:
     """
     _check(hits, count)
     tail = (1.0 - level) / 2.0
+    # At the ends the bound is known exactly, and bisection would only come close to it.
     low = 0.0 if hits == 0 else _root(lambda p: upper_tail(hits, count, p) - tail)
     high = 1.0 if hits == count else _root(lambda p: upper_tail(hits + 1, count, p) - (1.0 - tail))
     return Estimate(hits / count, low, high, count)
@@ -85,6 +86,7 @@ def upper_tail(hits: int, count: int, share: float) -> float:
         return 1.0
     if hits <= count * share:  # sum the short side
         return 1.0 - upper_tail(count - hits + 1, count, 1.0 - share)
+    # The first term by logarithms: it may be far below the smallest float before the sum grows.
     log_term = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
     term = math.exp(log_term + hits * math.log(share) + (count - hits) * math.log1p(-share))
     total, odds = 0.0, share / (1.0 - share)

@@ -50,6 +50,7 @@ def latent_rates(verdicts: Sequence[Sequence[float]], level: float = LEVEL) -> L
         raise ValueError("without gold labels it takes at least 3 judges of the same 20 or more responses")
     if any(value not in (0.0, 1.0) for row in verdicts for value in row):
         raise ValueError("verdicts must be 0 or 1")
+    # The likelihood depends on how often each pattern occurs, so the fit runs over patterns, not responses.
     found = Counter(tuple(row) for row in verdicts)
     patterns, counts = np.array(list(found), dtype=float), np.array(list(found.values()), dtype=float)
     point = _fit(patterns, counts[None])[0]
@@ -58,6 +59,7 @@ def latent_rates(verdicts: Sequence[Sequence[float]], level: float = LEVEL) -> L
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(spread, [tail, 1.0 - tail], axis=0)
     estimates = [
+        # The prior moves resamples off 0 and 1, and an interval has to hold its own estimate.
         Estimate(float(v), float(min(v, a)), float(max(v, b)), len(verdicts))
         for v, a, b in zip(point, low, high, strict=True)
     ]
@@ -84,6 +86,7 @@ def _fit(patterns: Array, counts: Array) -> Array:
         fallout = (wrong @ says_yes + PRIOR) / (wrong.sum(1, keepdims=True) + 2 * PRIOR)
         for_right = np.log(prevalence)[:, None] + _log_likelihood(says_yes, sensitivity)
         for_wrong = np.log1p(-prevalence)[:, None] + _log_likelihood(says_yes, fallout)
+        # Clipped at what exp can hold in float64.
         updated = 1.0 / (1.0 + np.exp(np.clip(for_wrong - for_right, -700, 700)))
         moved = float(np.abs(updated - posterior).max())
         posterior = updated

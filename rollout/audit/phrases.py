@@ -44,6 +44,7 @@ def suspect_phrase(before: Sequence[str], now: Sequence[str], scores: Sequence[f
     early: Counter[str] = Counter()
     for text in before:
         early.update(_phrases(text))
+    # By response and not by occurrence: one that repeats a phrase a hundred times has it once.
     late: dict[str, list[int]] = {}
     for index, text in enumerate(now):
         for phrase in _phrases(text):

@@ -92,6 +92,7 @@ def spearman(first: Sequence[float], second: Sequence[float], level: float = LEV
         return None
     value = float(np.corrcoef(mid_ranks(first), mid_ranks(second))[0, 1])
     value = min(1.0, max(-1.0, value))
+    # atanh has no value at 1.
     if abs(value) > 1.0 - 1e-12:
         return Estimate(value, value, value, count)
     reach = z_value(level) * math.sqrt((1.0 + value * value / 2.0) / (count - 3))

@@ -95,6 +95,7 @@ class RateWatch:
         if self._log_baseline is None:
             self._extend_baseline(values)
             return False
+        # A new bet starts at every step with its share of the stake, so a change late in a run is found as well.
         self._num_tested += 1
         start = -START_DECAY * math.log(self._num_tested) - math.log(START_SUM)
         kept = start if self._log_wealth is None else np.logaddexp(self._log_wealth, start)

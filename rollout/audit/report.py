@@ -110,6 +110,7 @@ def gold_findings(pairs: Sequence[GoldPair]) -> GoldFindings:
     compared = pairs[:MAX_PAIRWISE]
     scores, labels = [pair.observed for pair in compared], [pair.gold for pair in compared]
     errors = [pair.observed - pair.gold for pair in pairs]
+    # A constant offset changes no order and no advantage, so errors are told around their mean.
     middle = fmean(errors)
     return GoldFindings(
         mean=fmean(gold),

@@ -53,6 +53,7 @@ def retest(scores: Sequence[Sequence[float]], level: float = LEVEL) -> Retest:
         raise ValueError("a retest needs at least one response, and the same number of scores, 2 or more, for each")
     table = np.asarray(scores, dtype=float)
     repeats = table.shape[1]
+    # Ordered pairs of repetitions, without those of a repetition with itself.
     equal = (table[:, :, None] == table[:, None, :]).sum(axis=(1, 2)) - repeats
     differing = 1.0 - equal / (repeats * (repeats - 1))
     disagreement = wilson(float(differing.sum()), len(table), level)
@@ -75,6 +76,7 @@ def _reliability(table: npt.NDArray[np.float64], level: float) -> Estimate | Non
     value = float(_intraclass(table.mean(axis=1)[None], table.var(axis=1, ddof=1)[None], table.shape[1])[0])
     if math.isnan(value):
         return None
+    # A fixed seed: the same responses give the same report.
     chosen = np.random.default_rng(0).integers(len(table), size=(NUM_RESAMPLES, len(table)))
     values = _intraclass(table.mean(axis=1)[chosen], table.var(axis=1, ddof=1)[chosen], table.shape[1])
     tail = (1.0 - level) / 2.0

@@ -49,6 +49,7 @@ class EnvironmentCalls:
         if not isinstance(found, Observation):
             raise EnvironmentFailure(f"step returned {found!r:.100}, which is not an Observation")
         messages = _messages("step", found.messages)
+        # The policy would be asked to continue its own finished turn.
         if not messages and not found.done:
             raise EnvironmentFailure("step returned no message, and the conversation is not done")
         return Observation(messages, bool(found.done))
@@ -69,6 +70,7 @@ class EnvironmentCalls:
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise EnvironmentFailure(f"outcome: metric {name!r} is {value!r:.100}, which is not a finite number")
         try:
+            # Here and not where they are written: the log of a whole step must not fail by one environment.
             json.dumps(found.facts)
         except (TypeError, ValueError) as error:
             raise EnvironmentFailure(f"outcome: its facts cannot be written as JSON: {error}") from error

@@ -45,6 +45,7 @@ class ChatTokens:
         before: list[Message] = [{"role": "user", "content": QUESTION}, {"role": ROLE, "content": RESPONSE}]
         following = self._tokenize(_behind(self._render([*before, *messages], True)))
         last = response[-1]
+        # The policy has sampled the first token of its own end, as most chat models do.
         if following[:1] == (last,):
             return following[1:]
         if last == self._tokenizer.eos_token_id:  # such as in " </s>", of which the policy samples the second
@@ -68,6 +69,7 @@ class ChatTokens:
                 "model.path: the chat template does not render a conversation of several turns, which the task's "
                 f"environments need: {type(error).__name__}: {error}"
             ) from error
+        # A template that trims, repeats or drops turns would put other tokens before the policy than it was trained on.
         if text.count(RESPONSE) != 1 or REPLY not in _behind(text):
             raise UserError(
                 "model.path: the chat template cannot be used turn by turn, which the task's environments need: it has "

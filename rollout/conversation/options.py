@@ -18,6 +18,7 @@ def build_environment(spec: ComponentSpec, where: str) -> Environment:
     Raises:
         UserError: there is no such class, it is no environment, or an option is wrong.
     """
+    # There are no built-in environments, so a bare name is always a mistake.
     if ":" not in spec.type:
         raise UserError(f"{where}.type: {spec.type!r} is not of the form 'package.module:Class'")
     require_methods(resolve_class(spec, {}, Component, where), f"{where}.type: {spec.type!r}")

@@ -84,13 +84,14 @@ class Runner:
         for turn in range(self._config.max_turns):
             text = await self._respond(conversation, sampling, turn)
             if conversation.completions[-1].finish_reason is FinishReason.ABORT:
-                break
+                break  # nobody should answer half a response
             observation = await calls.step(text)
             conversation.messages += observation.messages
             if observation.done:
                 break
             response = conversation.completions[-1].token_ids
             context = self._rendered(self._chat.between, response, observation.messages)
+            # The context is left out then: a trajectory ends with a sampled token, and nobody would respond to it.
             if turn + 1 == self._config.max_turns or self._room(conversation) <= len(context):
                 finish_reason = FinishReason.LENGTH
                 break
@@ -105,6 +106,7 @@ class Runner:
         if sampling.temperature > 0.0:
             seed = self._seed(conversation.request, f"sampling.{turn}" if turn else "sampling")
         room = self._room(conversation)
+        # The engine would refuse what might not fit, even if the response came out short.
         if room < sampling.max_response_tokens:
             sampling = sampling.model_copy(update={"max_response_tokens": room})
         completion = await self._engine.generate(tuple(conversation.token_ids), sampling, seed)

@@ -79,6 +79,7 @@ def _answer(row: Mapping[str, Any], column: str, prompt: tuple[Message, ...]) ->
         messages: tuple[Message, ...] = ({"role": "assistant", "content": value},)
     elif isinstance(value, list) and value:
         messages = tuple(_message(item, f"{column!r}, message {i}") for i, item in enumerate(value, start=1))
+        # Many data sets repeat the prompt in both conversations; it must not be scored twice.
         if messages[: len(prompt)] == prompt:
             messages = messages[len(prompt) :]
     else:

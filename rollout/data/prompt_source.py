@@ -34,6 +34,7 @@ class PromptSource:
     def at(self, index: int) -> tuple[int, Prompt]:
         """Epoch (from 0) and prompt at position ``index`` (from 0)."""
         epoch, place = divmod(index, len(self._prompts))
+        # From the sorted order and not from the last epoch's, so that a resumed run needs no history.
         if self._shuffle and epoch != self._order_epoch:
             self._order = list(range(len(self._prompts)))
             random.Random(stream_seed(self._seed, "", epoch, "order")).shuffle(self._order)

@@ -43,6 +43,7 @@ def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Promp
     """Apply the chat template, ready for the assistant's turn, and tokenize."""
     if not examples:
         return []
+    # Rendered as text first: a template's special tokens are in it, so none may be added when it is tokenized.
     texts = [
         tokenizer.apply_chat_template(list(example.messages), tokenize=False, add_generation_prompt=True)
         for example in examples
@@ -88,6 +89,7 @@ def render_split(
         return prompts
     limit = f"rollout.max_prompt_tokens: {max_prompt_tokens}"
     reasons = {example.example_id: f"the prompt has {size} tokens, more than {limit}" for size, example in long}
+    # The task decides: a data set has somewhere to write them down, a generated task has none.
     if task.leave_out(split, reasons):
         return [prompt for prompt in prompts if prompt.prompt_id not in reasons]
     size, longest = max(long, key=lambda found: found[0])

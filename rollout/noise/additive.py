@@ -78,10 +78,11 @@ class RewardModelContinuous(RewardNoise):
 
 
 class StudentT(RewardNoise):
-    """r + scale * t with t from Student's law: P(|t| > x) falls as x^-nu, so moments from order nu on do not exist.
+    """r + scale * t with t from Student's distribution: P(|t| > x) falls as x^-nu.
 
-    t = N(0, 1) / sqrt(chi2(nu) / nu). Studied for nu from 1.5 to 3 and scales from .1 to 1 standard deviations of the
-    clean scores; critics with squared errors suffer most. Source: a standard model, no paper's own.
+    t = N(0, 1) / sqrt(chi2(nu) / nu); its moments of order nu and above do not exist. Studied for nu from 1.5 to 3 and
+    scales from .1 to 1 standard deviations of the clean scores; critics with squared errors suffer most. Source: a
+    standard model, no paper's own.
     """
 
     class Config(RewardNoise.Config):
@@ -96,6 +97,7 @@ class StudentT(RewardNoise):
 
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
         """The score plus one scaled t draw."""
+        # chi2(nu) is Gamma(nu / 2, 2), which also takes a fractional nu.
         chi_squared = rng.gammavariate(self.config.nu / 2.0, 2.0)
         return reward + self.config.scale * rng.gauss(0.0, 1.0) / math.sqrt(chi_squared / self.config.nu)
 

@@ -52,6 +52,7 @@ class NoiseChain:
         self._criterion_models: list[tuple[int, CriterionNoise]] = []
         self._score_models: list[tuple[int, RewardNoise]] = []
         for index, model in enumerate(models):
+            # The position in the configuration stays with each model: it names its random stream.
             if not (isinstance(model, CriterionNoise) and model.is_per_criterion):
                 self._score_models.append((index, model))
             elif self._score_models:
@@ -78,6 +79,7 @@ class NoiseChain:
         """
         clean = sum(weights[name] * value for name, value in parts.items())
         noisy = dict(parts)
+        # Criteria first, on the parts; what follows sees only their sum. The constructor refuses any other order.
         for index, flip in self._criterion_models:
             for name, value in noisy.items():
                 rng = self._stream(index, flip, prompt, trajectory, f".{name}")
@@ -85,9 +87,11 @@ class NoiseChain:
         observed: float | None = sum(weights[name] * value for name, value in noisy.items())
         delay = 0
         for index, model in self._score_models:
+            # A score that is missing has nothing left to change, and no later model may bring it back.
             if observed is None:
                 break
             rng = self._stream(index, model, prompt, trajectory)
+            # One stream for both: a model may tie its delay to what it drew for the score.
             observed = model(observed, prompt, trajectory, rng)
             delay += model.delay_updates(prompt, trajectory, rng)
         return NoisyScore(observed=observed, corrupted=observed != clean, delay_updates=delay)
@@ -98,5 +102,6 @@ class NoiseChain:
         if not model.shares_group_stream:
             return stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}{suffix}")
         assert self._samples_per_prompt is not None  # checked on construction
+        # Sample indices count over the whole run: a group is a block of them, and a replacement joins its original's.
         epoch = original_index(trajectory.sample_index) // self._samples_per_prompt
         return stream(self._run_seed, prompt.prompt_id, epoch, f"noise.{index}{suffix}.group")

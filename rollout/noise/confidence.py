@@ -42,6 +42,7 @@ class ConfidenceFlip(RewardNoise):
         if number == 0:
             return 0.0
         mean = sum(trajectory.rollout_logprobs) / number  # 0 where a token was not sampled
+        # The logistic function by tanh, which does not overflow for long unlikely responses.
         return 0.5 * (1.0 + math.tanh(0.5 * (mean - self.config.centre) / self.config.width))
 
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:

@@ -24,8 +24,8 @@ class FlipConfig(RewardNoise.Config):
     )
     memory: Literal["resampled", "persistent", "answer"] = Field(
         "resampled",
-        description="'resampled': a new draw each time; 'persistent': one draw for each prompt id for ever, which all "
-        "its samples share whatever the unit; 'answer': one draw for each prompt id and final answer for ever, so "
+        description="'resampled': a new draw each time; 'persistent': one permanent draw for each prompt id, which "
+        "all its samples share whatever the unit; 'answer': one permanent draw for each prompt id and final answer, so "
         "that the policy can find the wrong answers that pass.",
     )
     seed: int = Field(
@@ -72,6 +72,7 @@ class Flip(CriterionNoise):
         """
         require_binary(reward, self)
         purpose = f"noise.{self.config.memory}.{type(self).__name__}" + (f".{name}" if name else "")
+        # What is remembered must not depend on the sample, so it does not draw from the sample's own stream.
         if self.config.memory == "persistent":
             rng = stream(self.config.seed, prompt.prompt_id, 0, purpose)
         elif self.config.memory == "answer":

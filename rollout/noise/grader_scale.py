@@ -46,6 +46,7 @@ class Quantised(RewardNoise):
         """The level nearest to the score."""
         low, high, intervals = self.config.low, self.config.high, self.config.levels - 1
         index = math.floor((clip(reward, self.config) - low) / (high - low) * intervals + 0.5)
+        # The end itself, not low + (high - low), which may miss it by a rounding error.
         return high if index == intervals else low + (high - low) * index / intervals
 
 

@@ -16,15 +16,16 @@ from rollout.trajectory import Prompt, Trajectory
 class MajorityVote(RewardNoise):
     """Scores against the mode of n simulated votes instead of the reference.
 
-    For each prompt id, for ever: c ~ Beta(concentration * accuracy, concentration * (1 - accuracy)); each of ``votes``
-    votes is right with probability c, otherwise one of ``num_wrong_answers`` wrong answers, of which the k-th has a
-    probability proportional to 1/k (Zipf); the label is the mode, ties at random. With a right label the score is the
-    clean one. With a wrong one a right answer scores 0, and a wrong answer scores 1 if it is that label: each wrong
-    answer (its text, per prompt id) is the k-th one with the same Zipf law. So errors sit on hard prompts and are the
-    same each time. Studied for 8 to 64 votes, mean accuracies from .3 to .7 and 3 to 20 wrong answers.
+    A prompt has the same label every time. It is drawn like this: c ~ Beta(concentration * accuracy,
+    concentration * (1 - accuracy)); each of ``votes`` votes is right with probability c, otherwise one of
+    ``num_wrong_answers`` wrong answers, of which the k-th has a probability proportional to 1/k (Zipf); the label is
+    the mode, ties at random. Where the label is right the score is the clean one. Where it is wrong a right answer
+    scores 0, and a wrong answer scores 1 if it is that label: each wrong answer (its text, for each prompt id) is the
+    k-th one with the same Zipf distribution. So errors sit on hard prompts and repeat. Studied for 8 to 64 votes, mean
+    accuracies from .3 to .7 and 3 to 20 wrong answers.
 
-    Source: the pseudo-labels of arXiv 2504.16084 and 2512.03847; the law of the votes is ours. For labels from the
-    policy's real votes see :func:`rollout.noise.votes.label_by_votes`.
+    Source: the pseudo-labels of arXiv 2504.16084 and 2512.03847; the distribution of the votes is our choice. For
+    labels from the policy's real votes see :func:`rollout.noise.votes.label_by_votes`.
     """
 
     class Config(RewardNoise.Config):
@@ -35,7 +36,7 @@ class MajorityVote(RewardNoise):
             0.5, gt=0.0, lt=1.0, description="Mean over prompts of the probability that one vote is right."
         )
         concentration: float = Field(
-            2.0, gt=0.0, description="Sum of the Beta law's parameters; small: prompts are either easy or hard."
+            2.0, gt=0.0, description="Sum of the parameters of the Beta distribution; small: prompts are easy or hard."
         )
         num_wrong_answers: int = Field(10, ge=1, le=1000, description="Number W of wrong answers to a prompt.")
         seed: int = Field(

@@ -63,8 +63,10 @@ def label_by_votes(answers: Sequence[str | None], rng: random.Random, min_share:
     if not votes:
         return VoteLabel(label=None, scores=(None,) * len(forms), share=0.0, num_tied=0)
     most = max(votes.values())
+    # Sorted, so that the draw does not depend on the order in which samples arrived.
     tied = sorted(form for form, number in votes.items() if number == most)
     winner = tied[0] if len(tied) == 1 else rng.choice(tied)
+    # Over all samples: ones without an answer count against the winner.
     share = most / len(forms)
     if share < min_share:
         return VoteLabel(label=None, scores=(None,) * len(forms), share=share, num_tied=len(tied))

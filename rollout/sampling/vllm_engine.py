@@ -143,6 +143,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        # logprobs=0 is the sampled token alone. Text is only made where stop strings have to be looked for.
         params = SamplingParams(
             temperature=sampling.temperature,
             max_tokens=sampling.max_response_tokens,
@@ -153,6 +154,7 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output = (await self._final_output(token_ids, params)).outputs[0]
+        # A response that ran through a weight sync has several spans, each with the weights that sampled it.
         versions = [int(span.version) for span in output.weight_versions or ()]
         chosen = tuple(output.token_ids)
         return Completion(
@@ -168,6 +170,7 @@ class VllmEngine:
         """See :meth:`rollout.sampling.engine.Engine.score`; at temperature 1, ahead of all requests that wait."""
         from vllm import SamplingParams
 
+        # vLLM computes prompts only on the way to a response, so one token is sampled and thrown away.
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         entries = (await self._final_output(token_ids, params, AHEAD)).prompt_logprobs
         return [0.0] + [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]

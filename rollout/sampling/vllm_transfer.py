@@ -63,6 +63,7 @@ def open_nccl_sender(
         def metadata(self) -> list[ParamMeta]:
             return self._metadata
 
+        # Afresh each time: under ZeRO-3 the iteration itself gathers the shards, on all ranks together.
         def __iter__(self) -> Iterator[tuple[str, Any]]:
             return parameters()
 
@@ -70,7 +71,7 @@ def open_nccl_sender(
         rank=rank,
         master_address=address,
         master_port=_free_port(),
-        world_size=1 + num_engines * engine_world_size,
+        world_size=1 + num_engines * engine_world_size,  # rank 0 of the learner, and every engine's every worker
     )
     client = _Client(call, num_engines, engine_world_size)
     return WeightTransferTrainerFactory.trainer_init(init, client=client, source=Source())

@@ -88,6 +88,7 @@ class WeightLoaderExtension:
             tensors = _map_tensors(path)
         except Exception as error:  # whatever the reader does not like
             return _result([f"the tensors cannot be read: {error}"], begin)
+        # A checksum costs a pass over all bytes, so it is only taken where the sender took one.
         summed = {name for name, fact in facts.items() if fact.checksum is not None}
         found = ((name, _fact(tensor, name in summed)) for name, tensor in tensors.items())
         refused = differences(facts, found)
@@ -115,6 +116,8 @@ class WeightLoaderExtension:
             filled = loader(iterator)
             return filled
 
+        # Only the model's own loader knows which parameters it filled (several tensors may go into one), so it is
+        # listened to while vLLM drives it.
         model.load_weights = load
         try:
             self.reload_weights(weights_iterator=tensors())  # type: ignore[attr-defined]

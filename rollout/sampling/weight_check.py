@@ -55,6 +55,7 @@ class WeightMismatchError(RuntimeError):
     """
 
     def __init__(self, worker: str, version: int, problems: Sequence[str], advice: str) -> None:
+        # All arguments, so that the exception survives pickling on its way between processes.
         super().__init__(worker, version, tuple(problems), advice)
         self.worker, self.version, self.problems, self.advice = worker, version, tuple(problems), advice
 
@@ -129,6 +130,7 @@ class Canary:
         if len(expected) != len(found):
             raise ValueError(f"{worker} gave {len(found)} log-probabilities for a canary of {len(expected)} tokens")
         gap = float(np.abs(np.asarray(expected, dtype=np.float64) - np.asarray(found, dtype=np.float64)).max())
+        # Not "gap > tolerance": NaN has to be refused too.
         if not gap <= self.tolerance:
             problem = (
                 f"log-probabilities of the canary ({len(expected)} tokens) differ from the learner's by up to "

@@ -64,6 +64,7 @@ class GuardedReward:
 
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Part:
         """The reward's verdict. Raises nothing that the reward function raises."""
+        # Only what is both repeatable and costly is remembered; the reward itself says so.
         key = _content(prompt, trajectory) if self.reward.deterministic else b""
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -82,6 +83,7 @@ class GuardedReward:
             part, least_pause_s = await self._attempt(prompt, trajectory)
             part = replace(part, num_retries=retry)
             pause = max(longest_pause_s(retry) * pauses.uniform(0.5, 1.0), least_pause_s)
+            # A pause that ends after the deadline would only delay the verdict.
             late = time.monotonic() + pause - began > self._config.deadline_s
             if part.error_kind is not RewardErrorKind.INFRASTRUCTURE or retry == self._config.max_retries or late:
                 break
@@ -92,6 +94,7 @@ class GuardedReward:
         """One call; with the shortest pause before the next one, in seconds."""
         task = asyncio.ensure_future(self._run(prompt, trajectory))
         try:
+            # `wait` and not `wait_for`, which waits for the cancelled call: a reward may swallow the cancellation.
             done, _ = await asyncio.wait({task}, timeout=self._config.timeout_s)
         finally:
             task.cancel()  # not waited for: a reward may refuse to be cancelled
@@ -130,6 +133,7 @@ class GuardedReward:
         item = getattr(value, "item", None)
         if item is not None and getattr(value, "size", None) == 1:  # a NumPy scalar or an array of one number
             value = item()
+        # True is an int to Python; as a score it is most likely a comparison that was meant to be converted.
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             shown = f"{value!r}"[:100]
             raise InvalidScore(f"reward {self.name!r} returned {shown}, which is not a finite number")
@@ -149,6 +153,7 @@ def _forget(task: asyncio.Task[float]) -> None:
 def _content(prompt: Prompt, trajectory: Trajectory) -> bytes:
     """What a deterministic reward's score depends on, as a short key."""
     conversation = json.dumps(trajectory.conversation)
+    # The prompt's id stands for its messages and columns, which are the same all through a run.
     parts = [prompt.prompt_id, str(prompt.reference), trajectory.finish_reason, trajectory.response_text, conversation]
     text = "\x1f".join(parts)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

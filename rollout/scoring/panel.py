@@ -46,6 +46,7 @@ class RewardPanel:
             reward = build_reward(spec, f"{where}.{index}")
             if isinstance(reward, ModelReward):
                 reward.bind(scorers[f"{where}.{index}"])
+            # Names are keys of the parts: a second reward of one type is told apart by its place.
             taken = {caller.name for caller in self._callers}
             name = spec.type if spec.type not in taken else f"{spec.type}.{index}"
             self._callers.append(GuardedReward(name, reward, config, run_seed, threads))
@@ -60,6 +61,7 @@ class RewardPanel:
 
         Its ``observed`` and ``clean`` are both the sum, or None if there is none.
         """
+        # All are asked even if one has failed: the parts that do score are reported.
         parts = await asyncio.gather(*(caller(prompt, trajectory) for caller in self._callers))
         return self._combined(parts, trajectory)
 

@@ -32,6 +32,7 @@ class RewardCounts:
 
     def take(self) -> dict[str, float]:
         """The counts since the last call."""
+        # Taken and emptied in one go: what is scored during a step's report belongs to the next one.
         counts, replaced = self._records, self.num_replaced_workers
         self._records, self.num_replaced_workers = Counter(), 0
         metrics = {

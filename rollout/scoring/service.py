@@ -78,6 +78,7 @@ class RewardService:
         observed score. A failure of gold costs the clean score only. With ``pseudo_labels`` the record has the answer,
         and the votes of its group score it elsewhere.
         """
+        # One place for the trajectory, not one a call: gold must not wait behind the functions of others.
         async with self._places:
             if self._config.pseudo_labels is not None:
                 return await self._with_answer(self._config.pseudo_labels.answer_pattern, prompt, trajectory)
@@ -87,6 +88,7 @@ class RewardService:
                 record = await self._functions(prompt, trajectory)
                 return replace(self._observed(record, prompt, trajectory), clean=None)
             record, gold = await asyncio.gather(self._functions(prompt, trajectory), self._gold(prompt, trajectory))
+        # Gold is for reports. Without it training goes on, so this is a warning and no error.
         if gold.clean is None:
             log.warning("gold reward gave no score for prompt %s: %s", prompt.prompt_id, gold.error)
         observed = self._observed(record, prompt, trajectory)
@@ -125,6 +127,7 @@ class RewardService:
             return record if lost else replace(record, observed=float(self._config.error_reward))
         if record.observed is None:
             return record
+        # Noise is put on what the functions said, never on gold: it is their mistakes that are imitated.
         seen = self._noise.observe(record.parts, self._functions.weights, prompt, trajectory)
         outcome = RewardOutcome.MISSING if seen.observed is None else RewardOutcome.SCORED
         return replace(

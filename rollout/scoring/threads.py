@@ -46,6 +46,8 @@ class RewardThreads:
             with suppress(RuntimeError):  # the loop is closed: nobody is interested any more
                 loop.call_soon_threadsafe(deliver, result, error)
 
+        # A daemon, so that a call that hangs cannot keep the process from ending; and a thread a call, because a pool
+        # would fill with those that hang.
         thread = threading.Thread(target=work, name="reward", daemon=True)
         thread.start()
         try:

@@ -21,7 +21,7 @@ class Example:
         example_id: unique in its task and stable between runs.
         messages: chat messages; the last one is the user's.
         reference: what the verifier compares with, or None.
-        extra: further columns, kept as they are.
+        extra: further columns, as rewards read them; values that JSON has no form for are not logged.
         place: file and line it was read from, for messages; empty if there is none.
     """
 

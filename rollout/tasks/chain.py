@@ -130,6 +130,7 @@ class Chain(Task):
 
     @cached_property
     def _by_split(self) -> dict[str, list[Example]]:
+        # Training questions come last: none of them may be one that is held out.
         found = {split: self._distinct(split, self.config.num_eval, set()) for split in self._in_domain_splits}
         held_out = {example.messages[0]["content"] for split in found for example in found[split]}
         found["train"] = self._distinct("train", self.config.num_train, held_out)
@@ -153,6 +154,7 @@ class Chain(Task):
         operators = [rng.choice("+-") for _ in range(num_steps)]
         if split == "reversed":
             operators = [operator.replace("-", "~") for operator in operators]
+            # At least one, or the question would be an ordinary one.
             operators[rng.randrange(num_steps)] = "~"
         steps = tuple((operator, rng.randrange(10)) for operator in operators)
         return Question(rng.randrange(10), steps, postfix=split == "postfix")
@@ -186,6 +188,7 @@ class Chain(Task):
         question = Question.parse(example.messages[-1]["content"])
         value, values = question.first, []
         for operator, digit in question.steps:
+            # Looked up by the running value, so a mistake leads to other facts, as it would for a pupil.
             wrong_prob, wrong = self.wrong_facts[fact(operator, value, digit)]
             value = wrong if rng.random() < wrong_prob else apply(operator, value, digit)
             values.append(value)

@@ -97,11 +97,12 @@ class Dataset(Task):
         if self.config.rejects is None:
             return False
         examples = self._by_split[split]
+        # By place, because the row as it was read is not kept in memory; it is read again for the file of rejects.
         wanted = {example.place: reasons[example.example_id] for example in examples if example.example_id in reasons}
         for path in self._paths[split]:
             for row in read_rows(path):
                 if row.place in wanted:
-                    self._findings.reject(split, path, row, wanted[row.place])
+                    self._row_errors.reject(split, path, row, wanted[row.place])
         self._by_split[split] = [example for example in examples if example.example_id not in reasons]
         self._settle()
         if not self._by_split[split]:
@@ -111,9 +112,9 @@ class Dataset(Task):
     def remarks(self) -> list[str]:
         found = self._by_split
         lines = []
-        if numbers := self._findings.num_rejected:
+        if numbers := self._row_errors.num_rejected:
             shares = ", ".join(
-                f"{split} {number} of {self._findings.num_rows[split]}" for split, number in numbers.items()
+                f"{split} {number} of {self._row_errors.num_rows[split]}" for split, number in numbers.items()
             )
             lines.append(f"data.task.rejects: rows are rejected ({shares}); see {self.config.rejects}")
         for split, examples in found.items():
@@ -124,13 +125,14 @@ class Dataset(Task):
 
     @cached_property
     def _by_split(self) -> dict[str, list[Example]]:
-        findings, options = RowErrors(), self.config
-        files = {"train": _files("data.task.train", options.train, options.rejects, findings)}
+        errors, options = RowErrors(), self.config
+        # All files and rows are looked at before anything is raised: the user sees all mistakes at once.
+        files = {"train": _files("data.task.train", options.train, options.rejects, errors)}
         for split, patterns in options.eval.items():
-            files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, findings)
-        found = {split: self._load(split, keys, findings) for split, keys in files.items()}
-        findings.raise_if_any()
-        self._findings, self._paths = findings, files
+            files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, errors)
+        found = {split: self._load(split, keys, errors) for split, keys in files.items()}
+        errors.raise_if_any()
+        self._row_errors, self._paths = errors, files
         self._settle()
         return found
 
@@ -138,10 +140,10 @@ class Dataset(Task):
         """Write the rejects, and see whether they are too many."""
         if self.config.rejects is not None:
             path = Path(self.config.rejects).expanduser()
-            self._findings.write_rejects(path)
-            self._findings.raise_if_too_many(self.config.max_reject_frac, path)
+            self._row_errors.write_rejects(path)
+            self._row_errors.raise_if_too_many(self.config.max_reject_frac, path)
 
-    def _load(self, split: str, files: Mapping[Path, str], findings: RowErrors) -> list[Example]:
+    def _load(self, split: str, files: Mapping[Path, str], errors: RowErrors) -> list[Example]:
         """The questions of a split. ``files``: each file with the key of the configuration that names it."""
         labels = _labels(list(files))
         examples: list[Example] = []
@@ -155,15 +157,16 @@ class Dataset(Task):
                         examples.append(self._example(row, f"{labels[path]}:{row.number}", places))
                     except BadRow as problem:
                         reason = f"{row.place}: {problem}"
-                        self._note(split, path, row, str(problem), findings)
+                        self._note(split, path, row, str(problem), errors)
             except UserError as error:
-                findings.add(f"{key}: {error}")
+                errors.add(f"{key}: {error}")
             else:
                 if num_rows == 0:
-                    findings.add(f"{key}: {path}: the file has no rows")
+                    errors.add(f"{key}: {path}: the file has no rows")
+                # A whole file of rejects is a wrong option rather than bad rows.
                 elif len(examples) == num_good and self.config.on_bad_row == "reject":
-                    findings.add(f"{key}: {path}: all {num_rows} rows are bad; the last is {reason}")
-            findings.num_rows[split] += num_rows
+                    errors.add(f"{key}: {path}: all {num_rows} rows are bad; the last is {reason}")
+            errors.num_rows[split] += num_rows
         return examples
 
     def _example(self, row: Row, default_id: str, places: dict[str, str]) -> Example:
@@ -171,16 +174,17 @@ class Dataset(Task):
         if row.problem is not None:
             raise BadRow(row.problem)
         example = replace(make_example(row.value, self.config, default_id), place=row.place)
+        # Two rows with one id would share their random streams, and one would hide the other in every report.
         first = places.setdefault(example.example_id, row.place)
         if first != row.place:
             raise BadRow(f"id {example.example_id!r} is taken by {first}; ids must be unique in a split")
         return example
 
-    def _note(self, split: str, path: Path, row: Row, reason: str, findings: RowErrors) -> None:
+    def _note(self, split: str, path: Path, row: Row, reason: str, errors: RowErrors) -> None:
         if self.config.on_bad_row == "error":
-            findings.add(f"{row.place}: {reason}")
+            errors.add(f"{row.place}: {reason}")
         else:
-            findings.reject(split, path, row, reason)
+            errors.reject(split, path, row, reason)
 
     def _unanswered(self, split: str, examples: Sequence[Example]) -> list[str]:
         lacking = [example for example in examples if example.reference is None]
@@ -211,7 +215,7 @@ def _question(example: Example) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in example.messages)
 
 
-def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: RowErrors) -> dict[Path, str]:
+def _files(key: str, patterns: Sequence[str], rejects: str | None, errors: RowErrors) -> dict[Path, str]:
     """The files that the patterns name, each with the key of its pattern."""
     found: dict[Path, str] = {}
     for index, pattern in enumerate(patterns):
@@ -219,13 +223,13 @@ def _files(key: str, patterns: Sequence[str], rejects: str | None, findings: Row
         try:
             paths = find_files(pattern)
         except UserError as error:
-            findings.add(f"{key}.{index}: {error}")
+            errors.add(f"{key}.{index}: {error}")
             continue
         if rejects is not None and _would_read(pattern, paths, Path(rejects).expanduser()):
-            findings.add(f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})")
+            errors.add(f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})")
         for path in paths:
             if path.resolve() in known:
-                findings.add(f"{key}.{index}: {path}: the file is named twice in this split")
+                errors.add(f"{key}.{index}: {path}: the file is named twice in this split")
             else:
                 found[path] = f"{key}.{index}"
     return found

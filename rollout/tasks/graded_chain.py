@@ -33,6 +33,7 @@ class GradedChain(Chain):
             if self.min_terms > self.num_terms:
                 raise ValueError(f"min_terms {self.min_terms} is above num_terms {self.num_terms}")
             possible = 10**self.min_terms * 2 ** (self.min_terms - 1)
+            # Questions are drawn until they are different: with more than half taken, that may take very long.
             share = (self.num_train + self.num_eval) // (self.num_terms - self.min_terms + 1)
             if 2 * (share + self.num_eval) > possible:
                 raise ValueError(

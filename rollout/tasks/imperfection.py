@@ -48,6 +48,7 @@ class ImperfectionConfig(StrictModel):
         table = {}
         for fact in facts:
             low, high = (self.wrong_prob_low, self.wrong_prob_high) if fact in bad else (0.0, self.slip_prob)
+            # Facts that are mostly shown right have one too: they slip now and then.
             wrong = draw_wrong(fact)
             table[fact] = (rng.uniform(low, high), wrong)
         return table

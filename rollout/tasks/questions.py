@@ -119,6 +119,7 @@ def _messages(row: dict[str, Any], options: QuestionOptions) -> tuple[Message, .
     filled = [column for column in columns if row.get(column) is not None]
     if not filled:
         raise BadRow(_lacks(row, *columns))
+    # Which one counts cannot be guessed, and the other would be lost without a word.
     if len(filled) > 1:
         raise BadRow(
             f"both columns {filled[0]!r} and {filled[1]!r} are filled; set one of prompt_column, "
@@ -134,8 +135,8 @@ def _messages(row: dict[str, Any], options: QuestionOptions) -> tuple[Message, .
         )
     elif is_chat_as_text(value):
         raise BadRow(
-            f"column {column!r} holds a chat written as text, {_kind(value)}; to ask it as a chat, set prompt_column: "
-            f"null and messages_column: {column}; to ask this very text, make it the content of a message"
+            f"column {column!r} holds a chat written as text ({value.strip()!r:.60}); to ask it as a chat, set "
+            f"prompt_column: null and messages_column: {column}; to ask this very text, put it into a message"
         )
     else:
         found = ({"role": "user", "content": _text(value, f"column {column!r}")},)

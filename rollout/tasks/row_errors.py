@@ -76,6 +76,7 @@ class RowErrors:
             UserError: it cannot be written.
         """
         lines = [json.dumps(record, default=_shown) + "\n" for record in self.rejects]
+        # The process id, so that two processes never write into one partial file; the last one to finish wins.
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

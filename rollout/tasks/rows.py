@@ -123,6 +123,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             place = f"{path}:{number}"
             try:
+                # Some editors begin a file with a byte order mark, which is no part of its first row.
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 problem = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the line"
@@ -190,6 +191,7 @@ def _arrow_batches(path: Path, stack: ExitStack) -> tuple[list[str], Iterator[An
     file = stack.enter_context(import_module("pyarrow").memory_map(str(path)))
     begin, end = file.read(len(ARROW_MAGIC)), file.read_at(len(ARROW_END), max(file.size() - len(ARROW_END), 0))
     file.seek(0)
+    # The ending does not tell the two formats apart: `datasets` gives streams the same one.
     if begin == ARROW_MAGIC:
         reader = stack.enter_context(ipc.open_file(file))
         return reader.schema.names, (reader.get_batch(index) for index in range(reader.num_record_batches))

@@ -125,23 +125,20 @@ class Science(Task):
     @cached_property
     def stems(self) -> dict[str, list[Stem]]:
         """All questions there are, by kind: ``one_hop`` and ``two_hop``."""
-        one_hop = [
-            Stem(word=RELATIONS[name].word, subject=subject, start=subject, path=(name,))
-            for name, subject in self.facts
-        ]
+
+        def stem(subject: str, *path: str, word: str = "") -> Stem:
+            return Stem(word=word or RELATIONS[path[-1]].word, subject=subject, start=subject, path=path)
+
+        one_hop = [stem(subject, name) for name, subject in self.facts]
         followers = ("number", "group", "period", "block")
         two_hop = []
         for (name, subject), value in self.facts.items():
             if name in ("symbol_of_element", "symbol_of_number"):
-                ends = [end for end in followers if (end, value) in self.facts]
-                ends = [end for end in ends if (name, end) != ("symbol_of_number", "number")]
-                two_hop += [
-                    Stem(word=RELATIONS[end].word, subject=subject, start=subject, path=(name, end)) for end in ends
-                ]
+                # "number of the element no. 11" would give its own answer away.
+                own = "number" if name == "symbol_of_number" else ""
+                two_hop += [stem(subject, name, end) for end in followers if end != own and (end, value) in self.facts]
             elif name == "number" and int(value) < self.config.num_elements:
-                two_hop.append(
-                    Stem(word=SUCCESSOR, subject=subject, start=subject, path=(name, SUCCESSOR, "symbol_of_number"))
-                )
+                two_hop.append(stem(subject, name, SUCCESSOR, "symbol_of_number", word=SUCCESSOR))
             elif name == "unit":
                 two_hop.append(
                     Stem(word="symbol", subject=f"unit of {subject}", start=subject, path=(name, "symbol_of_unit"))
@@ -213,6 +210,7 @@ class Science(Task):
                     f"{wanted} {form} questions in split {split!r}, where at most {limit} can be held out; lower "
                     "num_eval or raise num_elements"
                 )
+        # Short questions by stem, not by wording: the same stem in other words would be the same question.
         shorts = rng.sample(stems, num_short)
         found = [self._example(stem, rng.choice(templates_of(split)), ()) for stem in shorts]
         seen = {example.messages[0]["content"] for example in found}
@@ -244,6 +242,7 @@ class Science(Task):
             slipped = self._walk(stem, partial(self._slip, name))
             options |= {slipped[-1]: None} if slipped else {}
         others = [value for value in self._values[stem.path[-1]] if value not in options]
+        # `options` may hold more than the number of choices; the first ones, the usual errors, win.
         missing = max(0, NUM_CHOICES - len(options))
         choices = [*options, *rng.sample(others, missing)][:NUM_CHOICES]
         return self._example(stem, template, tuple(rng.sample(choices, len(choices))))

@@ -71,6 +71,7 @@ def read_facts(topics: Sequence[str], num_elements: int = NUM_ELEMENTS) -> dict[
         rows = [row for row in read_table(topic) if topic != "elements" or int(row["number"]) <= num_elements]
         for relation in RELATIONS.values():
             if relation.topic == topic:
+                # Not every element has a group, so empty cells are no facts.
                 named = ((f"{relation.prefix}{row[relation.subject]}", row[relation.value]) for row in rows)
                 facts.update({(relation.name, subject): value for subject, value in named if value})
     return facts

@@ -76,6 +76,7 @@ class Clerk:
         return self._domain.slots[self._asked].question
 
     def _note(self, words: list[str]) -> None:
+        # The last word decides the slot; a correction names the same one twice.
         slot = self._domain.slot_of_word(words[-1])
         assert slot is not None
         if self._notes[slot] is not None and self._fails(self._rule(Rule.HEAR_CHANGE, slot)):

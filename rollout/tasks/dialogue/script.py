@@ -92,6 +92,7 @@ def draw_script(domain: Domain, config: UserConfig, rng: random.Random) -> Scrip
     given = rng.random() < config.give_prob
     withheld, slips = list[bool](), list[str]()
     for index, value in enumerate(values):
+        # What the opening gives away is never asked for, so nothing can be withheld or misspoken there.
         asked = index > 0 or not given
         withheld.append(asked and rng.random() < config.withhold_prob)
         slips.append(_other(words[index], value, rng) if asked and rng.random() < config.correct_prob else "")

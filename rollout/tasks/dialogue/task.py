@@ -94,6 +94,7 @@ class Dialogue(Task):
         for domain in DOMAINS:
             taken: set[Script] = set()
             found[domain] = self._distinct(domain, f"test-{domain}", self.config.num_eval, taken)
+            # After the evaluation users, with the same set, so that none of them is trained on.
             if domain in self.in_domain:
                 share = _share(self.config.num_train, len(self.in_domain), len(trained))
                 trained.append(self._distinct(domain, f"train-{domain}", share, taken))
@@ -107,6 +108,7 @@ class Dialogue(Task):
         rng, examples, repeated = stream(self.config.seed, name, 0, "dialogue/users"), list[Example](), 0
         while len(examples) < count:
             script = draw_script(DOMAINS[domain], self.config.user, rng)
+            # Narrow options leave few different users; this ends what would otherwise never end.
             repeated = repeated + 1 if script in taken else 0
             if repeated > MAX_DRAWS:
                 raise UserError(

@@ -50,6 +50,7 @@ class SimulatedUser:
         """What the user says to a turn of the clerk; None when the conversation is over."""
         self._num_turns += 1
         text = response.strip()
+        # The whole turn: a booking among other words would reward a policy that says everything.
         booking = BOOKING.fullmatch(text)
         answer = self._look_at(booking.groups()) if booking else self._answer(text)
         return None if self._num_turns >= self._max_turns else answer
@@ -70,6 +71,7 @@ class SimulatedUser:
         if self._held_back[index]:
             self._held_back[index] = False
             return WITHHOLDS
+        # After the withheld turn has returned: a question that got no value does not count as asked.
         self._answered.add(index)
         slip, self._slips[index] = self._slips[index], ""
         return f"{slip} no {self._wishes[index]}" if slip else self._wishes[index]
