@@ -102,6 +102,6 @@ class NoiseChain:
         if not model.shares_group_stream:
             return stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"noise.{index}{suffix}")
         assert self._samples_per_prompt is not None  # checked on construction
-        # Sample indices count over the whole run, so a group is one block of them.
+        # Sample indices count over the whole run: a group is a block of them, and a replacement joins its original's.
         epoch = original_index(trajectory.sample_index) // self._samples_per_prompt
         return stream(self._run_seed, prompt.prompt_id, epoch, f"noise.{index}{suffix}.group")
