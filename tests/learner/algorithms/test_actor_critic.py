@@ -48,7 +48,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dvpo": ("dvpo", SMALL),
     "dvpo-literal": ("dvpo-literal", SMALL),
     "dvpo-everything": ("dvpo", EVERYTHING),
-    "dvpo-mc": ("dvpo", {**SMALL, "target_mode": "mc", "curvature_form": "smooth", "adv_aggregate": "trimmed"}),
+    "dvpo-mc": (
+        "dvpo",
+        {**SMALL, "target_mode": "mc", "curvature_coef": 0.01, "curvature_form": "smooth", "adv_aggregate": "trimmed"},
+    ),
     "dvpo-quantile-wise": ("dvpo", {**SMALL, "target_mode": "quantile_wise", "adv_aggregate": "cvar_blend"}),
     "dvpo-unsorted": ("dvpo", {**NEUTRAL, "critic": {**SMALL["critic"], "monotonicity": "none"}}),
 }
@@ -155,7 +158,7 @@ def test_read_outs_are_scalar_gae_of_weighted_quantiles(aggregate: str) -> None:
 
 def test_eq_11_is_the_weighted_sum_of_its_terms() -> None:
     """Each term alone, raw from the metrics, times its weight; nothing else is in the loss."""
-    algorithm, batch, old, estimates = prepared("dvpo")
+    algorithm, batch, old, estimates = prepared("dvpo", curvature_coef=0.01)
     assert old.critic is not None
     output = moved(old.critic, 5)
     result = algorithm.critic_loss(output, batch, estimates, counts(batch))

@@ -208,7 +208,7 @@ def test_estimates_do_not_depend_on_ranks_or_masked_values(kind: str) -> None:
     [
         ({"uncertainty": "tv"}, "critic.num_quantiles must be above 1"),
         ({"uncertainty": "cvar"}, "critic.num_quantiles must be above 1"),
-        ({"uncertainty": "contamination", "rho": 1.0}, "algorithm.rho: Input should be less than 1"),
+        ({"uncertainty": "contamination", "rho": 1.0}, "algorithm.rho: must be less than 1"),
     ],
 )
 def test_sets_that_cannot_work_are_named(options: dict[str, Any], message: str) -> None:

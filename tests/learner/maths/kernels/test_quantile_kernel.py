@@ -112,14 +112,23 @@ def compiled(algorithm: Any, q: Tensor) -> Any:
 
 CRITIC = {"critic": {"num_heads": 3, "num_quantiles": 40}, "alpha": 0.15, "beta": 0.2}
 HEAVY = {"risk_coef": 0.7, "cvar_coef": 0.5, "gain_coef": 0.6, "shift_coef": 0.3, "shape_coef": 0.4}
+NEIGHBOURS = {"curvature_form": "asymmetric", "curvature_min_iqr": 0.05}
 FORMS: list[dict[str, Any]] = [
     {},
     HEAVY,
-    {"curvature_coef": 1.0, "consistency_coef": 2.0, "risk_eta": -2.0},
+    {"curvature_coef": 0.01, **NEIGHBOURS},
+    {"curvature_coef": 1.0, "consistency_coef": 2.0, "risk_eta": -2.0, **NEIGHBOURS},
     {"tail_sides": "one_sided", "shift_form": "hinge", "curvature_form": "unimodal", "curvature_coef": 0.3, **HEAVY},
-    {"curvature_form": "smooth", "risk_direction": "upper", "shape_contract": 0.1, "shape_expand": 3.0, **HEAVY},
+    {
+        "curvature_form": "smooth",
+        "curvature_coef": 0.01,
+        "risk_direction": "upper",
+        "shape_contract": 0.1,
+        "shape_expand": 3.0,
+        **HEAVY,
+    },
     {"head_bootstrap_p": 0.5, **HEAVY},
-    {"cvar_coef": 0.0, "gain_coef": 0.0, "shape_coef": 0.0},
+    {"cvar_coef": 0.0, "gain_coef": 0.0, "shape_coef": 0.0, "curvature_coef": 0.01, **NEIGHBOURS},
     {**dict.fromkeys(("curvature_coef", "consistency_coef", *HEAVY), 0.0), "alpha": 0.1, "beta": 0.1},
     {"critic": {"num_heads": 1, "num_quantiles": 7}, "alpha": 0.45, "beta": 0.45},
     {"critic": {"num_heads": 3, "num_quantiles": 40, "monotonicity": "cumsum"}, "huber_kappa": 1.0},
@@ -169,6 +178,7 @@ def test_all_terms_equal_the_form_in_pytorch(
         {"shape_ref": "old"},
         {"value_clip": 0.5},
         {"huber_kappa": 0.0},
+        {"curvature_coef": 0.01},
     ],
 )
 def test_other_forms_are_left_to_pytorch(options: dict[str, Any]) -> None:
