@@ -199,11 +199,21 @@ def test_reading_leaves_no_file_behind(ledger: Ledger, path: Path) -> None:
 
 
 def test_a_step_costs_little(path: Path) -> None:
-    """128 samples admitted and made ready: processor time (other tests may load the machine), best of five steps."""
-    ledger = Ledger(path, num_prompts=10_000, samples_per_prompt=1)
-    durations = []
+    """128 samples admitted and made ready: processor time against that of as many bare statements, best of five steps.
+
+    In seconds it would be a test of what else the machine is doing.
+    """
+    ledger, bare = Ledger(path, num_prompts=10_000, samples_per_prompt=1), sqlite3.connect(":memory:")
+    bare.execute("CREATE TABLE samples (name TEXT PRIMARY KEY, state TEXT)")
+    durations, yardsticks = [], []
     for step in range(1, 6):
         ids = [f"p-{index}#0" for index in range((step - 1) * 128, step * 128)]
+        begin = time.process_time()
+        for name in ids:
+            bare.execute("INSERT INTO samples VALUES (?, 'pending')", (name,))
+        for name in ids:
+            bare.execute("UPDATE samples SET state = 'ready' WHERE name = ?", (name,))
+        yardsticks.append(time.process_time() - begin)
         begin = time.process_time()
         for name in ids:
             ledger.admit(int(name[2:-2]), name[:-2], 0, 0, 1)
@@ -212,4 +222,5 @@ def test_a_step_costs_little(path: Path) -> None:
         durations.append(time.process_time() - begin)
         ledger.commit_step(step, ids)
     ledger.close()
-    assert min(durations) < 0.02
+    bare.close()
+    assert min(durations) < 40 * min(yardsticks)
