@@ -152,13 +152,23 @@ def test_failures_name_the_rank_and_the_step(tiny_model: Path) -> None:
 
 
 def test_bfloat16_is_close_to_float32(tiny_model: Path) -> None:
-    exact = plain_learner(tiny_model, "dvpo", OPTIONS["dvpo"], CONFIG, num_updates=len(SIZES))
-    expected = [to_floats(exact.update(samples, step).metrics) for step, samples in enumerate(batches()[:2])]
-    model = ModelConfig(path=str(tiny_model), dtype="bfloat16", gradient_checkpointing=True)
-    with ranks(1, spec(tiny_model, "dvpo", model=model)) as half:
-        for found, wanted in zip(curve(half, 0, 2), expected, strict=True):
+    """To plain torch in bfloat16 closely; to float32 as far as the processor's bfloat16 goes.
+
+    How a processor rounds inside a bfloat16 product is its own affair: against float32 the policy's gradient is off by
+    less than 2 % on some and by 2.4 % on others, and plain torch's is off with it.
+    """
+    half_model = ModelConfig(path=str(tiny_model), dtype="bfloat16", gradient_checkpointing=True)
+
+    def oracle(model: ModelConfig | None) -> list[dict[str, float]]:
+        plain = plain_learner(tiny_model, "dvpo", OPTIONS["dvpo"], CONFIG, model=model, num_updates=len(SIZES))
+        return [to_floats(plain.update(samples, step).metrics) for step, samples in enumerate(batches()[:2])]
+
+    with ranks(1, spec(tiny_model, "dvpo", model=half_model)) as half:
+        steps = curve(half, 0, 2)
+    for expected, gradient in ((oracle(half_model), 2e-2), (oracle(None), 5e-2)):
+        for found, wanted in zip(steps, expected, strict=True):
             assert found["critic/loss"] == pytest.approx(wanted["critic/loss"], rel=2e-2)
-            assert found["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=2e-2)
+            assert found["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=gradient)
             assert found["policy/entropy"] == pytest.approx(wanted["policy/entropy"], rel=1e-2)
 
 

@@ -92,11 +92,17 @@ def plain_learner(
     algorithm: Any,
     options: dict[str, Any] | None = None,
     config: LearnerConfig | None = None,
+    *,
+    model: ModelConfig | None = None,
     **settings: Any,
 ) -> Learner:
-    """One rank on plain torch, always from the same start. ``algorithm`` is a name or an algorithm."""
+    """One rank on plain torch, always from the same start. ``algorithm`` is a name or an algorithm.
+
+    Args:
+        model: instead of the one at ``model_path`` in float32.
+    """
     config = config or LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=120)
-    model = ModelConfig(path=str(model_path))
+    model = model or ModelConfig(path=str(model_path))
     built = build_algorithm(algorithm, options or {}) if isinstance(algorithm, str) else algorithm
     critic = None
     if built.critic_config is not None:
