@@ -95,7 +95,9 @@ def demo(number: int = 128) -> Setting:
     tokenizer = build_tokenizer(task.alphabet(), config.max_position)
     pairs = make_corpus(task, tokenizer, config)
     rng = random.Random(0)
-    samples = [scored(*pair, index, float(rng.random() < 0.5)) for index, pair in enumerate(pairs)]
+    samples = [
+        scored(prompt, response, index, float(rng.random() < 0.5)) for index, (prompt, response) in enumerate(pairs)
+    ]
     return Setting("demo", build_model(tokenizer, config).config, samples)
 
 

@@ -169,11 +169,12 @@ def outcome(folder: Path) -> Outcome:
     }
     flags = tuple((event["step"], event["trust"]) for event in read_events(folder / "events.jsonl") if "trust" in event)
     flagged = next((step for step, kind in flags if kind in ("hacking", "drift")), None)
-    best, lost, loss_at_flag = 0.0, None, 0.0
+    lost: int | None = None
+    best = loss_at_flag = 0.0
     for step, value in sorted(accuracy.items()):
         best = max(best, value)
         if lost is None and best - value > POINTS:
-            lost = step
+            lost = int(step)
         if flagged is not None and step <= flagged:
             loss_at_flag = best - value
     start, last = accuracy[min(accuracy)], accuracy[max(accuracy)]

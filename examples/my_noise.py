@@ -23,4 +23,4 @@ class VerbosityBias(RewardNoise):
 
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
         """See :class:`RewardNoise`. Nothing random: this judge is wrong in the same way each time."""
-        return reward + self.config.per_token * trajectory.num_response_tokens
+        return float(reward + self.config.per_token * trajectory.num_response_tokens)

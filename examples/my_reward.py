@@ -22,4 +22,4 @@ class Polite(Reward):
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         """See :class:`Reward`."""
         right = trajectory.response_text.strip() == prompt.reference
-        return float(right) + self.config.bonus * ("please" in trajectory.response_text)
+        return float(right + self.config.bonus * ("please" in trajectory.response_text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_its_mistakes_are_told_like_those_of_built_in_terms() -> None:
 
 
 def test_a_sink_of_ones_own_keeps_the_steps_that_stay(tmp_path: Path) -> None:
-    config = LoggingConfig(sinks=({"type": "my_sink:CsvSink", "keys": ["a/x", "a/y"]},))  # type: ignore[arg-type]
+    config = LoggingConfig(sinks=({"type": "my_sink:CsvSink", "keys": ["a/x", "a/y"]},))
 
     def run(last_valid_step: int | None, steps: range) -> list[str]:
         (sink,) = further_sinks(config.sinks)
@@ -95,7 +96,7 @@ def test_a_sink_of_ones_own_keeps_the_steps_that_stay(tmp_path: Path) -> None:
     assert run(2, range(3, 4)) == ["step,a/x,a/y", "1,0.5,", "2,1.0,", "3,1.5,"]  # step 3 is taken again
     assert run(-1, range(0)) == ["step,a/x,a/y"]
     with pytest.raises(UserError, match=r"logging\.sinks\.0\.keys: required"):
-        further_sinks(LoggingConfig(sinks=({"type": "my_sink:CsvSink"},)).sinks)  # type: ignore[arg-type]
+        further_sinks(LoggingConfig(sinks=({"type": "my_sink:CsvSink"},)).sinks)
 
 
 def test_a_guard_of_ones_own_acts_like_a_built_in_one_and_survives_a_restart() -> None:
@@ -132,7 +133,9 @@ def trajectory_of(text: str, num_tokens: int) -> Trajectory:
 async def test_a_noise_model_and_a_reward_of_ones_own() -> None:
     prompt = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference="4", task="t")
     reward = build_reward(ComponentSpec(type="my_reward:Polite", bonus=0.5), "reward.functions.0")
-    assert await reward(prompt, trajectory_of(" 4 ", 3)) == 1.0
-    assert await reward(prompt, trajectory_of("5, please", 3)) == 0.5
+    for text, expected in ((" 4 ", 1.0), ("5, please", 0.5)):
+        found = reward(prompt, trajectory_of(text, 3))
+        assert isinstance(found, Awaitable)
+        assert await found == expected
     noise = build(ComponentSpec(type="my_noise:VerbosityBias", per_token=0.1), NOISES, RewardNoise, "reward.noise.0")
     assert noise(1.0, prompt, trajectory_of("4", 5), random.Random(0)) == pytest.approx(1.5)

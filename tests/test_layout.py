@@ -140,7 +140,7 @@ def test_the_fast_tests_have_a_floor_of_coverage_over_everything_that_is_shipped
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     assert parser["coverage:run"]["source"].split() == list(PACKAGES)
-    assert 80.0 <= parser["coverage:report"].getfloat("fail_under") < 100.0
+    assert 80.0 <= parser.getfloat("coverage:report", "fail_under") < 100.0
 
 
 def test_make_finds_python_and_names_the_install_by_its_locks() -> None:

@@ -33,7 +33,8 @@ def written() -> dict[str, str]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 parts = node.values if isinstance(node, ast.JoinedStr) else [node]
                 texts = [part.value if isinstance(part, ast.Constant) else "*" for part in parts]
-                text = "".join(texts) if all(isinstance(text, str) for text in texts) else ""
+                words = [text for text in texts if isinstance(text, str)]
+                text = "".join(words) if len(words) == len(texts) else ""
                 if KEY.fullmatch(text):
                     found[text] = str(path.relative_to(ROOT))
     return found

@@ -98,7 +98,7 @@ def types_inside(record: type[Any]) -> Iterator[tuple[str, type[Any]]]:
             found = pending.pop()
             if get_args(found):
                 pending += [argument for argument in get_args(found) if argument is not ...]
-            elif dataclasses.is_dataclass(found):
+            elif isinstance(found, type) and dataclasses.is_dataclass(found):
                 yield from types_inside(found)
             else:
                 yield name, found

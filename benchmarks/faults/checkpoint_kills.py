@@ -92,7 +92,7 @@ def digest(value: Any) -> str:
     def feed(part: Any) -> None:
         if isinstance(part, torch.Tensor):
             found.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            found.update(part.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+            found.update(part.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(part, dict):
             for key in part:
                 found.update(repr(key).encode())

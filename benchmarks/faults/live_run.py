@@ -44,7 +44,7 @@ class LiveRun:
     def folder(self) -> Path:
         """The run's folder."""
         settings = yaml.safe_load(self.config.read_text())
-        return Path(settings["output_dir"]) / settings["name"]
+        return Path(settings["output_dir"], settings["name"])
 
     @property
     def log(self) -> Path:
@@ -106,7 +106,8 @@ class LiveRun:
         if kind != "engine":
             return int(workers[victim]["pid"])
         rollout = psutil.Process(workers[f"rollout-{number}"]["pid"])
-        return max(rollout.children(recursive=True), key=lambda child: child.memory_info().rss).pid
+        largest = max(rollout.children(recursive=True), key=lambda child: child.memory_info().rss)
+        return int(largest.pid)
 
     def kill(self, victim: str) -> None:
         """SIGKILL."""

@@ -86,7 +86,7 @@ def configuration(model: Path, output: Path, num_steps: int) -> dict[str, Any]:
 def title(process: psutil.Process) -> str:
     """What a process is, without what it is doing at the moment."""
     words = process.cmdline()
-    first = words[0] if words else process.name()
+    first: str = words[0] if words else process.name()
     if first.startswith(("ray::", "VLLM::")):
         return first.split(".")[0].strip()
     if "resource_tracker" in " ".join(words):

@@ -180,7 +180,8 @@ class Sleeper:
 
 
 def test_a_group_has_one_deadline_and_keeps_the_order() -> None:
-    group = TestedRanks([Sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
+    sleeper: Any = Sleeper  # what the decorator makes of the class
+    group = TestedRanks([sleeper.options(num_cpus=0).remote() for _ in range(3)], "sleeper")
     try:
         assert group.call_each("nap", [(0.2,), (0.1,), (0.0,)], timeout_s=30) == [0.2, 0.1, 0.0]
         with pytest.raises(WorkerHung, match=r"^sleeper-1 failed in nap: no answer within 1 s$"):

@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -17,6 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rollout.sampling.vllm_engine
+from actors.pools.learner_ranks import LearnerRanks
+from actors.pools.rollout_pool import RolloutPool
 from actors.pools.weight_sync import ObjectStoreRoute
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.vllm_engine import VllmEngine
@@ -66,6 +68,11 @@ class Pool:
 
     def set_weights(self, load: Callable[[str, Any], Awaitable[None]]) -> None:
         """No worker is lost here."""
+
+
+def route_of(learner: Learner, pool: Pool) -> ObjectStoreRoute:
+    """The route reads of both what the two classes here have."""
+    return ObjectStoreRoute(cast(LearnerRanks, learner), cast(RolloutPool, pool), CANARY, 60.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -122,7 +129,7 @@ async def test_what_changes_in_transit_is_refused_and_the_old_weights_go_on(
     engine: VllmEngine, learner: Learner, tamper: Callable[[Weights], None], problem: str
 ) -> None:
     pool = Pool(engine)
-    route = ObjectStoreRoute(learner, pool, CANARY, 60.0)
+    route = route_of(learner, pool)
     perturb(learner.model, 1)
     await route.publish(1)
     old = await learner.logprobs(PROMPT)
@@ -161,7 +168,7 @@ class _CorruptedFile(SharedWeights):
 async def test_the_last_hop_into_the_engine_is_checked_too(
     engine: VllmEngine, learner: Learner, monkeypatch: pytest.MonkeyPatch, broken: type, problem: str
 ) -> None:
-    route = ObjectStoreRoute(learner, Pool(engine), CANARY, 60.0)
+    route = route_of(learner, Pool(engine))
     await route.publish(1)
     old = await learner.logprobs(PROMPT)
     perturb(learner.model, 3)
@@ -194,7 +201,7 @@ async def test_a_part_that_the_loader_skips_is_caught_by_the_canary(
     engine: VllmEngine, learner: Learner, name: str
 ) -> None:
     """vLLM's own list of loaded parameters has the fused parameter, so only behaviour shows it."""
-    route = ObjectStoreRoute(learner, Pool(engine), CANARY, 60.0)
+    route = route_of(learner, Pool(engine))
     await route.publish(1)
     perturb(learner.model, 4)
     with pytest.raises(WeightMismatchError, match=r"canary \(48 tokens\) differ from the learner's by up to"):
@@ -206,7 +213,7 @@ async def test_a_whole_parameter_that_the_loader_skips_is_named_and_the_engine_s
     engine: VllmEngine, learner: Learner
 ) -> None:
     """However little the tensor has changed."""
-    route = ObjectStoreRoute(learner, Pool(engine), CANARY, 60.0)
+    route = route_of(learner, Pool(engine))
     await route.publish(1)
     perturb(learner.model, 5, scale=1e-7)
     with pytest.raises(WeightMismatchError, match=r"model.norm.weight: left out by vLLM's loader"):
@@ -219,7 +226,7 @@ async def test_a_whole_parameter_that_the_loader_skips_is_named_and_the_engine_s
 
 async def test_the_canary_does_not_wait_for_requests_in_flight(engine: VllmEngine, learner: Learner) -> None:
     """All slots are taken by responses of 64 tokens; the canary has one of its own and goes first."""
-    route = ObjectStoreRoute(learner, Pool(engine), CANARY, 60.0)
+    route = route_of(learner, Pool(engine))
     sampling = SamplingConfig(max_response_tokens=64)
     pending = [asyncio.create_task(engine.generate(PROMPT[:-1], sampling, seed)) for seed in range(24)]
     while (await engine.stats())["running"] < 8:
@@ -230,7 +237,7 @@ async def test_the_canary_does_not_wait_for_requests_in_flight(engine: VllmEngin
 
 
 async def test_nothing_of_a_transfer_is_left(engine: VllmEngine, learner: Learner) -> None:
-    route = ObjectStoreRoute(learner, Pool(engine), CANARY, 60.0)
+    route = route_of(learner, Pool(engine))
     await route.publish(1)
     gc.collect()
     assert not [path for path in Path("/dev/shm").iterdir() if path.name.startswith("dvpo-weights")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from rollout.scoring.record import RewardRecord
 from rollout.trajectory import FinishReason, ScoredTrajectory, TokenTrajectory, Trajectory
 
 
-def scored(num_prompt: int, num_response: int, reward: float, name: str = "p", sample: int = 0, **changes: object):
+def scored(
+    num_prompt: int, num_response: int, reward: float, name: str = "p", sample: int = 0, **changes: Any
+) -> ScoredTrajectory:
     length = num_prompt + num_response
     trajectory = Trajectory(
         prompt_id=name,
@@ -78,7 +81,7 @@ def test_no_rows_is_a_batch_of_nothing() -> None:
         ({"rollout_logprobs": (0.0, float("-inf"), 0.0)}, 0.0, "not finite"),
     ],
 )
-def test_untrainable_trajectories_are_refused_by_name(changes: dict, reward: float, message: str) -> None:
+def test_untrainable_trajectories_are_refused_by_name(changes: dict[str, Any], reward: float, message: str) -> None:
     with pytest.raises(ValueError, match=rf"trajectory q#0 cannot be trained on.*{message}"):
         collate([scored(1, 2, 0.0), scored(1, 2, reward, "q", **changes)], [0])  # also on ranks that do not hold it
 

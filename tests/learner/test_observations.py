@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_inserted_observations_change_no_advantage_and_no_loss(preset: str) -> N
         found.append(result)
     assert found[0].keys() == found[1].keys()
     for name, expected in found[0].items():
-        torch.testing.assert_close(found[1][name], expected, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-9, atol=1e-12, msg=partial("{}: {}".format, name))
 
 
 def two_turns() -> Trajectory:

@@ -53,7 +53,7 @@ TEMPLATES = {
     "thinking": THINKING,
     "plain": PLAIN,
 }
-SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>")
+SPECIAL: tuple[str, ...] = ("<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>")
 SPECIAL += ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
 SPECIAL += ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 

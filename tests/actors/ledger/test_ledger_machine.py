@@ -59,7 +59,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if {"ready"} <= states <= {"ready", "dropped"}
         ]
 
-    def set(self, ids: set[str], state: str, step: int | None = None) -> None:
+    def put(self, ids: set[str], state: str, step: int | None = None) -> None:
         for name, entry in self.samples():
             if name in ids:
                 entry.state, entry.step = state, step
@@ -137,7 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.steps.append(ids)
         for _ in range(2):
             self.ledger.commit_step(len(self.steps), sorted(ids))
-        self.set(ids, "trained", len(self.steps))
+        self.put(ids, "trained", len(self.steps))
 
     @precondition(lambda self: self.samples())
     @rule(picks=st.sets(st.integers(0, 99), min_size=1, max_size=3), ahead=st.integers(-1, 2))
@@ -151,7 +151,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif ahead == 1 and ids == ready:
             self.ledger.commit_step(step, sorted(ids))
             self.steps.append(ids)
-            self.set(ids, "trained", step)
+            self.put(ids, "trained", step)
         else:
             with pytest.raises(LedgerError):
                 self.ledger.commit_step(step, sorted(ids))
@@ -179,7 +179,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 for name in [name for name in group if int(name.rpartition("#")[2]) >= REPLACEMENT_STRIDE]:
                     del group[name]
                 moved += sum(entry.state != "pending" for entry in group.values())
-                self.set(set(group), "pending")
+                self.put(set(group), "pending")
         del self.steps[step:]
         assert self.ledger.rollback(step) == moved
 

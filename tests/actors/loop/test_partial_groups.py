@@ -13,7 +13,7 @@ from actors.ledger.balance import Balance, check_balance
 from actors.ledger.file import open_for_reading
 from actors.loop.generation import MAX_REPLACEMENTS, PARTIAL
 from rollout.rewards.errors import RewardErrorKind
-from rollout.scoring.record import RewardRecord
+from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import REPLACEMENT_STRIDE, Prompt
 from tests.actors.loop.test_controller import FakePool, FakeRewards, Run
 
@@ -30,8 +30,13 @@ class FlakyRewards(FakeRewards):
         attempt, number = divmod(record.sample_index, REPLACEMENT_STRIDE)
         if f"{prompt.prompt_id}#{attempt * REPLACEMENT_STRIDE + number % self.samples_per_epoch}" not in self.unscored:
             return record
-        kind = RewardErrorKind.CODE
-        return RewardRecord.failed(record, "x", kind)
+        return RewardRecord(
+            prompt_id=record.prompt_id,
+            sample_index=record.sample_index,
+            outcome=RewardOutcome.ERROR,
+            error="x",
+            error_kind=RewardErrorKind.CODE,
+        )
 
 
 def attempts(name: str, number: int) -> set[str]:
@@ -108,7 +113,7 @@ async def test_a_resumed_run_refills_the_same(tmp_path: Path) -> None:
     def begin(folder: Path, **options: Any) -> Run:
         folder.mkdir(exist_ok=True)
         rewards = FlakyRewards({*attempts("p1#1", 1), *attempts("p4#0", 2)})
-        settings = {"max_errors": 50.0, "partial_groups": "refill", "max_staleness": 2}
+        settings: dict[str, Any] = {"max_errors": 50.0, "partial_groups": "refill", "max_staleness": 2}
         return Run(folder, rewards, checkpoint_every_steps=1, **settings, **options)
 
     undisturbed = begin(tmp_path / "a")

@@ -160,7 +160,7 @@ async def test_the_order_of_arrival_and_a_resume_change_no_label(tmp_path: Path)
     step, state = first.learner.saved[0]
     first.ledger.close()
     labels = PseudoLabels(PseudoLabelConfig(min_share=0.5), 0)
-    options = {"num_steps": 4, "prompts_per_step": 2, "samples_per_prompt": 3, "max_staleness": 2}
+    options: dict[str, Any] = {"num_steps": 4, "prompts_per_step": 2, "samples_per_prompt": 3, "max_staleness": 2}
     again = Run(tmp_path / "a", Answers(3), labels=labels, step=step, state=state, **options)
     await again.controller.run()
     other = voting_run(tmp_path / "b", slow=2, max_staleness=2)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.groups import Group, Sample
+from actors.groups import Dropped, Group, Sample
 from actors.loop.step_metrics import EngineRates, rollout_metrics
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import FinishReason, Prompt, TrajectorySummary
@@ -35,7 +35,7 @@ def sample(clean: float, observed: float, tokens: int, versions: tuple[int, int]
 def test_rollout_metrics_of_a_small_batch() -> None:
     stop, cut = FinishReason.STOP, FinishReason.LENGTH
     prompt = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t")
-    missing = RewardRecord(prompt_id="p", sample_index=1, outcome=RewardOutcome.ERROR, error="boom")
+    missing = Dropped("p#1", "boom")
     groups = [
         Group(0, "a", prompt, 2, 3, [sample(1, 1, 4, (3, 3), stop), sample(1, 0, 6, (2, 3), cut)]),
         Group(1, "b", prompt, 3, 3, [sample(0, 1, 2, (3, 3), stop), sample(0, 1, 8, (3, 3), stop)], [missing]),

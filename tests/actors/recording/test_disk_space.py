@@ -133,7 +133,7 @@ def test_several_that_wait_are_told_of_once() -> None:
     ]
 
 
-async def test_waiting_for_space_is_not_taken_for_a_stall(tmp_path: Path) -> None:
+async def test_waiting_for_space_is_not_taken_for_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger's disk is full for longer than a batch may take: the controller goes on waiting."""
     controlled = Run(tmp_path, num_steps=2)
     ledger, full_until = controlled.ledger, asyncio.get_running_loop().time() + 0.9
@@ -144,7 +144,7 @@ async def test_waiting_for_space_is_not_taken_for_a_stall(tmp_path: Path) -> Non
             raise FULL
         admit(*arguments)
 
-    ledger.admit = admit_when_free  # type: ignore[method-assign]
+    monkeypatch.setattr(ledger, "admit", admit_when_free)
     controlled.controller._step_timeout_s = 0.3
     assert await controlled.controller.run() == "step-2"
     told = [text for kind, text in controlled.told if kind == "disk"]

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_numbers_of_other_libraries(tmp_path: Path) -> None:
     import numpy as np
 
     sink = JsonlSink(tmp_path / "m.jsonl")
-    sink.write(1, {"a": np.float32(0.5), "b": np.int64(2)})
+    metrics: dict[str, Any] = {"a": np.float32(0.5), "b": np.int64(2)}
+    sink.write(1, metrics)
     sink.close()
     (record,) = read_metrics(tmp_path / "m.jsonl")
     assert (record["a"], record["b"]) == (0.5, 2)

@@ -52,7 +52,7 @@ async def test_a_batch_that_does_not_fill_is_sent_after_the_wait() -> None:
     model = Model()
     batcher = Batcher(model.compute, batch_size=4, max_wait_s=0.05)
     began = asyncio.get_running_loop().time()
-    assert await asyncio.gather(batcher.score([1]), batcher.score([2])) == [1.0, 2.0]
+    assert list(await asyncio.gather(batcher.score([1]), batcher.score([2]))) == [1.0, 2.0]
     assert 0.045 <= asyncio.get_running_loop().time() - began < 5.0
     assert model.batches == [2]
 

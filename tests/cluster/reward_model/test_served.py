@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -83,7 +84,7 @@ def test_short_reading_is_a_warning(served: Path, dvpo: Dvpo) -> None:
 
 def test_audit_scores_with_the_model_in_its_own_process(served: Path, dvpo: Dvpo) -> None:
     model = RewardModel.load(str(served.parent / "judge"), 64)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index in range(30):
         answer = f"{index}+{index}"
         chat = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": answer}]

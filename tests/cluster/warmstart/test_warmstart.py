@@ -107,7 +107,8 @@ def test_conversations_are_measured_with_the_real_user(monkeypatch: pytest.Monke
     task = dialogue(imperfection={"wrong_facts_frac": 0.0, "slip_prob": 0.0})
     tokenizer, examples = build_tokenizer(task.alphabet(), 256), task.examples("test")
     model = build_model(tokenizer, WarmstartConfig.model_validate(TINY))
-    right, seen = {}, set[str]()
+    right: dict[str, str] = {}
+    seen: set[str] = set()
     for example in examples:
         messages = list(example.messages)
         for message in task.conversation(example, random.Random(0)):
@@ -132,7 +133,12 @@ def test_a_conversation_ends_where_the_model_s_positions_do(monkeypatch: pytest.
     tokenizer = build_tokenizer(task.alphabet(), 64)
     model = build_model(tokenizer, WarmstartConfig.model_validate({**TINY, "max_position": 64}))
     lengths: list[int] = []
-    say(monkeypatch, tokenizer, lambda text: (lengths.append(len(tokenizer(text)["input_ids"])), "b" * 20)[1])
+
+    def reply(text: str) -> str:
+        lengths.append(len(tokenizer(text)["input_ids"]))
+        return "b" * 20
+
+    say(monkeypatch, tokenizer, reply)
     measure(model, tokenizer, task, task.examples("test")[:1], 20)
     assert len(lengths) > 1 and lengths == sorted(lengths) and lengths[-1] + 20 <= 64
 

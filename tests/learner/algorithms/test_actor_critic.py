@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,12 +105,16 @@ def test_one_quantile_is_ppo_bit_for_bit(seed: int, lam: float, gamma: float) ->
 
     def loss(algorithm: Any, estimates: Estimates, q: Tensor) -> Tensor:
         output = CriticOutput(q, torch.zeros_like(batch.rewards))
-        return algorithm.critic_loss(output, batch, estimates, counts(batch)).loss
+        found: Tensor = algorithm.critic_loss(output, batch, estimates, counts(batch)).loss
+        return found
+
+    def slope(algorithm: Any, estimates: Estimates) -> Tensor:
+        return grad_of(lambda x: loss(algorithm, estimates, x), now.quantile_values)
 
     q = now.quantile_values
     factor = 1 / (2 * 50.0 * s * s)
     assert loss(dvpo, one, q).item() == pytest.approx(factor * loss(ppo, two, q).item(), rel=1e-9)
-    grads = [grad_of(lambda x, a=a, e=e: loss(a, e, x), q) for a, e in ((dvpo, one), (ppo, two))]
+    grads = [slope(dvpo, one), slope(ppo, two)]
     assert torch.allclose(grads[0], factor * grads[1], rtol=1e-9, atol=1e-15)
 
 
@@ -130,11 +135,12 @@ def test_the_mean_read_out_gives_ppo_advantages(seed: int, mode: str) -> None:
 @pytest.mark.parametrize("aggregate", ["mean", "trimmed", "spectral", "cvar_blend"])
 def test_read_outs_are_scalar_gae_of_weighted_quantiles(aggregate: str) -> None:
     """Method 3.5 with F1: the weights, found from unit vectors, are >= 0, sum to 1, and commute with GAE."""
-    options = {
+    readouts: dict[str, dict[str, Any]] = {
         "trimmed": {"trim_low": 0.25, "trim_high": 0.1},
         "spectral": {"spectral_eta": 2.0},
         "cvar_blend": {"blend_lower": 0.3, "blend_upper": 0.2},
-    }.get(aggregate, {})
+    }
+    options = readouts.get(aggregate, {})
     algorithm, batch, old, _ = prepared("dvpo", adv_aggregate=aggregate, whiten="none", **options)
     assert old.critic is not None
     weights = algorithm.side.readout(torch.eye(40, dtype=F64))
@@ -280,12 +286,12 @@ def test_losses_do_not_depend_on_the_split(variant: str) -> None:
     for rows in (torch.tensor([6, 1]), torch.tensor([0, 2, 3, 4, 5]), torch.tensor([7])):
         longest = int(batch.lengths[rows].max())
         part, old_part, estimate = batch.rows(rows).cut(longest), take(old, rows), estimates.rows(rows)
-        cut = lambda x, n=longest: x if x is None else x[:, :n]  # noqa: E731
+        reference = None if old_part.ref_logprobs is None else old_part.ref_logprobs[:, :longest]
         estimate = estimate.cut((slice(None), slice(longest)))
-        output = replace(later, quantile_values=cut(later.quantile_values[rows]))
+        output = replace(later, quantile_values=later.quantile_values[rows][:, :longest])
         critic += algorithm.critic_loss(output, part, estimate, counts(batch)).loss.item()
-        old_part = replace(old_part, logprobs=cut(old_part.logprobs), ref_logprobs=cut(old_part.ref_logprobs))
-        inputs = policy_inputs(algorithm, part, old_part, cut(logprobs[rows]))
+        old_part = replace(old_part, logprobs=old_part.logprobs[:, :longest], ref_logprobs=reference)
+        inputs = policy_inputs(algorithm, part, old_part, logprobs[rows][:, :longest])
         policy += algorithm.policy_loss(inputs, estimate, counts(batch)).loss.item()
     assert critic == pytest.approx(whole_critic, rel=1e-9)
     assert policy == pytest.approx(whole_policy, rel=1e-9)
@@ -344,7 +350,7 @@ def test_masked_tokens_get_nothing_and_give_nothing(variant: str) -> None:
         grad = grad_of(loss, dirty(clean))
         assert grad.isfinite().all() and (grad[~mask] == 0).all() and (grad[mask] != 0).any()
         assert loss(dirty(clean), nobody).item() == 0.0
-        assert (grad_of(lambda x, loss=loss: loss(x, nobody), clean) == 0).all()
+        assert (grad_of(partial(loss, b=nobody), clean) == 0).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -406,13 +412,13 @@ def test_kl_in_the_reward_reaches_advantages_and_targets() -> None:
 @pytest.mark.parametrize("variant", ["ppo", "dvpo", "dvpo-mc", "dvpo-quantile-wise"])
 def test_truncated_responses_may_bootstrap(variant: str) -> None:
     """Invariant 10: V(s_end) where the response was cut, 0 elsewhere; and a clear error without it."""
-    options = {"whiten": "none", **({} if variant == "dvpo-mc" else {"lam_critic": 1.0})}
+    options: dict[str, Any] = {"whiten": "none", **({} if variant == "dvpo-mc" else {"lam_critic": 1.0})}
     algorithm, batch, old, plain = prepared(variant, bootstrap_truncated=True, **options)
     ended = build(variant, **options).estimate(batch, old, SingleProcess())
     assert algorithm.needs_end_values and batch.truncated.any() and not batch.truncated.all()
     changed = (plain.advantages != ended.advantages).any(dim=1)
     assert torch.equal(changed, batch.truncated)
-    assert old.critic is not None and plain.value_targets is not None
+    assert old.critic is not None and old.critic.end_values is not None and plain.value_targets is not None
     end = old.critic.end_values.mean(dim=(-1, -2))
     row = int(batch.truncated.nonzero()[0, 0])
     last = int(batch.action_mask[row].nonzero()[-1, 0])

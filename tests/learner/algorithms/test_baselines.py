@@ -38,8 +38,8 @@ def advantages(name: str, scores: Tensor, ids: Tensor, options: dict[str, Any] |
     whole = make_batch(0, rows=len(scores), seq=7)
     mask = torch.zeros_like(whole.action_mask)
     mask[:, 3] = True
-    batch = CorrectedRewards(replace(whole, action_mask=mask, group_ids=ids, rewards=torch.zeros_like(whole.rewards)))
-    batch = batch.with_scores(scores, {}).batch
+    plain = CorrectedRewards(replace(whole, action_mask=mask, group_ids=ids, rewards=torch.zeros_like(whole.rewards)))
+    batch = plain.with_scores(scores, {}).batch
     algorithm = build_algorithm(name, {"whiten": "none", "kl_coef": 0.0, **(options or {})})
     return algorithm.estimate(batch, make_old(algorithm, batch, 0), SingleProcess()).advantages[:, 3]
 
@@ -243,8 +243,8 @@ def rows_by_themselves(batch: TrainBatch, values: Tensor, alpha: float) -> Tenso
     parts = []
     for b in range(len(batch)):
         length = int(batch.action_mask[b].sum())
-        row = [x[b : b + 1] for x in (batch.rewards, values, batch.action_mask)]
-        parts.append(gae(*row, 1.0, max(0.0, 1.0 - 1.0 / (alpha * length)))[0])
+        rewards, value, mask = (x[b : b + 1] for x in (batch.rewards, values, batch.action_mask))
+        parts.append(gae(rewards, value, mask, 1.0, max(0.0, 1.0 - 1.0 / (alpha * length)))[0])
     return torch.cat(parts)
 
 

@@ -148,7 +148,7 @@ def test_decoupled_advantages_are_the_values_after_each_token() -> None:
     algorithm = build_algorithm("decoupled-vpo", {"whiten": "none"})
     batch = make_batch(3)
     old = make_old(algorithm, batch, 1)
-    assert algorithm.needs_end_values and old.critic is not None
+    assert algorithm.needs_end_values and old.critic is not None and old.critic.end_values is not None
     found = algorithm.estimate(batch, old, SingleProcess())
     values, end = old.critic.quantile_values[..., 0, 0], old.critic.end_values[:, 0, 0]
     for b in range(len(batch)):

@@ -36,7 +36,8 @@ def learned(preset: str, options: dict[str, Any], samples: Tensor, steps: int = 
 
 @pytest.fixture(scope="module")
 def samples() -> Tensor:
-    return torch.special.ndtri(midpoint_taus(101, dtype=F64))
+    quantiles: Tensor = torch.special.ndtri(midpoint_taus(101, dtype=F64))
+    return quantiles
 
 
 def summary(q: Tensor) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.algorithms.catalogue import build_algorithm
+from learner.algorithms.records import Estimates, OldOutputs
 from learner.algorithms.without_critic.recap import Recap, Replayed, objective_weights
-from learner.maths.collective import SingleProcess
+from learner.batch import TrainBatch
+from learner.maths.collective import Collective, SingleProcess
 from learner.metrics import to_floats
 from learner.update.learner import Learner
 from rollout.trajectory import ScoredTrajectory
-from tests.learner.oracles import on_ranks
+from tests.learner.oracles import ThreadWorld, on_ranks
 from tests.learner.plain_learner import random_samples
 from tests.learner.random_batches import counts, make_batch, make_old, policy_inputs, take
 
@@ -78,16 +81,19 @@ def test_windows_are_the_same_on_every_rank() -> None:
     whole, parts = recap(window=2), [recap(window=2), recap(window=2)]
     old = make_old(whole, batch, 1)
     estimates = whole.estimate(batch, old, SingleProcess())
+
+    def run(algorithm: Recap, mine: torch.Tensor, world: Collective, logprobs: torch.Tensor) -> None:
+        inputs = policy_inputs(algorithm, batch.rows(mine), take(old, mine), logprobs[mine])
+        algorithm.policy_loss(inputs, estimates.rows(mine), counts(batch))
+        algorithm.end_update(world, 1)
+
+    def on_rank(world: ThreadWorld, logprobs: torch.Tensor) -> None:
+        run(parts[world.rank], rows[world.rank], world, logprobs)
+
     for step in range(5):
         logprobs = old.logprobs + 0.1 * step**2
-
-        def run(algorithm: Recap, mine: torch.Tensor, world: Any, logprobs: torch.Tensor = logprobs) -> None:
-            inputs = policy_inputs(algorithm, batch.rows(mine), take(old, mine), logprobs[mine])
-            algorithm.policy_loss(inputs, estimates.rows(mine), counts(batch))
-            algorithm.end_update(world, 1)
-
-        run(whole, torch.arange(8), SingleProcess())
-        on_ranks(2, lambda world, run=run: run(parts[world.rank], rows[world.rank], world))
+        run(whole, torch.arange(8), SingleProcess(), logprobs)
+        on_ranks(2, partial(on_rank, logprobs=logprobs))
     assert whole.weights != dict.fromkeys(whole.weights, 1.0)
     for part in parts:
         assert part.weights == pytest.approx(whole.weights, rel=1e-6)
@@ -140,9 +146,11 @@ def test_the_learner_trains_on_replayed_rows_as_a_part_of_their_own(make_learner
     flags: list[torch.Tensor] = []
     inner = algorithm.estimate
 
-    def watched(*arguments: Any) -> Any:
-        flags.append(inner(*arguments).carried(Replayed, Replayed).flags)
-        return inner(*arguments)
+    def watched(batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
+        found = inner(batch, old, world).carried(Replayed, Replayed)
+        assert found is not None
+        flags.append(found.flags)
+        return inner(batch, old, world)
 
     algorithm.estimate = watched  # type: ignore[method-assign]
     metrics = [to_floats(learner.update(random_samples(8, step), step).metrics) for step in range(6)]

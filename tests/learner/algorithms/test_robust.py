@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.records import Estimates
 from learner.batch import TrainBatch
@@ -43,7 +44,8 @@ NEUTRAL = {
 
 
 def critic_loss(algorithm: Any, estimates: Estimates, q: Tensor, batch: TrainBatch) -> Tensor:
-    return algorithm.critic_loss(CriticOutput(q, batch.rewards), batch, estimates, counts(batch)).loss
+    loss: Tensor = algorithm.critic_loss(CriticOutput(q, batch.rewards), batch, estimates, counts(batch)).loss
+    return loss
 
 
 def later(critic: CriticOutput, seed: int) -> Tensor:
@@ -62,8 +64,12 @@ def assert_equals_ppo(algorithm: Any, ppo: Any, seed: int) -> None:
     assert torch.equal(one.value_targets, two.value_targets)
     q = later(old.critic, seed)
     pairs = ((algorithm, one), (ppo, two))
+
+    def slope(method: Any, estimates: Estimates) -> Tensor:
+        return grad_of(lambda x: critic_loss(method, estimates, x, batch), q)
+
     assert torch.equal(*(critic_loss(a, e, q, batch) for a, e in pairs))
-    assert torch.equal(*(grad_of(lambda x, a=a, e=e: critic_loss(a, e, x, batch), q) for a, e in pairs))
+    assert torch.equal(*(slope(a, e) for a, e in pairs))
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -117,6 +123,7 @@ def test_targets_token_by_token(kind: str, seed: int, truncated: bool) -> None:
     old = make_old(algorithm, batch, seed)
     assert old.critic is not None
     q, end = old.critic.quantile_values, old.critic.end_values
+    assert end is not None
     lowest = q.mean(dim=(-1, -2))[batch.action_mask].min()
     worst, worst_end = (worst_by_hand(kind, x, lowest) for x in (q, end))
     found = algorithm.estimate(batch, old, SingleProcess())
@@ -165,7 +172,8 @@ def test_pessimism_adds_up_along_the_response() -> None:
 
 
 def test_quantile_heads_regress_to_the_point_target() -> None:
-    algorithm = build_algorithm("rfqi", LAW)
+    algorithm, again = build_algorithm("rfqi", LAW), build_algorithm("rfqi", LAW)
+    assert isinstance(algorithm, ActorCritic) and isinstance(again, ActorCritic)
     batch = make_batch(0)
     old = make_old(algorithm, batch, 1)
     estimates = algorithm.estimate(batch, old, SingleProcess())
@@ -176,7 +184,6 @@ def test_quantile_heads_regress_to_the_point_target() -> None:
     )
     assert critic_loss(algorithm, estimates, q, batch).item() == pytest.approx(loss.mean().item(), rel=1e-9)
     assert to_floats(estimates.metrics)["critic/scale"] == s
-    again = build_algorithm("rfqi", LAW)
     again.load_state_dict(algorithm.state_dict())
     assert again.scale.value == s
 

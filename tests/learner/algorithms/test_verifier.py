@@ -18,7 +18,7 @@ from learner.algorithms.without_critic.nc_grpo import clean_std
 from learner.maths.collective import SingleProcess
 from learner.metrics import to_floats
 from rollout.component import UserError
-from tests.learner.oracles import on_ranks
+from tests.learner.oracles import ThreadWorld, on_ranks
 from tests.learner.random_batches import make_batch, make_old, take
 
 F64 = torch.float64
@@ -133,12 +133,11 @@ def test_the_presets_on_a_batch_spread_over_ranks() -> None:
             torch.testing.assert_close(per_row, batch.scores - 0.9)
         if name == "nc-dr-grpo":
             torch.testing.assert_close(per_row, centred_scores(batch.scores, batch.group_ids) / 0.8)
-        parts = on_ranks(
-            2,
-            lambda world, a=algorithm, o=old: (
-                a.estimate(batch.rows(ROWS[world.rank]), take(o, ROWS[world.rank]), world).advantages
-            ),
-        )
+
+        def work(world: ThreadWorld, a: Algorithm = algorithm, o: OldOutputs = old) -> Tensor:
+            return a.estimate(batch.rows(ROWS[world.rank]), take(o, ROWS[world.rank]), world).advantages
+
+        parts = on_ranks(2, work)
         for part, mine in zip(parts, ROWS, strict=True):
             torch.testing.assert_close(part, whole[mine], rtol=1e-12, atol=0)
 

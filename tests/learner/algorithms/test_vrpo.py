@@ -40,7 +40,7 @@ F64 = torch.float64
 CALM = settings(max_examples=20, deadline=None)
 MakeLearner = Callable[..., Learner]
 SMALL = {"critic": {"num_heads": 2, "num_quantiles": 32}, "curvature_coef": 0.0}
-OFF = {"ib": False, "sem_mode": "none"}
+OFF: dict[str, Any] = {"ib": False, "sem_mode": "none"}
 
 
 def build(name: str = "vrpo", **options: Any) -> ActorCritic:
@@ -254,8 +254,8 @@ def test_selected_tokens(seed: int, share: float) -> None:
 @pytest.mark.parametrize("mode", ["ppl_ent", "kl_ref", "none"])
 def test_the_loss_is_the_sum_of_its_terms(mode: str) -> None:
     """L_value + beta_ib * L_ib + L_sem with means over the selected tokens, cap on surprise."""
-    weights = {"ppl_ent": {"ppl_coef": 0.7, "ent_coef": 0.2}, "kl_ref": {"ppl_coef": 0.7}}.get(mode, {})
-    algorithm = build(sem_mode=mode, ib_coef=0.3, ib_anneal_frac=0.5, **weights)
+    weights: dict[str, dict[str, Any]] = {"ppl_ent": {"ppl_coef": 0.7, "ent_coef": 0.2}, "kl_ref": {"ppl_coef": 0.7}}
+    algorithm = build(sem_mode=mode, ib_coef=0.3, ib_anneal_frac=0.5, **weights.get(mode, {}))
     plain, batch = build_algorithm("ppo"), make_batch(1)
     old = make_old(plain, batch, 2)
     assert old.critic is not None
@@ -267,6 +267,7 @@ def test_the_loss_is_the_sum_of_its_terms(mode: str) -> None:
     output = with_outputs(batch, old.critic, 4, kl=mode == "kl_ref")
     value = plain.critic_loss(output, batch, same, counts(batch)).loss.item()
     mask = batch.action_mask
+    assert output.bottleneck_kl is not None
     expected = value + 0.06 * output.bottleneck_kl[mask].mean().item()
     if mode != "none":
         selected = torch.zeros_like(mask)
@@ -277,9 +278,11 @@ def test_the_loss_is_the_sum_of_its_terms(mode: str) -> None:
         metrics = to_floats(estimates.metrics)
         assert metrics["critic/semantic_frac"] == pytest.approx(float(selected.sum() / mask.sum()))
     if mode == "ppl_ent":
+        assert output.semantic_nll is not None and output.semantic_entropy is not None
         nll, entropy = output.semantic_nll[selected], output.semantic_entropy[selected]
         expected += 0.7 * nll.clamp(max=10.0).mean().item() + 0.2 * entropy.mean().item()
     elif mode == "kl_ref":
+        assert output.semantic_kl is not None
         expected += 0.7 * output.semantic_kl[selected].mean().item()
     result = algorithm.critic_loss(output, batch, estimates, counts(batch))
     assert result.loss.item() == pytest.approx(expected, rel=1e-9)
@@ -356,6 +359,7 @@ def test_training_uses_noise_and_evaluation_does_not(tiny_model: Path) -> None:
     batch = collate(random_samples(4))
     critic = critic_for(tiny_model, build(sem_mode="none"))
     with torch.no_grad():
+        assert isinstance(critic.heads, BottleneckHeads)
         critic.heads.quantiles.weight.mul_(1000)
 
         def values(**inputs: Tensor) -> Tensor:

@@ -143,7 +143,12 @@ def test_no_block_of_tokens_times_vocabulary_is_kept(from_logits: bool) -> None:
     ids, mask = torch.randint(1000, (1, 65), generator=g), torch.ones(1, 65, dtype=torch.bool)
     mask[:, 0] = False
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+
+    def keep(saved: Tensor) -> Tensor:
+        kept.append(saved)
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         if from_logits:
             logits = (hidden @ weight.T).bfloat16().requires_grad_()
             token_logprobs_from_logits(logits, ids, mask, chunk_tokens=4)

@@ -218,11 +218,11 @@ def test_lambda_per_row() -> None:
 def test_masked_positions_never_leak() -> None:
     """Invariant 22: NaN and infinity at positions that are no actions."""
     c = case(7)
-    dirty = [x.masked_fill(~c.mask, bad) for x, bad in ((c.rewards, torch.nan), (c.values, torch.inf))]
+    rewards, values = c.rewards.masked_fill(~c.mask, torch.nan), c.values.masked_fill(~c.mask, torch.inf)
     clean = c.rewards.masked_fill(~c.mask, 0.0)
-    assert close(gae(*dirty, c.mask, 0.9, 0.5)[0], gae(clean, c.values, c.mask, 0.9, 0.5)[0])
+    assert close(gae(rewards, values, c.mask, 0.9, 0.5)[0], gae(clean, c.values, c.mask, 0.9, 0.5)[0])
     q = c.quantiles.masked_fill(~c.mask[..., None], torch.nan)
-    one = mixture_targets(dirty[0], q, c.mask, 0.9, 0.5, generators(4))
+    one = mixture_targets(rewards, q, c.mask, 0.9, 0.5, generators(4))
     assert close(one, mixture_targets(clean, c.quantiles, c.mask, 0.9, 0.5, generators(4)))
     assert one.isfinite().all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,14 +104,16 @@ def test_gradient_checkpointing_changes_nothing(tiny_model: Path) -> None:
         policy = load_policy(model, seed=0)
         assert policy.lm.is_gradient_checkpointing is checkpointing
         policy(ids, mask, 1.0)["logprobs"].sum().backward()
-        grads.append([p.grad.clone() for p in policy.parameters()])
+        slopes = [p.grad for p in policy.parameters()]
+        grads.append([slope.clone() for slope in slopes if slope is not None])
+        assert len(grads[-1]) == len(slopes)
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 def test_a_head_that_scales_its_logits_is_noticed() -> None:
     class Scaled(Qwen2ForCausalLM):
-        def forward(self, *args: object, **kwargs: object):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
             output = super().forward(*args, **kwargs)
             output.logits = 0.5 * output.logits
             return output
@@ -217,6 +220,7 @@ def test_critic_reads_the_state_before_the_token(tiny_model: Path) -> None:
     ids, mask = ragged()
     critic = load_critic(ModelConfig(path=str(tiny_model)), CriticConfig(num_heads=2, num_quantiles=4), seed=3)
     with torch.no_grad():
+        assert isinstance(critic.heads, QuantileHeads)
         critic.heads.weight.mul_(300)
         found = critic(ids, mask)
         hidden = critic.body(input_ids=ids).last_hidden_state
@@ -236,6 +240,7 @@ def test_values_after_the_last_token(tiny_model: Path) -> None:
     ids, mask = ragged()
     critic = load_critic(ModelConfig(path=str(tiny_model)), CriticConfig(num_heads=2, num_quantiles=4), seed=3)
     with torch.no_grad():
+        assert isinstance(critic.heads, QuantileHeads)
         critic.heads.weight.mul_(300)
         found = critic(ids, mask, end_positions=torch.tensor(LENGTHS) - 1)
         longer = torch.cat([ids, torch.zeros(3, 1, dtype=torch.int64)], dim=1)  # one more token to stand before
@@ -275,6 +280,7 @@ def test_packed_quantiles_are_those_of_the_sampled_tokens(tiny_model: Path) -> N
         assert found["raw_crossing_frac"].shape == mask.shape
         critic.zero_grad()
         (values * torch.arange(50.0).view(5, 2, 5)).sum().backward()
-        slopes.append((values.detach(), critic.heads.weight.grad.clone()))  # type: ignore[union-attr]
+        assert isinstance(critic.heads, QuantileHeads) and critic.heads.weight.grad is not None
+        slopes.append((values.detach(), critic.heads.weight.grad.clone()))
     assert torch.equal(slopes[0][0], slopes[1][0])
     assert torch.allclose(slopes[0][1], slopes[1][1], rtol=1e-6)

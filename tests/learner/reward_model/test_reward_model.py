@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def polite_pairs(model: RewardModel, count: int, seed: int) -> list[TokenizedPai
     return pairs
 
 
-LOSS_SPECS = [
+LOSS_SPECS: list[dict[str, Any]] = [
     {"type": "bradley_terry"},
     {"type": "ropo", "noise_rate": 0.1},
     {"type": "dr_dpo", "beta_prime": 0.5},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from learner.metrics import Mean, to_floats
 from learner.models.spec import CriticConfig, CriticOutput
 from learner.update.learner import Learner
 from learner.update.schedule import learning_rate
+from rollout.trajectory import ScoredTrajectory
 from tests.learner.plain_learner import random_samples
 
 MakeLearner = Callable[..., Learner]
+Forward = Callable[..., dict[str, torch.Tensor]]
 LR = {"policy_lr": 1e-3, "critic_lr": 2e-3, "lr_warmup_frac": 0.0}
 
 
@@ -74,7 +77,7 @@ def weights(learner: Learner) -> dict[str, torch.Tensor]:
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: float) -> None:
     assert one.keys() == other.keys()
     for name, weight in one.items():
-        torch.testing.assert_close(weight, other[name], rtol=0, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(weight, other[name], rtol=0, atol=atol, msg=partial("{}: {}".format, name))
 
 
 def test_one_update_is_one_adamw_step_on_the_written_out_loss(make_learner: MakeLearner) -> None:
@@ -83,6 +86,7 @@ def test_one_update_is_one_adamw_step_on_the_written_out_loss(make_learner: Make
     learner, oracle = make_learner(plain(), config=config), make_learner(plain(), config=config)
     result = learner.update(samples, 0)
 
+    assert oracle.critic is not None
     batch, policy, critic = collate(samples), oracle.policy.module, oracle.critic.module
     count = sum(s.trajectory.num_response_tokens for s in samples)
     logprobs = policy(batch.token_ids, batch.action_mask, 1.0)["logprobs"]
@@ -91,7 +95,7 @@ def test_one_update_is_one_adamw_step_on_the_written_out_loss(make_learner: Make
     values = critic(batch.token_ids, batch.action_mask)["quantile_values"][batch.action_mask]
     targets = batch.scores[:, None].expand(batch.action_mask.shape)[batch.action_mask]
     critic_loss = (values - targets[:, None, None]).square().mean(dim=(1, 2)).sum() / count
-    expected = {}
+    expected: dict[str, float] = {}
     for name, engine, loss, lr in (
         ("policy", oracle.policy, policy_loss, 1e-3),
         ("critic", oracle.critic, critic_loss, 2e-3),
@@ -138,10 +142,10 @@ def test_a_single_step_skips_the_old_log_probabilities(make_learner: MakeLearner
         learner = make_learner(algorithm, config=LearnerConfig(micro_batch_tokens=10_000, **LR))
         calls = 0
 
-        def forward(*args: object, inner=learner.policy.forward, **kwargs: object):
+        def forward(inner: Forward = learner.policy.forward, /, **inputs: object) -> dict[str, torch.Tensor]:
             nonlocal calls
             calls += 1
-            return inner(**kwargs)
+            return inner(**inputs)
 
         learner.policy.forward = forward  # type: ignore[method-assign]
         learner.update(samples, 0)
@@ -185,7 +189,7 @@ def test_temperature_applies_to_training_and_not_to_the_sync_check(make_learner:
         make_learner(plain(), temperature=0.0)
 
 
-def _order(learner: Learner, samples: list) -> list[int]:
+def _order(learner: Learner, samples: list[ScoredTrajectory]) -> list[int]:
     """The order in which a single rank without mini-batches takes its rows: longest first."""
     return sorted(range(len(samples)), key=lambda i: (-len(samples[i].trajectory.token_ids), i))
 

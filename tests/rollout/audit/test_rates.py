@@ -138,7 +138,8 @@ def test_the_phrase_that_spread_and_pays_is_named() -> None:
     found = suspect_phrase(before, now, scores)
     assert found is not None
     assert found.text == "trust me"
-    assert (found.share_now, found.score_with, found.score_without) == (0.4, 1.0, pytest.approx(1 / 3))
+    assert (found.share_now, found.score_with) == (0.4, 1.0)
+    assert found.score_without == pytest.approx(1 / 3)
     assert suspect_phrase(now, now, scores) is None
     unpaid = suspect_phrase(before, now, [0.0, 0.0, 1.0, 1.0, 1.0] * 10)
     assert unpaid is None or "trust" not in unpaid.text

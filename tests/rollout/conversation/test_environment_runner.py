@@ -268,7 +268,7 @@ def returning(value: Any) -> Behaviour:
         ({"step": refuse_to_be_cancelled}, "step gave no answer within 0.1 s"),
         ({"step": returning(None)}, "step returned None, which is not an Observation"),
         ({"step": returning(Observation())}, "step returned no message, and the conversation is not done"),
-        ({"step": returning(Observation(({"role": "user"},)))}, "which is not {'role': ..., 'content': ...}"),  # type: ignore[arg-type]
+        ({"step": returning(Observation(({"role": "user"},)))}, "which is not {'role': ..., 'content': ...}"),
         ({"reset": returning("Hello")}, "reset returned 'Hello', which is no sequence of messages"),
         ({"reset": None}, "reset: TypeError"),
         ({"outcome": dict}, "outcome returned {}, which is not an Outcome"),

@@ -170,7 +170,7 @@ async def scores(workers: list[RewardService], cases: list[tuple[str, int]]) -> 
 
 
 async def test_a_group_shares_its_draw_on_every_worker() -> None:
-    spec = {"type": "symmetric_flip", "p": 0.5, "unit": "group"}
+    spec: dict[str, Any] = {"type": "symmetric_flip", "p": 0.5, "unit": "group"}
     cases = [(name, sample) for name in map(str, range(60)) for sample in range(12)]  # 3 epochs of 4 samples
     records = await scores([service(**spec), service(**spec), service(**spec)], cases)
     groups: dict[tuple[str, int], set[float | None]] = {}

@@ -23,7 +23,7 @@ def weights() -> dict[str, np.ndarray]:
     return {
         "a": rng.standard_normal((3, 4)).astype(np.float32),
         "b": rng.standard_normal(5).astype(np.float32),
-        "scalar": np.float32(2.0).reshape(()),
+        "scalar": np.array(2.0, np.float32),
         "empty": np.zeros((0, 4), np.float32),
     }
 

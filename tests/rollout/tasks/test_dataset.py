@@ -118,8 +118,8 @@ class TestRows:
         ]
 
     def test_parquet_equals_jsonl(self) -> None:
-        chat = [{"role": "user", "content": "q", "name": None}]
-        rows = [GOOD | {"n": 1}, GOOD | {"n": 2}, {"messages": chat, "n": 3}, GOOD | {"id": "x"}, GOOD]
+        chat: dict[str, Any] = {"messages": [{"role": "user", "content": "q", "name": None}]}
+        rows = [GOOD | {"n": 1}, GOOD | {"n": 2}, chat | {"n": 3}, GOOD | {"id": "x"}, GOOD]
         write_parquet("train.parquet", *[dict.fromkeys(("prompt", "answer", "messages", "n", "id")) | r for r in rows])
         found = dataset(train="train.parquet").examples("train")
         expected = train(*rows)

@@ -233,11 +233,11 @@ def test_reject(case: Case, check: Callable[..., Result], tiny_model: Path) -> N
         return
     assert result.exit_code == 0, result.output
     rejects = Path("bad.jsonl").read_text()
-    found = [json.loads(line) for line in rejects.splitlines()]
-    assert [(reject["split"], reject["number"]) for reject in found] == [(case.split, n) for n in case.numbers]
-    assert all(reject["reason"] and reject["row"] is not None for reject in found) or "UTF-8" in found[0]["reason"]
+    rows = [json.loads(line) for line in rejects.splitlines()]
+    assert [(reject["split"], reject["number"]) for reject in rows] == [(case.split, n) for n in case.numbers]
+    assert all(reject["reason"] and reject["row"] is not None for reject in rows) or "UTF-8" in rows[0]["reason"]
     total = rows_on_disk(case)
-    warning = f"data.task.rejects: rows are rejected ({case.split} {len(found)} of {total}); see bad.jsonl"
+    warning = f"data.task.rejects: rows are rejected ({case.split} {len(rows)} of {total}); see bad.jsonl"
     assert warning in result.output
     config = load_config(Path("run.yaml"), [f"data.task.{key}={value}" for key, value in options.items()])
     prompts = load_prompts(config, str(tiny_model))  # what a run does

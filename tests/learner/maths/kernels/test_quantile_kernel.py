@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.critic.terms.base import HeadMask, TokenView
 from learner.maths.kernels import quantile_kernel
@@ -77,11 +79,11 @@ def test_equals_the_pairwise_form(
     q[..., :share] = y[..., :share]
     q = q.sort(dim=-1).values if ascending else q
     taus = midpoint_taus(num)
-    wide = [x.double() for x in (y, midpoint_taus(num, dtype=torch.float64))]
-    exact = pairwise_huber(q.double(), *wide, kappa)
+    wide, wide_taus = y.double(), midpoint_taus(num, dtype=torch.float64)
+    exact = pairwise_huber(q.double(), wide, wide_taus, kappa)
     found = quantile_huber_per_level(q, y, taus, kappa)
     assert torch.allclose(found.double(), exact, rtol=1e-5, atol=1e-6)
-    slope = grad_of(lambda x: pairwise_huber(x, *wide, kappa), q.double())
+    slope = grad_of(lambda x: pairwise_huber(x, wide, wide_taus, kappa), q.double())
     assert torch.allclose(grad_of(lambda x: quantile_huber_per_level(x, y, taus, kappa), q).double(), slope, atol=2e-6)
 
 
@@ -105,7 +107,13 @@ def test_any_number_of_atoms(count: int) -> None:
     assert torch.allclose(quantile_huber_per_level(q, y, taus, 0.05).double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def compiled(algorithm: Any, q: Tensor) -> Any:
+def build(name: str, options: Mapping[str, Any]) -> ActorCritic:
+    algorithm = build_algorithm(name, options)
+    assert isinstance(algorithm, ActorCritic)
+    return algorithm
+
+
+def compiled(algorithm: ActorCritic, q: Tensor) -> Any:
     """The arguments of the compiled pass, or None where it cannot serve."""
     return algorithm.side.compiled_form(q)
 
@@ -142,9 +150,10 @@ def test_all_terms_equal_the_form_in_pytorch(
     options: dict[str, Any], kind: str, offset: float, atoms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loss, gradient and metrics of dvpo, against PyTorch's operations in float64."""
-    algorithm = build_algorithm("dvpo", {**CRITIC, **options})
+    algorithm = build("dvpo", {**CRITIC, **options})
     algorithm.scale.update(torch.tensor([-3.0, 1.0, 2.0]))
     head = algorithm.critic_config
+    assert head is not None
     q = (2.0 * draw("normal", (20, head.num_heads, head.num_quantiles), 0) + offset).sort(dim=-1).values
     y = (draw(kind, (20, atoms), 1) + offset).sort(dim=-1).values
     factors = draw("binary", (20, head.num_heads), 2) * 2.0 if "head_bootstrap_p" in options else None
@@ -183,9 +192,9 @@ def test_all_terms_equal_the_form_in_pytorch(
 )
 def test_other_forms_are_left_to_pytorch(options: dict[str, Any]) -> None:
     q = draw("normal", (4, 3, 40), 0)
-    assert compiled(build_algorithm("dvpo", {**CRITIC, **options}), q) is None
-    assert compiled(build_algorithm("dvpo", CRITIC), q) is not None
-    assert compiled(build_algorithm("dfpo", {}), q) is None
+    assert compiled(build("dvpo", {**CRITIC, **options}), q) is None
+    assert compiled(build("dvpo", CRITIC), q) is not None
+    assert compiled(build("dfpo", {}), q) is None
 
 
 @pytest.mark.usefixtures("built")
@@ -193,13 +202,13 @@ def test_targets_of_other_states_are_refused() -> None:
     q = draw("normal", (4, 3, 40), 0)
     for shape in ((3, 9), (4, 1, 9), (4, 0)):
         with pytest.raises(ValueError, match="do not fit quantile_values"):
-            build_algorithm("dvpo", CRITIC).side.token_losses(TokenView(q, torch.zeros(shape)))
+            build("dvpo", CRITIC).side.token_losses(TokenView(q, torch.zeros(shape)))
 
 
 @pytest.mark.usefixtures("built")
 def test_all_terms_pass_infinity_and_not_a_number_on() -> None:
     """Where the caller looks for them."""
-    algorithm = build_algorithm("dvpo", CRITIC)
+    algorithm = build("dvpo", CRITIC)
     for bad in (math.nan, math.inf):
         q = draw("normal", (3, 3, 40), 0).sort(dim=-1).values
         q[1, 0, -1] = bad

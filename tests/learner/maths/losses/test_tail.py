@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ LOW, HIGH = slice(0, 8), slice(32, 40)
 
 
 def gaussian(num: int = M) -> Tensor:
-    return torch.special.ndtri(midpoint_taus(num, dtype=F64))
+    quantiles: Tensor = torch.special.ndtri(midpoint_taus(num, dtype=F64))
+    return quantiles
 
 
 def random_sorted(seed: int, *lead: int, num: int = M) -> Tensor:
@@ -76,12 +78,14 @@ def test_calibration_equals_the_formula(seed: int, atoms: int, share: float) -> 
 @CALM
 def test_one_sided_calibration_only_pushes_up(seed: int) -> None:
     q, y = random_sorted(seed), random_sorted(seed + 1, num=3)
+
+    def slope(side: tail.Side, form: tail.Calibration) -> Tensor:
+        return grad_of(lambda x: tail.tail_calibration(x, y, SHARE, side, form, "one_sided"), q)
+
     for side in ("lower", "upper"):
         for form in ("ru", "target_tail"):
             both, one = (tail.tail_calibration(q, y, SHARE, side, form, s) for s in ("two_sided", "one_sided"))
-            grad = grad_of(
-                lambda x, side=side, form=form: tail.tail_calibration(x, y, SHARE, side, form, "one_sided"), q
-            )
+            grad = slope(side, form)
             assert one.item() in (0.0, both.item())
             assert (grad <= 0).all()
 
@@ -93,21 +97,27 @@ def test_gradients_vanish_outside_their_sets(seed: int, atoms: int) -> None:
     q, y = random_sorted(seed, 3), random_sorted(seed + 1, 1, num=atoms)
     outside_low, outside_high = torch.ones(M, dtype=torch.bool), torch.ones(M, dtype=torch.bool)
     outside_low[LOW], outside_high[HIGH] = False, False
+
+    def calibration(side: tail.Side, form: tail.Calibration) -> Tensor:
+        return grad_of(lambda x: tail.tail_calibration(x, y, SHARE, side, form), q)
+
+    def curvature(form: tail.CurvatureForm) -> Tensor:
+        return grad_of(lambda x: tail.tail_curvature(x, SHARE, SHARE, form), q)
+
     for form in ("ru", "target_tail"):
-        low = grad_of(lambda x, f=form: tail.tail_calibration(x, y, SHARE, "lower", f), q)
-        high = grad_of(lambda x, f=form: tail.tail_calibration(x, y, SHARE, "upper", f), q)
+        low, high = calibration("lower", form), calibration("upper", form)
         assert (low[:, outside_low] == 0).all() and (high[:, outside_high] == 0).all()
-    for form in ("asymmetric", "unimodal", "smooth"):
-        grad = grad_of(lambda x, f=form: tail.tail_curvature(x, SHARE, SHARE, f), q)
+    for bend in ("asymmetric", "unimodal", "smooth"):
+        grad = curvature(bend)
         assert (grad[:, outside_low & outside_high] == 0).all()
     shape = grad_of(lambda x: shape_of(x), q)
     assert (shape[:, outside_low & outside_high] == 0).all()
 
 
-def descend(loss: object, q: Tensor, steps: int, rate: float) -> Tensor:
+def descend(loss: Callable[[Tensor], Tensor], q: Tensor, steps: int, rate: float) -> Tensor:
     """Plain gradient descent on a vector of quantiles, kept sorted as the head does."""
     for _ in range(steps):
-        q = (q - rate * grad_of(loss, q)).sort().values  # type: ignore[arg-type]
+        q = (q - rate * grad_of(loss, q)).sort().values
     return q
 
 
@@ -173,7 +183,7 @@ def test_mean_shift(seed: int) -> None:
 
 
 def shape_of(q: Tensor, contract: float = 0.8, expand: float = 1.2) -> Tensor:
-    references = [tail.iqr_reference(q, SHARE, side) for side in ("lower", "upper")]  # type: ignore[arg-type]
+    references = [tail.iqr_reference(q, SHARE, side) for side in ("lower", "upper")]
     return tail.tail_shape(q, references[0], references[1], SHARE, SHARE, contract, expand)
 
 
@@ -355,7 +365,7 @@ def test_a_law_cut_elsewhere_is_refused() -> None:
 # --- Eq 9 on blocks ---
 
 
-def largest_slope(form: Any, num: int, share: float = 0.1) -> float:
+def largest_slope(form: tail.CurvatureForm, num: int, share: float = 0.1) -> float:
     """Largest gradient on one quantile of a bent distribution whose neighbours are a little out of line."""
     g = torch.Generator().manual_seed(0)
     taus = (torch.arange(num, dtype=F64) + 0.5) / num
@@ -383,7 +393,7 @@ def test_block_curvature_does_not_grow_with_the_number_of_quantiles(num: int) ->
 
 
 @pytest.mark.parametrize("form", ["asymmetric", "smooth"])
-def test_curvature_of_single_neighbours_does_grow(form: str) -> None:
+def test_curvature_of_single_neighbours_does_grow(form: tail.CurvatureForm) -> None:
     assert 500 * largest_slope(form, 500) > 5.0 * 40 * largest_slope(form, 40)
 
 

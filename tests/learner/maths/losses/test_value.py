@@ -16,12 +16,12 @@ F64 = torch.float64
 @given(v=st.floats(-3, 3), r=st.floats(-3, 3), old=st.floats(-3, 3), clip=st.floats(0.01, 2.0))
 @settings(max_examples=60, deadline=None)
 def test_value_loss_equals_the_formula(v: float, r: float, old: float, clip: float) -> None:
-    tensors = [torch.tensor([x], dtype=F64) for x in (v, r, old)]
+    values, returns, before = (torch.tensor([x], dtype=F64) for x in (v, r, old))
     stepped = old + min(max(v - old, -clip), clip)
-    assert value_loss(*tensors[:2]).item() == pytest.approx((v - r) ** 2 / 2)
+    assert value_loss(values, returns).item() == pytest.approx((v - r) ** 2 / 2)
     expected = max((v - r) ** 2, (stepped - r) ** 2) / 2
-    assert value_loss(*tensors, clip).item() == pytest.approx(expected)
-    assert clipped_step(tensors[0], tensors[2], clip).item() == pytest.approx(stepped)
+    assert value_loss(values, returns, before, clip).item() == pytest.approx(expected)
+    assert clipped_step(values, before, clip).item() == pytest.approx(stepped)
 
 
 def test_gradients_go_to_the_values_only() -> None:

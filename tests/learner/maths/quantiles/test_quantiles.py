@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -224,7 +225,7 @@ def test_atoms_are_sorted_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) ->
     rows: list[int] = []
     true_sort = torch.Tensor.sort
 
-    def counting(self: Tensor, *args: object, **kwargs: object) -> object:
+    def counting(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         rows.append(self.shape[:-1].numel())
         return true_sort(self, *args, **kwargs)
 
@@ -242,7 +243,12 @@ def test_memory_is_linear() -> None:
     """What autograd keeps is one number per query; the pairwise tensor would be 100 times that."""
     q = draw("normal", (64, 3, 100), 0).requires_grad_()
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+
+    def keep(saved: Tensor) -> Tensor:
+        kept.append(saved.numel())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         quantile_huber_per_level(q, draw("normal", (64, 1, 100), 1), taus64(100), 0.05)
     assert sum(kept) == q.numel()
 
@@ -325,7 +331,8 @@ def minimiser(samples: Tensor, num: int, kappa: float, weights: Tensor | None = 
 
 
 def gaussian(num: int) -> Tensor:
-    return torch.special.ndtri(taus64(num))
+    quantiles: Tensor = torch.special.ndtri(taus64(num))
+    return quantiles
 
 
 def test_minimiser_is_the_quantile_function() -> None:
