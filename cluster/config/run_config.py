@@ -18,7 +18,7 @@ from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.config import LearnerConfig, ModelConfig
-from rollout.component import ComponentSpec, KeyPath, StrictModel, UserError, dotted, validation_problems
+from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
 
@@ -107,7 +107,7 @@ class RunConfig(StrictModel):
         description="Name of the run and of its folder in output_dir; by default that of the configuration file.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed that every random stream of the run derives from.")
-    output_dir: str = Field("runs", min_length=1, description="Folder that holds the folders of runs.")
+    output_dir: PathText = Field("runs", min_length=1, description="Folder that holds the folders of runs.")
     model: ModelConfig = Field(description="The starting model.")
     data: DataConfig = Field(default_factory=DataConfig, description="The task or dataset.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="Rollout workers and sampling.")
