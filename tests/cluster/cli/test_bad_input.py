@@ -362,3 +362,28 @@ def test_the_real_process_says_the_same(run_file: Path) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {run_file}:15: training.num_steps: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("on_bad_row", "frac", "status"), [("error", None, 2), ("reject", 0.5, 0), ("reject", 0.1, 2)])
+def test_a_chat_template_that_refuses_rows(
+    on_bad_row: str, frac: float | None, status: int, run_file: Path, tiny_model: Path, dvpo: Dvpo
+) -> None:
+    folder = run_file.parent
+    shutil.copytree(tiny_model, folder / "model")
+    (folder / "model" / "chat_template.jinja").write_text(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages here') }}{% endif %}"
+        + (tiny_model / "chat_template.jinja").read_text()
+    )
+    system = '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1"}], "answer": "2"}\n'
+    (folder / "q.jsonl").write_text('{"prompt": "1+2", "answer": "3"}\n' * 3 + system)
+    task: dict[str, object] = {"type": "dataset", "train": "q.jsonl", "eval": {"t": "q.jsonl"}}
+    if frac is not None:
+        task |= {"on_bad_row": on_bad_row, "rejects": "bad.jsonl.txt", "max_reject_frac": frac}
+    shown = dvpo("check", run_file, "--set", "model.path=model", "--set", f"data.task={json.dumps(task)}")
+    assert shown.exit_code == status, shown.output
+    assert "Traceback" not in shown.output
+    assert "q.jsonl:4" in shown.output or status == 0
+    if on_bad_row == "error":
+        assert "error: --set model.path=model: model.path: the chat template of 'model' refuses 1 of 4" in shown.output
+    if status == 2:
+        assert "says: no system messages here" in shown.output
