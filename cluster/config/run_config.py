@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,6 +16,7 @@ from actors.loop.config import TrainingConfig
 from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
+from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
 from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
@@ -228,4 +228,4 @@ def dump_config(config: RunConfig) -> str:
     data = config.model_dump(mode="json")
     unset = "preset" if config.algorithm.preset is None else "type"
     del data["algorithm"][unset]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(data)

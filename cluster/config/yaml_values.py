@@ -1,4 +1,4 @@
-"""How a single value of a configuration is read.
+"""How a single value of a configuration is read, and written so that it is read back as it was.
 
 PyYAML follows YAML 1.1, in which ``1e-6`` is a string, ``no`` is false, ``010`` is 8 and ``1:30`` is 90; none of this
 is acceptable in a run's configuration, so it is put right, or refused where versions of YAML differ.
@@ -7,11 +7,13 @@ is acceptable in a run's configuration, so it is put right, or refused where ver
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 
 from rollout.component import UserError
 
+_EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _ZERO_FIRST = re.compile(r"[-+]?0[0-9_]+")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
@@ -28,9 +30,21 @@ Loader.yaml_implicit_resolvers = {
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that puts in quotes what :class:`Loader` would not read as a text."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+for _trap in (_ZERO_FIRST, _BASE_60):
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{_trap.pattern})$"), list("-+0123456789"))
+
+
+def dump_yaml(data: Any) -> str:
+    """``data`` as YAML that :class:`Loader` reads back to an equal value."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def refuse_trap(scalar: yaml.ScalarNode | yaml.ScalarEvent, place: str) -> None:

@@ -74,7 +74,9 @@ class Dataset(Task):
         def _rejects(self) -> Dataset.Config:
             if (self.on_bad_row == "reject") != (self.rejects is not None):
                 raise ValueError("'on_bad_row: reject' and 'rejects: FILE.jsonl' go together; give both or neither")
-            if self.on_bad_row == "error" and "max_reject_frac" in self.model_fields_set:
+            # A run writes down every default, so what counts is whether the value differs from it.
+            default = type(self).model_fields["max_reject_frac"].default
+            if self.on_bad_row == "error" and self.max_reject_frac != default:
                 raise ValueError("max_reject_frac has no effect without 'on_bad_row: reject'")
             return self
 
