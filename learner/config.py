@@ -6,14 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout.component import StrictModel, UserError
+from rollout.component import PathText, StrictModel, UserError
 
 
 class ModelConfig(StrictModel):
     """The language model that is trained, and the one its critic starts from."""
 
-    path: str = Field(min_length=1, description="Folder in Hugging Face format, or a hub id, of the starting policy.")
-    critic_path: str | None = Field(
+    path: PathText = Field(
+        min_length=1, description="Folder in Hugging Face format, or a hub id, of the starting policy."
+    )
+    critic_path: PathText | None = Field(
         None, min_length=1, description="Folder or hub id of the critic's transformer body; default: the policy's."
     )
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -1,16 +1,20 @@
 """Whether the model of a run can be loaded and served: its configuration, tokenizer, shape and weights.
 
-Loads the model's configuration and tokenizer only, never its weights.
+Loads the model's configuration, tokenizer and side files only, never its weights.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
+from rollout.rewards.errors import one_line
 
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
@@ -44,6 +48,7 @@ def check_model(config: RunConfig) -> Any:
             f"rollout.max_prompt_tokens: with rollout.sampling.max_response_tokens it makes {longest} tokens, but the "
             f"model {config.model.path!r} has {positions} positions; lower one of them"
         )
+    _check_files(config, model)
     tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
     if len(tokenizer) > text.vocab_size:
         raise UserError(
@@ -51,6 +56,39 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def _check_files(config: RunConfig, model: Any) -> None:
+    """Make the model without its weights, read what a run carries beside them, and write its configuration.
+
+    Args:
+        model: the configuration of ``model.path``.
+
+    Raises:
+        UserError: one of these would fail in the run: at the start, or with the first checkpoint.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    path = config.model.path
+    folder = Path(path)
+    unreadable = [file.name for file in folder.glob("*") if file.is_file() and not os.access(file, os.R_OK)]
+    if unreadable:
+        raise UserError(f"model.path: {path}/{unreadable[0]} cannot be read, so no checkpoint could carry it")
+    try:
+        GenerationConfig.from_pretrained(path, local_files_only=True)
+    except OSError as error:
+        if (folder / "generation_config.json").exists():
+            raise UserError(f"model.path: {path}/generation_config.json is not valid JSON") from error
+    except Exception as error:  # what it does not accept, as errors of many kinds
+        raise UserError(f"model.path: {path}/generation_config.json: {one_line(error)}") from error
+    try:
+        with torch.device("meta"):  # shapes alone
+            made = AutoModelForCausalLM.from_config(model, trust_remote_code=config.model.trust_remote_code)
+        with tempfile.TemporaryDirectory() as scratch:
+            made.config.save_pretrained(scratch)
+    except Exception as error:  # of transformers or of the model's own code
+        raise UserError(f"model.path: {path}/config.json cannot be used or saved: {one_line(error)}") from error
 
 
 def check_critic_body(config: RunConfig) -> None:

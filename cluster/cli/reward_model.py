@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cluster.cli.output import print_lines
+from cluster.cli.paths import PATH
 from cluster.cli.run import CONFIG, OVERRIDES, checked_run
 from rollout.component import UserError
 
@@ -49,7 +50,7 @@ def _print_step(step: int, num_steps: int, loss: float) -> None:
 @reward_model.command(short_help="Sample responses to a task and pair right with wrong ones.")
 @CONFIG
 @OVERRIDES
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="JSONL file to write.")
+@click.option("--output", required=True, type=PATH, help="JSONL file to write.")
 @click.option("--num-prompts", default=256, show_default=True, type=click.IntRange(min=1), help="Training prompts.")
 @click.option(
     "--samples-per-prompt", default=8, show_default=True, type=click.IntRange(min=2), help="Responses to each of them."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.output import RunFailed, print_lines
+from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ OVERRIDES = click.option(
     metavar="KEY=VALUE",
     help="Override one value of the configuration, e.g. training.num_steps=10 or reward.noise.0.p=0.2. Repeatable.",
 )
-CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
+CONFIG = click.argument("config", metavar="CONFIG", type=PATH)
 
 
 @click.command()
@@ -33,6 +34,7 @@ CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Pa
 @OVERRIDES
 @click.option(
     "--resume",
+    type=PATH_TEXT,
     is_flag=False,
     flag_value="auto",
     metavar="[auto|PATH]",
@@ -81,11 +83,11 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @click.command(name="eval", short_help="Measure a checkpoint on held-out prompts.")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--config", required=True, type=click.Path(path_type=Path), help="The run's config.yaml, or any other.")
+@click.argument("checkpoint", type=PATH)
+@click.option("--config", required=True, type=PATH, help="The run's config.yaml, or any other.")
 @OVERRIDES
 @click.option("--split", "splits", multiple=True, help="Evaluation split; repeatable. All by default.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write each answer as a line of JSON to this file.")
+@click.option("--output", type=PATH, help="Write each answer as a line of JSON to this file.")
 def evaluate(
     checkpoint: Path, config: Path, overrides: tuple[str, ...], splits: tuple[str, ...], output: Path | None
 ) -> None:
@@ -107,9 +109,9 @@ def evaluate(
 @click.command(short_help="Estimate how far the reward can be trusted.")
 @CONFIG
 @OVERRIDES
-@click.option("--gold", type=click.Path(path_type=Path), help="JSONL or Parquet: prompt, response, gold label.")
+@click.option("--gold", type=PATH, help="JSONL or Parquet: prompt, response, gold label.")
 @click.option("--num-samples", type=click.IntRange(min=1), help="Most responses that are scored; all by default.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the report; a plot goes beside it.")
+@click.option("--output", type=PATH, help="JSON file for the report; a plot goes beside it.")
 def audit(
     config: Path, overrides: tuple[str, ...], gold: Path | None, num_samples: int | None, output: Path | None
 ) -> None:

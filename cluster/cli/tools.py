@@ -9,13 +9,14 @@ import click
 
 from actors.ledger.ledger import LedgerError, SampleState
 from cluster.cli.output import RunFailed, print_lines
+from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
 
 STATES = [state.value for state in SampleState]
 
 
 @click.command(short_help="Print the JSON Schema of the configuration.")
-@click.option("--output", type=click.Path(path_type=Path), help="File to write; standard output by default.")
+@click.option("--output", type=PATH, help="File to write; standard output by default.")
 def schema(output: Path | None) -> None:
     """Print the JSON Schema of the configuration, so that editors complete and check it.
 
@@ -48,7 +49,7 @@ def doctor(quick: bool) -> None:
 @click.option("--task", default="chain", show_default=True, help="Built-in task, or 'package.module:Class'.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write; by default models/demo for the chain task and models/TASK for others.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="First weights and corpus.")
@@ -85,7 +86,7 @@ def warmstart(task: str, output: Path | None, seed: int, num_steps: int | None) 
 
 
 @click.command(short_help="Show what became of each sample of a run, and prove it.")
-@click.argument("run")
+@click.argument("run", type=PATH_TEXT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with nothing left out.")
 @click.option("--list", "state", metavar="STATE", type=click.Choice(STATES), help=f"List samples: {', '.join(STATES)}.")
 def ledger(run: str, as_json: bool, state: str | None) -> None:

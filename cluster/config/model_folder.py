@@ -24,7 +24,7 @@ def load_model_config(path: str, key: str, trust_remote_code: bool = False) -> A
     Raises:
         UserError: neither a folder in Hugging Face format nor a model that the hub gives.
     """
-    folder = Path(path).expanduser()
+    folder = Path(path)
     if folder.is_dir():
         _require_model_files(folder, key)
         try:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,8 +16,9 @@ from actors.loop.config import TrainingConfig
 from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
+from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
-from rollout.component import ComponentSpec, KeyPath, StrictModel, UserError, dotted, validation_problems
+from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
 
@@ -107,7 +107,7 @@ class RunConfig(StrictModel):
         description="Name of the run and of its folder in output_dir; by default that of the configuration file.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed that every random stream of the run derives from.")
-    output_dir: str = Field("runs", min_length=1, description="Folder that holds the folders of runs.")
+    output_dir: PathText = Field("runs", min_length=1, description="Folder that holds the folders of runs.")
     model: ModelConfig = Field(description="The starting model.")
     data: DataConfig = Field(default_factory=DataConfig, description="The task or dataset.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="Rollout workers and sampling.")
@@ -228,4 +228,4 @@ def dump_config(config: RunConfig) -> str:
     data = config.model_dump(mode="json")
     unset = "preset" if config.algorithm.preset is None else "type"
     del data["algorithm"][unset]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(data)

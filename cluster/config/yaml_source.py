@@ -1,7 +1,7 @@
 """A configuration file as data that remembers where each value was written.
 
-PyYAML follows YAML 1.1, in which ``1e-6`` is a string, ``no`` is false, and the second of two equal keys silently wins;
-none of this is acceptable in a run's configuration, so it is put right here.
+How single values are read is in :mod:`cluster.config.yaml_values`; here, a key that is given twice is refused, since
+the second would win silently.
 """
 
 from __future__ import annotations
@@ -14,28 +14,12 @@ from typing import Any
 
 import yaml
 
+from cluster.config.yaml_values import Loader, refuse_trap, refuse_traps
 from rollout.component import KeyPath, UserError, dotted
 
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _MAX_DEPTH = 32
 """Deeper than any configuration; an anchor that contains itself is endless."""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the floats and booleans of YAML 1.2 (``1e-6``; only ``true`` and ``false``) and no dates."""
-
-
-_REPLACED = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
 
 
 class ConfigSource:
@@ -97,7 +81,8 @@ class ConfigSource:
         if not equals or not all(re.fullmatch(r"\w+", part) for part in parts):
             raise UserError(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
         try:
-            value = yaml.load(text, Loader=_Loader)
+            refuse_traps(text, f"--set {assignment}")
+            value = yaml.load(text, Loader=Loader)
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
@@ -201,7 +186,7 @@ def parse_source(text: str, name: str) -> ConfigSource:
     """
     lines: dict[KeyPath, int] = {}
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         if node is None:
             return ConfigSource(name, {}, {})
@@ -239,6 +224,8 @@ def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], nam
         for index, item in enumerate(node.value):
             lines[(*path, index)] = item.start_mark.line + 1
             _record_lines(item, (*path, index), lines, name)
+    elif isinstance(node, yaml.ScalarNode):
+        refuse_trap(node, f"{name}:{node.start_mark.line + 1}: {dotted(path)}")
 
 
 def _problem(error: yaml.YAMLError) -> str:

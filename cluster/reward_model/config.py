@@ -10,18 +10,22 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.config.yaml_source import ConfigSource, read_source
 from learner.reward_model.options import OptimisationConfig
-from rollout.component import ComponentSpec, StrictModel, UserError, validation_problems
+from rollout.component import ComponentSpec, PathText, StrictModel, UserError, validation_problems
 
 
 class RewardModelConfig(StrictModel):
     """One training of a reward model."""
 
-    model: str = Field(
+    model: PathText = Field(
         min_length=1, description="What it starts from: folder or hub id of a causal LM or of a reward model."
     )
-    output: str = Field(min_length=1, description="Folder to write: model, tokenizer and reward_model_report.json.")
-    train: tuple[str, ...] = Field(min_length=1, description="Preference pairs, .jsonl or .parquet: paths or globs.")
-    eval: tuple[str, ...] = Field((), description="Held-out pairs. None: a share of the training pairs is held out.")
+    output: PathText = Field(min_length=1, description="Folder for model, tokenizer and reward_model_report.json.")
+    train: tuple[PathText, ...] = Field(
+        min_length=1, description="Preference pairs, .jsonl or .parquet; paths or globs."
+    )
+    eval: tuple[PathText, ...] = Field(
+        (), description="Held-out pairs. None: a share of the training pairs is held out."
+    )
     eval_frac: float | None = Field(
         None, gt=0.0, lt=1.0, description="Share of prompts whose pairs are held out; 0.1 where 'eval' is not given."
     )

@@ -99,8 +99,8 @@ def train_reward_model(
 
 def _output_folder(config: RewardModelConfig, overwrite: bool) -> Path:
     """The folder to write, looked at before anything is computed."""
-    folder = Path(config.output).expanduser()
-    if folder.resolve() == Path(config.model).expanduser().resolve():
+    folder = Path(config.output)
+    if folder.resolve() == Path(config.model).resolve():
         raise UserError(f"output: {config.output!r} is the model that it starts from; name another folder")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():

@@ -7,6 +7,7 @@ of them wrote.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import cached_file
 
 from learner.checkpoint.load import critic_shape, policy_weights
 from learner.checkpoint.random_state import random_state
@@ -38,7 +40,7 @@ class PolicyExport:
     Attributes:
         lm: read for its configuration only.
         weights: by Hugging Face name.
-        model: where tokenizer files are copied from.
+        model: where tokenizer, chat template and other side files are copied from.
     """
 
     lm: PreTrainedModel
@@ -46,16 +48,34 @@ class PolicyExport:
     model: ModelConfig
 
     def write(self, folder: Path) -> None:
-        """Write into an empty folder. Whatever of a local starting model is not weights is copied byte for byte."""
-        source = Path(self.model.path)
-        if source.is_dir():
-            for file in source.iterdir():
-                if file.is_file() and not any(file.match(pattern) for pattern in _WEIGHTS):
-                    shutil.copyfile(file, folder / file.name)
-        else:
-            trust = self.model.trust_remote_code
-            AutoTokenizer.from_pretrained(self.model.path, trust_remote_code=trust).save_pretrained(folder)
-        self.lm.save_pretrained(folder, state_dict=self.weights)
+        """Write into an empty folder. What a run only carries is copied byte for byte, whatever is in it."""
+        # transformers refuses to save values of generate() that it has loaded, such as a temperature without do_sample.
+        # A run never reads them, so it saves a model with the defaults, and then the user's own file in their place.
+        # The copy is a shallow one: ranks go on training with the same weights meanwhile.
+        lm = copy.copy(self.lm)
+        lm.generation_config = GenerationConfig()
+        lm.save_pretrained(folder, state_dict=self.weights)
+        if self.lm.can_generate():
+            self.lm.generation_config.to_json_file(folder / "generation_config.json", use_diff=True)
+        for file in _starting_folder(self.model).iterdir():
+            is_ours = any(file.match(pattern) for pattern in (*_WEIGHTS, "config.json"))
+            if file.is_file() and not is_ours:
+                shutil.copyfile(file, folder / file.name)
+
+
+def _starting_folder(model: ModelConfig) -> Path:
+    """The folder of a starting model: itself, or for a hub id the one in the cache that it was loaded from.
+
+    Raises:
+        OSError: neither is there.
+    """
+    if Path(model.path).is_dir():
+        return Path(model.path)
+    # Into the cache, where this process needed the weights only so far.
+    AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    file = cached_file(model.path, "config.json", local_files_only=True)
+    assert file is not None  # it raises where there is none
+    return Path(file).parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,45 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model
 
 
 def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Prompt]:
-    """Apply the chat template, ready for the assistant's turn, and tokenize."""
+    """Apply the chat template, ready for the assistant's turn, and tokenize.
+
+    Raises:
+        UserError: the template refuses a question's messages.
+    """
+    texts, refused = _texts(tokenizer, examples)
+    if refused:
+        raise UserError(_refused(tokenizer, examples, refused, ""))
+    return _tokenized(tokenizer, examples, texts, task)
+
+
+def _texts(tokenizer: Any, examples: Sequence[Example]) -> tuple[list[str], dict[str, str]]:
+    """What the chat template makes of the questions, and what it says of those that it refuses, by example id."""
+    texts, refused = [], {}
+    for example in examples:
+        messages = list(example.messages)
+        try:
+            texts.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # of jinja2, or what a template raises itself
+            refused[example.example_id] = " ".join(str(error).split()) or type(error).__name__
+    return texts, refused
+
+
+def _refused(tokenizer: Any, examples: Sequence[Example], refused: Mapping[str, str], of_split: str) -> str:
+    """The message about questions that the chat template refuses."""
+    first = next(example for example in examples if example.example_id in refused)
+    roles = [message["role"] for message in first.messages]
+    hint = "; a system message may be from data.task.system_prompt" if "system" in roles else ""
+    return (
+        f"model.path: the chat template of {tokenizer.name_or_path!r} refuses {len(refused)} of {len(examples)} prompts"
+        f"{of_split}; the first, {first.place or repr(first.example_id)}, has the roles {', '.join(roles)}, and the "
+        f"template says: {refused[first.example_id]}{hint}"
+    )
+
+
+def _tokenized(tokenizer: Any, examples: Sequence[Example], texts: list[str], task: str) -> list[Prompt]:
+    """The prompts whose chat template has given ``texts``."""
     if not examples:
         return []
-    # Rendered as text first: a template's special tokens are in it, so none may be added when it is tokenized.
-    texts = [
-        tokenizer.apply_chat_template(list(example.messages), tokenize=False, add_generation_prompt=True)
-        for example in examples
-    ]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [
         Prompt(
@@ -69,17 +100,26 @@ def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Promp
 def render_split(
     tokenizer: Any, task: Task, split: str, max_prompt_tokens: int, first: int | None = None, name: str = ""
 ) -> list[Prompt]:
-    """The prompts of a split, or of its first questions. What is too long is left out if the task allows it.
+    """The prompts of a split, or of its first questions.
+
+    What is too long, or refused by the chat template, is left out if the task allows it.
 
     Args:
         first: how many questions are rendered; all by default.
         name: of the task, as the configuration has it.
 
     Raises:
-        UserError: prompts are longer than ``max_prompt_tokens``; the message names the longest and its place.
+        UserError: the chat template refuses prompts, with the first one and its place; or prompts are longer than
+            ``max_prompt_tokens``, with the longest one and its place.
     """
     examples = task.examples(split)[:first]
-    prompts = render(tokenizer, examples, name)
+    texts, refused = _texts(tokenizer, examples)
+    if refused:
+        why = {example_id: f"the chat template of model.path says: {words}" for example_id, words in refused.items()}
+        if not task.leave_out(split, why):
+            raise UserError(_refused(tokenizer, examples, refused, f" of split {split!r}"))
+        examples = [example for example in examples if example.example_id not in refused]
+    prompts = _tokenized(tokenizer, examples, texts, name)
     long = [
         (len(prompt.token_ids), example)
         for prompt, example in zip(prompts, examples, strict=True)

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
+from rollout.component import PathText
 from rollout.rewards.base import Reward
 from rollout.trajectory import Message, Prompt, Trajectory
 
@@ -35,7 +36,7 @@ class ModelReward(Reward):
     class Config(Reward.Config):
         """Options of this reward."""
 
-        path: str = Field(
+        path: PathText = Field(
             min_length=1, description="Model folder or hub id, for example made by `dvpo reward-model train`."
         )
         output: Literal["logit", "probability", "binary"] = Field(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rollout.component import ComponentSpec, UserError, nearest
+from rollout.component import ComponentSpec, PathText, UserError, nearest
 from rollout.conversation.options import build_environment
 from rollout.environment import Environment
 from rollout.tasks.base import Example, Task
@@ -32,16 +32,16 @@ class Dataset(Task):
     class Config(QuestionOptions):
         """Options of the task."""
 
-        train: tuple[str, ...] = Field(
+        train: tuple[PathText, ...] = Field(
             min_length=1, description="Training files (.jsonl, .parquet, .arrow) or saved data sets: paths or globs."
         )
-        eval: dict[str, tuple[str, ...]] = Field(
+        eval: dict[str, tuple[PathText, ...]] = Field(
             min_length=1, description="Evaluation splits, in-domain first: name to paths or globs."
         )
         on_bad_row: Literal["error", "reject"] = Field(
             "error", description="'error': nothing starts. 'reject': bad rows are left out and written to 'rejects'."
         )
-        rejects: str | None = Field(
+        rejects: PathText | None = Field(
             None, min_length=1, description="JSONL file for rejected rows and reasons; replaced whenever data is read."
         )
         max_reject_frac: float = Field(
@@ -74,7 +74,9 @@ class Dataset(Task):
         def _rejects(self) -> Dataset.Config:
             if (self.on_bad_row == "reject") != (self.rejects is not None):
                 raise ValueError("'on_bad_row: reject' and 'rejects: FILE.jsonl' go together; give both or neither")
-            if self.on_bad_row == "error" and "max_reject_frac" in self.model_fields_set:
+            # A run writes down every default, so what counts is whether the value differs from it.
+            default = type(self).model_fields["max_reject_frac"].default
+            if self.on_bad_row == "error" and self.max_reject_frac != default:
                 raise ValueError("max_reject_frac has no effect without 'on_bad_row: reject'")
             return self
 
@@ -139,7 +141,7 @@ class Dataset(Task):
     def _settle(self) -> None:
         """Write the rejects, and see whether they are too many."""
         if self.config.rejects is not None:
-            path = Path(self.config.rejects).expanduser()
+            path = Path(self.config.rejects)
             self._row_errors.write_rejects(path)
             self._row_errors.raise_if_too_many(self.config.max_reject_frac, path)
 
@@ -225,7 +227,7 @@ def _files(key: str, patterns: Sequence[str], rejects: str | None, errors: RowEr
         except UserError as error:
             errors.add(f"{key}.{index}: {error}")
             continue
-        if rejects is not None and _would_read(pattern, paths, Path(rejects).expanduser()):
+        if rejects is not None and _would_read(pattern, paths, Path(rejects)):
             errors.add(f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})")
         for path in paths:
             if path.resolve() in known:
@@ -238,7 +240,7 @@ def _files(key: str, patterns: Sequence[str], rejects: str | None, errors: RowEr
 def _would_read(pattern: str, paths: Sequence[Path], rejects: Path) -> bool:
     """Whether the file of rejects is, or would be once it is written, one of the data files."""
     is_read = rejects.resolve() in [path.resolve() for path in paths]
-    return is_read or rejects.absolute().match(str(Path(pattern).expanduser().absolute()))
+    return is_read or rejects.absolute().match(str(Path(pattern).absolute()))
 
 
 def _labels(paths: Sequence[Path]) -> dict[Path, str]:

@@ -51,7 +51,7 @@ def find_files(pattern: str) -> list[Path]:
     Raises:
         UserError: no such file (similar names are given), another folder, or an unsupported ending.
     """
-    path = Path(pattern).expanduser()
+    path = Path(pattern)
     if (path / STATE).is_file():
         found = _saved_files(path)
     elif path.exists() or not glob.has_magic(pattern):

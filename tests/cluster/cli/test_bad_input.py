@@ -41,6 +41,32 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
         "  error_reward: no\n  functions:",
         ["reward.error_reward", "or must be 'drop' (got 'no')"],
     ),
+    "number to base 8": (
+        "num_steps: 2",
+        "num_steps: 010",
+        ["small.yaml:15: training.num_steps: 010 begins with 0", "write 10, or '010' in quotes"],
+    ),
+    "number to base 60": (
+        "num_steps: 2",
+        "num_steps: 1:30",
+        ["small.yaml:15: training.num_steps: 1:30 is a"],
+    ),
+    "true for a number": ("num_steps: 2", "num_steps: true", ["15: training.num_steps: must be a number, not true"]),
+    "yes for a number": ("num_steps: 2", "num_steps: yes", ["15: training.num_steps: must be", "(got 'yes')"]),
+    "off for a choice": ("rollout:", "learner: {zero_stage: off}\nrollout:", ["zero_stage: must be", "'off'"]),
+    "false for a choice": ("rollout:", "learner: {zero_stage: false}\nrollout:", ["zero_stage: must be a number"]),
+    "true for a component's number": ("num_eval: 9", "num_eval: true", ["data.task.num_eval: must be a number"]),
+    "true in a list of numbers": (
+        "{type: exact_match}",
+        "{type: exact_match, score_range: [0, true]}",
+        ["small.yaml:8: reward.functions.0.score_range: must be a number, not true"],
+    ),
+    "variable that is not set": (
+        "name: small",
+        "output_dir: $NOT_SET_ANYWHERE/runs",
+        ["small.yaml:1: output_dir: the environment variable 'NOT_SET_ANYWHERE' is not set"],
+    ),
+    "unknown user": ("name: small", "output_dir: ~nobody-here/x", ["1: output_dir: no home folder is known for"]),
     "not finite": ("rollout:", "learner: {policy_lr: .nan}\nrollout:", ["learner.policy_lr", "finite"]),
     "not a section": ("training:\n", "logging: 3\ntraining:\n", ["small.yaml:14: logging: must be a mapping", "3"]),
     "bare component": ("{type: exact_match}", "exact_match", ["reward.functions.0: must be a mapping", "{type: NAME"]),
@@ -336,3 +362,28 @@ def test_the_real_process_says_the_same(run_file: Path) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {run_file}:15: training.num_steps: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("on_bad_row", "frac", "status"), [("error", None, 2), ("reject", 0.5, 0), ("reject", 0.1, 2)])
+def test_a_chat_template_that_refuses_rows(
+    on_bad_row: str, frac: float | None, status: int, run_file: Path, tiny_model: Path, dvpo: Dvpo
+) -> None:
+    folder = run_file.parent
+    shutil.copytree(tiny_model, folder / "model")
+    (folder / "model" / "chat_template.jinja").write_text(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages here') }}{% endif %}"
+        + (tiny_model / "chat_template.jinja").read_text()
+    )
+    system = '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1"}], "answer": "2"}\n'
+    (folder / "q.jsonl").write_text('{"prompt": "1+2", "answer": "3"}\n' * 3 + system)
+    task: dict[str, object] = {"type": "dataset", "train": "q.jsonl", "eval": {"t": "q.jsonl"}}
+    if frac is not None:
+        task |= {"on_bad_row": on_bad_row, "rejects": "bad.jsonl.txt", "max_reject_frac": frac}
+    shown = dvpo("check", run_file, "--set", "model.path=model", "--set", f"data.task={json.dumps(task)}")
+    assert shown.exit_code == status, shown.output
+    assert "Traceback" not in shown.output
+    assert "q.jsonl:4" in shown.output or status == 0
+    if on_bad_row == "error":
+        assert "error: --set model.path=model: model.path: the chat template of 'model' refuses 1 of 4" in shown.output
+    if status == 2:
+        assert "says: no system messages here" in shown.output

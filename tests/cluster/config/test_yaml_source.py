@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
 from cluster.config.yaml_source import parse_source
 from rollout.component import UserError
@@ -42,6 +45,40 @@ def test_values_follow_yaml_1_2() -> None:
 def test_numbers(text: str, value: object) -> None:
     found = parse_source(f"a: {text}", "run.yaml").data["a"]
     assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a: 010",
+            "a: 010 begins with 0, and some readers of YAML take that for a number to base 8; write 10, or '010'",
+        ),
+        (
+            "a: {b: [1, -007]}",
+            "a.b.1: -007 begins with 0, and some readers of YAML take that for a number to base 8; w",
+        ),
+        (
+            "a: 08",
+            "a: 08 begins with 0, and some readers of YAML take that for a number to base 8; write 8, or '08' in",
+        ),
+        ("a: 1:30", "a: 1:30 is a number to base 60 to some readers of YAML; write the number itself, or '1:30' in"),
+        ("a: 1:30:2.5", "a: 1:30:2.5 is a number to base 60 to some readers of YAML; write the number itself, or"),
+    ],
+)
+def test_numbers_that_versions_of_yaml_read_differently_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^run.yaml:2: {re.escape(message)}"):
+        parse_source(f"x: 1\n{text}", "run.yaml")
+    with pytest.raises(UserError, match=r"^--set a=.*in quotes where a text is meant"):
+        parse_source("x: 1", "run.yaml").override(text.replace(": ", "=", 1))
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "0.5", "00.5", "0x10", "1_000", "'010'", '"1:30"', "10:ab", "a:30"])
+def test_what_all_versions_read_alike_is_read(text: str) -> None:
+    source = parse_source(f"a: {text}", "run.yaml")
+    read = source.data["a"]
+    source.override(f"a={text}")
+    assert source.data["a"] == read == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(

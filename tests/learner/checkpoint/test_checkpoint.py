@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from learner.storage.manifest import (
     verify,
 )
 from learner.update.learner import Learner
-from tests.learner.plain_learner import random_samples, save_checkpoint
+from tests.learner.plain_learner import plain_learner, random_samples, save_checkpoint
 
 MakeLearner = Callable[..., Learner]
 DVPO = {"critic": {"num_heads": 2, "num_quantiles": 32}}
@@ -181,6 +182,82 @@ def test_contents(tmp_path: Path, tiny_model: Path, make_learner: MakeLearner) -
     assert all(torch.equal(saved[name], weight) for name, weight in learner.critic.full_weights())
     shape = json.loads((folder / "critic" / "critic.json").read_text())
     assert shape == {"num_heads": 2, "num_quantiles": 32, "monotonicity": "sort", "hidden_size": 64}
+
+
+GENERATION = {
+    "sampling values without do_sample": {"temperature": 0.8, "top_p": 0.7},
+    "temperature 0": {"temperature": 0},
+    "top_k": {"top_k": 20},
+    "early_stopping": {"early_stopping": True},
+    "negative token": {"pad_token_id": -1},
+    "what nobody knows": {"do_sample": False, "my_own": [1, {"a": None}]},
+}
+
+
+@pytest.mark.parametrize("values", GENERATION.values(), ids=GENERATION)
+def test_side_files_are_carried_byte_for_byte_and_stop_no_save(
+    values: dict[str, Any], tmp_path: Path, tiny_model: Path
+) -> None:
+    """transformers warns of such values when it loads, and raises when it saves them."""
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model, start)
+    side_files = {
+        "generation_config.json": json.dumps(values, indent=3),
+        "chat_template.jinja": "{# mine #}" + (tiny_model / "chat_template.jinja").read_text() + "\n\n",
+        "tokenizer_config.json": (tiny_model / "tokenizer_config.json").read_text() + "\n",
+        "README.md": "Not UTF-8: \xe9",
+    }
+    for name, text in side_files.items():
+        (start / name).write_bytes(text.encode("latin-1"))
+    learner = plain_learner(start, "grpo")
+    learner.update(random_samples(8), 0)
+    save_checkpoint(learner, tmp_path / "step-1", start)
+    policy = tmp_path / "step-1" / "policy"
+    assert {name: (policy / name).read_bytes() for name in side_files} == {
+        name: (start / name).read_bytes() for name in side_files
+    }
+    assert (policy / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    saved = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    assert torch.equal(saved.lm_head.weight, dict(learner.policy.full_weights())["lm.model.embed_tokens.weight"])
+    assert AutoTokenizer.from_pretrained(policy)("1+2")["input_ids"]
+    # and a run goes on from what was saved
+    again = plain_learner(policy, "grpo")
+    save_checkpoint(again, tmp_path / "step-2", policy)
+    assert (tmp_path / "step-2" / "policy" / "generation_config.json").read_text() == side_files[
+        "generation_config.json"
+    ]
+
+
+@pytest.mark.parametrize("values", [{"temperature": 0.7}, {"num_beams": 4, "top_k": 0}, {"pad_token_id": -1}])
+def test_generation_values_in_the_model_configuration_stop_no_save(
+    values: dict[str, Any], tmp_path: Path, tiny_model: Path
+) -> None:
+    """As older models have them, which bring no generation_config.json."""
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model, start)
+    (start / "generation_config.json").unlink()
+    config = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(config | values))
+    save_checkpoint(plain_learner(start, "grpo"), tmp_path / "step-1", start)
+    policy = tmp_path / "step-1" / "policy"
+    assert json.loads((policy / "generation_config.json").read_text()).items() >= values.items()
+    AutoModelForCausalLM.from_pretrained(policy)
+
+
+def test_side_files_of_a_hub_model_come_from_the_cache(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_model, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc" / "generation_config.json").write_text('{"temperature":   0}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    save_checkpoint(plain_learner(Path("someone/tiny"), "grpo"), tmp_path / "step-1", Path("someone/tiny"))
+    policy = tmp_path / "step-1" / "policy"
+    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (policy / name).read_bytes() == (cached / "snapshots" / "abc" / name).read_bytes()
 
 
 def test_what_does_not_fit_is_refused_with_a_way_out(

@@ -125,3 +125,51 @@ def test_tokenizers_that_cannot_be_used(tokenizer: Any, tmp_path: Path) -> None:
     silent.save_pretrained(tmp_path / "models" / "silent")
     with pytest.raises(UserError, match="has no chat template; add one to"):
         load_tokenizer(str(tmp_path / "models" / "silent"))
+
+
+REFUSALS = {
+    "no system messages": (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system\n messages here') }}{% endif %}x",
+        ("system", "user"),
+        "the template says: no system messages here; a system message may be from data.task.system_prompt",
+    ),
+    "one question only": (
+        "{% if messages | length > 1 %}{{ raise_exception('one question only') }}{% endif %}x",
+        ("user", "assistant", "user"),
+        "has the roles user, assistant, user, and the template says: one question only",
+    ),
+    "roles must alternate": (
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('alternate!') }}{% endif %}x{% endfor %}",
+        ("user", "user"),
+        "has the roles user, user, and the template says: alternate!",
+    ),
+    "a mistake in the template": (
+        "{% if messages | length > 1 %}{{ messages[0].nothing.more }}{% endif %}x",
+        ("user", "user"),
+        "has no attribute 'nothing'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "roles", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_template_that_refuses_is_told_in_its_own_words(template: str, roles: tuple[str, ...], words: str) -> None:
+    tokenizer = build_tokenizer("0123456789+ x", 64)
+    tokenizer.chat_template, tokenizer.name_or_path = template, "models/mine"
+    messages = tuple({"role": role, "content": "1"} for role in roles)
+    bad = replace(example("b", "1"), messages=messages, place="train.jsonl:7")
+    task = Questions([example("a", "1"), bad, replace(bad, example_id="c")], may_leave_out=False)
+    with pytest.raises(UserError) as caught:
+        render_split(tokenizer, task, "train", 64)
+    message = str(caught.value)
+    assert message.startswith(
+        "model.path: the chat template of 'models/mine' refuses 2 of 3 prompts of split 'train'; the first, "
+        "train.jsonl:7, has the roles "
+    )
+    assert words in message
+    with pytest.raises(UserError, match=r"^model\.path: the chat template of 'models/mine' refuses 1 of 1 prompts; "):
+        render(tokenizer, [bad], "t")
+    tolerant = Questions([example("a", "1"), bad], may_leave_out=True)
+    assert [prompt.prompt_id for prompt in render_split(tokenizer, tolerant, "train", 64)] == ["a"]
+    assert list(tolerant.left_out) == ["train b"]
+    assert tolerant.left_out["train b"].startswith("the chat template of model.path says: ")

@@ -16,18 +16,15 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from rollout.component.paths import PathText, expand_path
+from rollout.component.strict_model import StrictModel
+
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead to a value of a configuration, outermost first."""
 
 
 class UserError(Exception):
     """A mistake in what the user gave us. Shown as one message, without a traceback; the process exits with 2."""
-
-
-class StrictModel(BaseModel):
-    """Base of every configuration model: unknown keys are errors, values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Component:
@@ -112,7 +109,8 @@ def build(spec: ComponentSpec, builtins: Mapping[str, str], base: type, where: s
     """Validate the options of a component and construct it.
 
     Raises:
-        UserError: the class cannot be found or an option is wrong; the message names the option's path.
+        UserError: the class cannot be found, an option is wrong, or the constructor raises; the message names the
+            option's path.
     """
     found = resolve_class(spec, builtins, base, where)
     try:
@@ -263,11 +261,13 @@ __all__ = [
     "Component",
     "ComponentSpec",
     "KeyPath",
+    "PathText",
     "StrictModel",
     "UserError",
     "build",
     "describe_validation_error",
     "dotted",
+    "expand_path",
     "import_object",
     "nearest",
     "resolve_class",
