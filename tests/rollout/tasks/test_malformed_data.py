@@ -242,7 +242,7 @@ def test_reject(case: Case, check: Callable[..., Result], tiny_model: Path) -> N
     config = load_config(Path("run.yaml"), [f"data.task.{key}={value}" for key, value in options.items()])
     prompts = load_prompts(config, str(tiny_model))  # what a run does
     kept = {"train": len(prompts.training), "test": len(prompts.held_out["test"])}
-    assert kept[case.split] + len(found) == total
+    assert kept[case.split] + len(rows) == total
     assert Path("bad.jsonl").read_text() == rejects
     assert warning in prompts.remarks
 
