@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from rollout.component import ComponentSpec, StrictModel
+from rollout.rewards.answers.thinking import ThinkingConfig
 from rollout.rewards.exact_match import FINAL_ANSWER, check_answer_pattern
 
 
@@ -107,6 +108,9 @@ class PseudoLabelConfig(StrictModel):
     answer_pattern: str = Field(
         FINAL_ANSWER,
         description="Regular expression; the answer is its only group in its last match ('^' and '$' match at lines).",
+    )
+    thinking: ThinkingConfig = Field(
+        default_factory=ThinkingConfig, description="How thoughts are told from what is said; only that casts a vote."
     )
 
     @field_validator("answer_pattern")

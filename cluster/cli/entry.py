@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cluster import __version__
+from cluster.cli import reward as cli_reward
 from cluster.cli import reward_model as cli_reward_model
 from cluster.cli import run as cli_run
 from cluster.cli import tools as cli_tools
@@ -56,6 +57,7 @@ for command in (
     cli_run.check,
     cli_run.evaluate,
     cli_run.audit,
+    cli_reward.reward,
     cli_reward_model.reward_model,
     cli_tools.ledger,
     cli_tools.schema,

@@ -11,8 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollout.rewards.answers.numbers import parse_number
+from rollout.rewards.answers.thinking import ThinkingConfig, spoken
 from rollout.rewards.exact_match import FINAL_ANSWER, find_answer
-from rollout.rewards.numeric import parse_number
+
+_THINKING = ThinkingConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +36,9 @@ class VoteLabel:
 
 
 def final_answer(text: str, pattern: str = FINAL_ANSWER) -> str:
-    """The final answer of a response in normal form; the whole text where the pattern finds none."""
-    answer = find_answer(text, pattern)
+    """The final answer of what is said in a response, in normal form; the whole text where the pattern finds none."""
+    said = spoken(text, _THINKING)
+    answer = None if said is None else find_answer(said, pattern)
     return normal_form(text if answer is None else answer)
 
 

@@ -76,5 +76,9 @@ class Reward(Component):
             Exception: anything else is an error of the reward's code.
         """
 
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        """What the reward takes for the response's answer, for reports; None if there is none or it looks for none."""
+        return None
+
     async def close(self) -> None:
         """Give up connections and processes, where the reward has any."""

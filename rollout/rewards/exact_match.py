@@ -6,14 +6,14 @@ import re
 
 from pydantic import Field, field_validator
 
-from rollout.rewards.base import Reward
+from rollout.rewards.answers.reading import ReadingReward
 from rollout.trajectory import Prompt, Trajectory
 
 FINAL_ANSWER = r"(?:=|[Aa]nswer:)([^=\n]*)$"
 """What follows the last ``=`` or ``answer:`` of a line. Takes linear time: responses may be long and strange."""
 
 
-class FinalAnswerConfig(Reward.Config):
+class FinalAnswerConfig(ReadingReward.Config):
     """Options of rewards that look for a final answer."""
 
     answer_pattern: str = Field(
@@ -70,7 +70,7 @@ def required_reference(prompt: Prompt) -> str:
     return prompt.reference
 
 
-class ExactMatch(Reward):
+class ExactMatch(ReadingReward):
     """``correct`` if the final answer equals the reference, character by character after stripping white space."""
 
     class Config(FinalAnswerConfig):
@@ -80,9 +80,13 @@ class ExactMatch(Reward):
 
     config: ExactMatch.Config
 
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        said = self.said(trajectory)
+        return None if said is None else find_answer(said, self.config.answer_pattern)
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         reference = required_reference(prompt).strip()
-        answer = find_answer(trajectory.response_text, self.config.answer_pattern)
+        answer = self.read_answer(prompt, trajectory)
         if answer is None:
             return self.config.no_answer
         if self.config.ignore_case:

@@ -1,9 +1,11 @@
-"""``math_verify``: LaTeX or plain expressions are compared as mathematics, by the package math-verify."""
+"""``math_verify``: LaTeX or plain expressions are compared as mathematics; the package math-verify parses them."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,18 +15,25 @@ from pathlib import Path
 from pydantic import Field
 
 from rollout.component import UserError
-from rollout.rewards import math_grader
-from rollout.rewards.base import Abstain, Reward, RewardUnavailable
+from rollout.rewards.answers.claims import boxed
+from rollout.rewards.answers.expressions import read_expression
+from rollout.rewards.answers.reading import ReadingReward
+from rollout.rewards.base import Abstain, RewardUnavailable
 from rollout.rewards.exact_match import required_reference
-from rollout.rewards.math_grader import Verdict
-from rollout.trajectory import Prompt, Trajectory
+from rollout.rewards.math_grader.notation import clean
+from rollout.rewards.math_grader.verdict import Verdict
+from rollout.trajectory import FinishReason, Prompt, Trajectory
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where the packages are imported from; the process gets the same ones."""
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[' -][^\W\d_]+)*")
 
 
-class MathVerify(Reward):
-    """``correct`` if the response's last expression equals the reference as mathematics: ``\\frac12`` equals ``0.5``.
+class MathVerify(ReadingReward):
+    """``correct`` if the response's final answer equals the reference as mathematics: ``\\frac12`` equals ``0.5``.
 
-    Answers in ``\\boxed{}`` are preferred. The comparison runs in a process of its own, so that a response such as
-    ``9^{9^{9^9}}`` cannot hang a worker: one that needs too long is abstained from.
+    :func:`rollout.rewards.answers.expressions.read_expression` finds the answer. The comparison runs in a process of
+    its own, so that a response such as ``9^{9^{9^9}}`` cannot hang a worker: one that needs too long is abstained from.
 
     Raises:
         UserError: the package math-verify is not installed.
@@ -32,7 +41,7 @@ class MathVerify(Reward):
 
     deterministic = True
 
-    class Config(Reward.Config):
+    class Config(ReadingReward.Config):
         """Options of this reward."""
 
         correct: float = Field(1.0, description="Score of a right answer.")
@@ -57,17 +66,28 @@ class MathVerify(Reward):
             ValueError: the reference is missing or no expression.
         """
         reference = required_reference(prompt)
-        verdict = self._verdict(trajectory.response_text, reference)
-        if verdict is Verdict.BAD_REFERENCE:
+        expected = _expression_in(reference)
+        if not clean(expected):
             raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not an expression: {reference!r}")
+        answer = self.read_answer(prompt, trajectory)
+        if answer is None or not answer.strip():
+            return self.config.no_answer
+        verdict = self._verdict(answer, expected)
         if verdict is Verdict.TOO_LARGE:
             raise Abstain("the expression is too large to compare")
-        scores = {Verdict.EQUAL: self.config.correct, Verdict.NO_ANSWER: self.config.no_answer}
-        return scores.get(verdict, self.config.incorrect)
+        return self.config.correct if verdict is Verdict.EQUAL else self.config.incorrect
 
-    def _verdict(self, response: str, reference: str) -> Verdict:
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        said = self.said(trajectory)
+        if said is None:
+            return None
+        is_whole = trajectory.finish_reason != FinishReason.LENGTH
+        wants_words = prompt.reference is not None and _is_words(_expression_in(prompt.reference))
+        return read_expression(said, is_whole, wants_words)
+
+    def _verdict(self, answer: str, reference: str) -> Verdict:
         """Ask the process; it is started if there is none."""
-        job = {"response": response, "reference": reference, "timeout_s": self.config.compare_timeout_s}
+        job = {"answer": answer, "reference": reference, "timeout_s": self.config.compare_timeout_s}
         with self._lock:
             if self._process is None:
                 self._process = _start()
@@ -94,10 +114,26 @@ class MathVerify(Reward):
             self._process = None
 
 
+def _expression_in(reference: str) -> str:
+    """The answer of a reference that may be a worked solution: what is boxed, or follows ``####``; else all of it."""
+    boxes = boxed(reference)
+    if boxes:
+        return boxes[-1].content
+    return reference.rpartition("####")[2] if "####" in reference else reference
+
+
+def _is_words(reference: str) -> bool:
+    """Whether an answer is a word, a few words or a sequence of letters."""
+    bare = re.sub(r"\\(?:text|textbf|mathrm|mbox)\b|[${}]", "", reference).strip()
+    return _WORDS.fullmatch(bare) is not None
+
+
 def _start() -> subprocess.Popen[str]:
     """The process, ready to answer."""
-    command = [sys.executable, "-P", str(Path(math_grader.__file__))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-P", "-m", "rollout.rewards.math_grader"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     if not process.stdout.readline():
         raise RewardUnavailable(f"the process that compares expressions ended with status {_end(process)}")

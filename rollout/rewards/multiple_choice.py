@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 
 from pydantic import Field, field_validator
 
-from rollout.rewards.base import Reward
+from rollout.rewards.answers.choices import find_choice
+from rollout.rewards.answers.reading import ReadingReward
 from rollout.rewards.exact_match import required_reference
 from rollout.trajectory import Prompt, Trajectory
 
-CLAIMS = (r"answer(?:\s+is)?\s*:?|\\boxed(?=\{)", r"=")
-"""What comes before an answer; the second only where the first is nowhere."""
-OPENING = r"[\s*_\"'(\[{]*+"
-CLOSING = r"[\s*_\"')\]}]*+"
-ARTICLES = "AI"
-"""Letters that are words, too."""
 
-
-def find_choice(text: str, letters: str) -> str | None:
-    r"""The one letter that ``text`` gives as its answer, or None.
-
-    A claim is ``answer: B``, ``the answer is (B)`` or ``\boxed{B}``, or ``= B`` if there is none of these; or the
-    whole text is one letter, as in ``(B).``. The last claim counts. It must name exactly one letter, in upper case,
-    that stands alone: ``answer: A or B``, ``answer: Apple`` and ``the answer is A cat`` are no answers. The choice's
-    text may follow after a mark, as in ``answer: B) iron``.
-    """
-    letter = f"([{re.escape(letters)}])(?![A-Za-z0-9])"
-    whole = re.fullmatch(rf"{OPENING}{letter}{CLOSING}\.?\s*+", text)
-    if whole is not None:
-        return whole.group(1)
-    rest = _after_last_claim(text)
-    found = re.match(OPENING + letter, rest)
-    if found is None:
-        return None
-    choice, rest = found.group(1), rest[found.end() :]
-    if re.match(rf"(?:[)\]}}]?\s*+(?:,|/|&|\bor\b|\band\b)|\s++){OPENING}{letter}", rest):
-        return None
-    if choice in ARTICLES and re.match(r"\s++(?!because\b|since\b|as\b)[a-z]", rest):
-        return None
-    return choice
-
-
-def _after_last_claim(text: str) -> str:
-    """What follows the last claim in its line; empty if there is none."""
-    for pattern in CLAIMS:
-        last = deque(re.finditer(pattern, text, re.IGNORECASE), maxlen=1)
-        if last:
-            return text[last[0].end() :].split("\n", 1)[0]
-    return ""
-
-
-class MultipleChoice(Reward):
+class MultipleChoice(ReadingReward):
     """``correct`` if the response gives the letter of the reference as its answer (:func:`find_choice`)."""
 
-    class Config(Reward.Config):
+    class Config(ReadingReward.Config):
         """Options of this reward."""
 
         letters: str = Field("ABCD", description="Letters of the choices, in upper case.")
@@ -72,6 +32,10 @@ class MultipleChoice(Reward):
 
     config: MultipleChoice.Config
 
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        said = self.said(trajectory)
+        return None if said is None else find_choice(said, self.config.letters)
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         """The score.
 
@@ -83,7 +47,7 @@ class MultipleChoice(Reward):
             raise ValueError(
                 f"the reference of prompt {prompt.prompt_id!r} is {reference!r}, not one of {self.config.letters}"
             )
-        choice = find_choice(trajectory.response_text, self.config.letters)
+        choice = self.read_answer(prompt, trajectory)
         if choice is None:
             return self.config.no_answer
         return self.config.correct if choice == reference else self.config.incorrect

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from typing import Literal
 
 from pydantic import Field
 
-from rollout.rewards.base import Reward
+from rollout.rewards.answers.numbers import last_number, only_number, parse_number
+from rollout.rewards.answers.reading import ReadingReward
 from rollout.rewards.exact_match import FinalAnswerConfig, find_answer, required_reference
-from rollout.trajectory import Prompt, Trajectory
-
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
-_NUMBER = re.compile(rf"[-+]?{_UNSIGNED}(?:\s*/\s*{_UNSIGNED})?")
-MAX_CHARACTERS = 1000
-"""Longer texts are taken for no number: Python refuses to convert very long ones."""
+from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
-def parse_number(text: str) -> Fraction | None:
-    """The exact value of ``text``, or None if it is not one number.
-
-    Understands signs, decimals, exponents, thousands commas, fractions such as ``3/4``, a trailing percent sign (which
-    divides by 100), a leading currency sign, a final full stop and surrounding white space.
-    """
-    bare = text.strip().rstrip(".").strip().replace("\u2212", "-")
-    percent = bare.endswith("%")
-    bare = re.sub(r"^([-+]?)\s*[$€£]\s*", r"\1", bare.removesuffix("%").rstrip())
-    if len(bare) > MAX_CHARACTERS or not _NUMBER.fullmatch(bare):
-        return None
-    numerator, _, denominator = bare.replace(",", "").partition("/")
-    divisor = Fraction(denominator.strip()) if denominator else Fraction(1)
-    if divisor == 0:
-        return None
-    return Fraction(numerator.strip()) / divisor / (100 if percent else 1)
-
-
-def last_number(text: str) -> str | None:
-    """The last number that ``text`` mentions, as written, or None."""
-    found = [match.group(0) for match in _NUMBER.finditer(text)]
-    return found[-1] if found else None
-
-
-class Numeric(Reward):
+class Numeric(ReadingReward):
     """``correct`` if |answer - reference| <= max(abs_tol, rel_tol * |reference|).
 
-    Both are parsed as exact fractions (:func:`parse_number`), so 0.1 equals 1/10 with tolerance 0.
+    Both are parsed as exact fractions (:func:`parse_number`), so 0.1 equals 1/10 with tolerance 0. The answer may have
+    words around its number that take nothing away from it, such as a unit (:func:`only_number`).
     """
 
     class Config(FinalAnswerConfig):
@@ -59,6 +31,16 @@ class Numeric(Reward):
 
     config: Numeric.Config
 
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        said = self.said(trajectory)
+        if said is None:
+            return None
+        if self.config.source == "pattern":
+            return find_answer(said, self.config.answer_pattern)
+        answer = last_number(said)
+        may_go_on = trajectory.finish_reason == FinishReason.LENGTH and last_number(said + "0") != answer
+        return None if may_go_on else answer
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         """The score.
 
@@ -69,11 +51,8 @@ class Numeric(Reward):
         reference = parse_number(text)
         if reference is None:
             raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not a number: {text!r}")
-        if self.config.source == "pattern":
-            answer = find_answer(trajectory.response_text, self.config.answer_pattern)
-        else:
-            answer = last_number(trajectory.response_text)
-        value = None if answer is None else parse_number(answer)
+        answer = self.read_answer(prompt, trajectory)
+        value = None if answer is None else only_number(answer)
         if value is None:
             return self.config.no_answer
         tolerance = max(Fraction(self.config.abs_tol), Fraction(self.config.rel_tol) * abs(reference))

@@ -6,17 +6,21 @@ import re
 
 from pydantic import Field, field_validator
 
-from rollout.rewards.base import Reward
+from rollout.rewards.answers.reading import ReadingReward
+from rollout.rewards.answers.thinking import names_a_mark
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
-class ResponseFormat(Reward):
-    """``matched`` if the whole response matches a regular expression, otherwise ``unmatched``."""
+class ResponseFormat(ReadingReward):
+    """``matched`` if all that is said in a response matches a regular expression, otherwise ``unmatched``.
 
-    class Config(Reward.Config):
+    A pattern that has a mark of a thought in it, such as ``<think>.*</think>.+``, is for the whole response.
+    """
+
+    class Config(ReadingReward.Config):
         """Options of this reward."""
 
-        pattern: str = Field(description="Regular expression for the whole response; '.' matches line breaks too.")
+        pattern: str = Field(description="Regular expression for all that is said; '.' matches line breaks too.")
         require_stop: bool = Field(True, description="A response cut at the length limit counts as unmatched.")
         matched: float = Field(1.0, description="Score of a response that matches.")
         unmatched: float = Field(0.0, description="Score of any other response.")
@@ -32,7 +36,13 @@ class ResponseFormat(Reward):
 
     config: ResponseFormat.Config
 
+    def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        if names_a_mark(self.config.pattern, self.config.thinking):
+            return trajectory.response_text
+        return self.said(trajectory)
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
-        cut = self.config.require_stop and trajectory.finish_reason is not FinishReason.STOP
-        matches = re.fullmatch(self.config.pattern, trajectory.response_text, re.DOTALL) is not None
+        cut = self.config.require_stop and trajectory.finish_reason != FinishReason.STOP
+        read = self.read_answer(prompt, trajectory)
+        matches = read is not None and re.fullmatch(self.config.pattern, read, re.DOTALL) is not None
         return self.config.matched if matches and not cut else self.config.unmatched

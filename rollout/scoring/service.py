@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from rollout.audit.recheck import is_rechecked
 from rollout.component import build
-from rollout.config import RewardConfig
+from rollout.config import PseudoLabelConfig, RewardConfig
 from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
 from rollout.noise.chain import NoiseChain
+from rollout.rewards.answers.thinking import spoken
 from rollout.rewards.exact_match import find_answer
 from rollout.rewards.model import Scorer
 from rollout.scoring.panel import RewardPanel
@@ -81,7 +82,7 @@ class RewardService:
         # One place for the trajectory, not one a call: gold must not wait behind the functions of others.
         async with self._places:
             if self._config.pseudo_labels is not None:
-                return await self._with_answer(self._config.pseudo_labels.answer_pattern, prompt, trajectory)
+                return await self._with_answer(self._config.pseudo_labels, prompt, trajectory)
             if self._gold is None:
                 return self._observed(await self._functions(prompt, trajectory), prompt, trajectory)
             if not self._is_rechecked(prompt, trajectory):
@@ -94,9 +95,10 @@ class RewardService:
         observed = self._observed(record, prompt, trajectory)
         return replace(observed, clean=gold.clean, gold_error="" if gold.clean is not None else gold.error)
 
-    async def _with_answer(self, pattern: str, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+    async def _with_answer(self, votes: PseudoLabelConfig, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """The answer that is to vote; and the clean score, which is for reports, where something can tell it."""
-        record = RewardRecord.pending(trajectory, find_answer(trajectory.response_text, pattern))
+        said = spoken(trajectory.response_text, votes.thinking)
+        record = RewardRecord.pending(trajectory, None if said is None else find_answer(said, votes.answer_pattern))
         judge = None
         if self._gold is not None:
             judge = self._gold if self._is_rechecked(prompt, trajectory) else None

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from rollout.component import ComponentSpec, UserError, build
 from rollout.rewards import REWARDS
+from rollout.rewards.answers.numbers import last_number, parse_number
 from rollout.rewards.base import Reward
 from rollout.rewards.exact_match import FINAL_ANSWER, answer_equals, find_answer
-from rollout.rewards.numeric import last_number, parse_number
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 

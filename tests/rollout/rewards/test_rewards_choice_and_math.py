@@ -9,9 +9,9 @@ import pytest
 
 from rollout.component import ComponentSpec, UserError
 from rollout.rewards import math_expression
+from rollout.rewards.answers.choices import find_choice
 from rollout.rewards.base import Abstain, Reward
 from rollout.rewards.function import build_reward
-from rollout.rewards.multiple_choice import find_choice
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
@@ -55,7 +55,7 @@ def case(text: str, reference: str | None) -> tuple[Prompt, Trajectory]:
         ("Answer: Apple", None),
         ("Answer: b", None),
         ("Answer: E", None),
-        ("Answer:\nB", None),
+        ("Answer:\nB", "B"),
         ("It must be B", None),
         ("", None),
     ],

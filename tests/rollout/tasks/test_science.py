@@ -9,9 +9,9 @@ import pytest
 
 from rollout.component import ComponentSpec, UserError, build
 from rollout.rewards import REWARDS
+from rollout.rewards.answers.numbers import parse_number
 from rollout.rewards.base import Reward
 from rollout.rewards.exact_match import answer_equals
-from rollout.rewards.numeric import parse_number
 from rollout.tasks import TASKS
 from rollout.tasks.base import Example, Task
 from rollout.tasks.science import OOD_SPLITS, TEMPLATES, UNSEEN_TEMPLATES, Science

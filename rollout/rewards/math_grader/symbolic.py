@@ -1,0 +1,211 @@
+"""Expressions as mathematics: parsed by latex2sympy (of the package math-verify), compared at exact points by SymPy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from rollout.rewards.math_grader.notation import for_parser
+
+MAX_DIGITS = 10_000
+"""A number with more digits than this is not written out: too large to compare."""
+NUM_POINTS = 4
+"""Points at which expressions with variables are compared. They are exact; two that differ do so at nearly all."""
+RELATIVE_TOLERANCE = Fraction(1, 10**6)
+"""Largest difference, as a share, between a number and a decimal that stands for it."""
+SIX_PLACES = Fraction(1, 10**6)
+MIN_DIGITS = 5
+"""Significant digits that a decimal with six places must have to stand for a number beyond that difference."""
+
+
+class TooLarge(Exception):
+    """A number has too many digits to be computed."""
+
+
+@lru_cache(maxsize=64)
+def parse(latex: str) -> Any:
+    """The SymPy expression of a cleaned one, or None if it cannot be read, or not without doubt."""
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+    from sympy import Basic, I, MatrixBase, Symbol
+    from sympy.sets import Set
+
+    text = for_parser(latex)
+    if re.search(r"\\(?:triangle|angle|parallel|perp|cong|sim|overline|widehat)(?![A-Za-z])", text):
+        return None
+    if re.search(r"'|\d\s+\d|\\text|\\pm|\\mp|%|[?!]{2}|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
+        return None
+    config = ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False)
+    try:
+        found = latex2sympy(text, is_real=True, normalization_config=None, conversion_config=config)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # its parser raises bare exceptions
+        return None
+    if not isinstance(found, Basic) or isinstance(found, MatrixBase | Set):
+        return None
+    return found.subs(Symbol("i", real=True), I)
+
+
+def value_of(latex: str) -> Any:
+    """The SymPy expression of a number, or None if there are variables in it or it cannot be read."""
+    found = parse(latex)
+    return None if found is None or found.free_symbols else found
+
+
+def same_expression(left: str, right: str) -> bool:
+    """Whether two cleaned expressions are equal wherever both are defined.
+
+    Raises:
+        TooLarge: a number in them has more than :data:`MAX_DIGITS` digits.
+    """
+    one, other = parse(left), parse(right)
+    if one is None or other is None:
+        return False
+    if one == other:
+        return True
+    return _equal_at_points([(one, other)])
+
+
+def proportional(left: tuple[str, str], right: tuple[str, str], positive: bool = False) -> bool:
+    """Whether two equations, or inequalities, each the difference of two sides, are the same but for a constant factor.
+
+    Args:
+        positive: whether the factor must be positive.
+
+    Raises:
+        TooLarge: see :func:`same_expression`.
+    """
+    sides = [parse(side) for side in (*left, *right)]
+    if any(side is None for side in sides):
+        return False
+    one, other = sides[0] - sides[1], sides[2] - sides[3]
+    symbols = one.free_symbols | other.free_symbols
+    if not symbols or one.free_symbols != other.free_symbols:
+        return False
+    values = [(one.subs(point), other.subs(point)) for point in islice(_points(symbols), NUM_POINTS)]
+    known = [pair for pair in values if _is_known(pair[0]) and _is_known(pair[1])]
+    if len(known) < 2 or any(is_zero(second) for _, second in known):
+        return False
+    first = known[0]
+    if is_zero(first[0]) or (positive and not _is_positive(first[0] / first[1])):
+        return False
+    return all(is_zero(first[0] * b - a * first[1]) for a, b in known[1:])
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number is zero, as far as a hundred digits tell.
+
+    Raises:
+        TooLarge: see :func:`same_expression`.
+    """
+    _check_size(value)
+    done = value.doit()
+    if done.is_zero:
+        return True
+    if done.is_Rational:
+        return False
+    found = done.evalf(15, maxn=200)
+    if found.is_zero:
+        return True
+    real, imaginary = found.as_real_imag()
+    return all(part.is_zero or getattr(part, "_prec", 0) == 1 for part in (real, imaginary))
+
+
+def is_near(value: Any, number: Fraction, ulp: Fraction | None, digits: int) -> bool:
+    """Whether a decimal stands for an exact number: less than a unit in its last place away, and close in proportion.
+
+    Raises:
+        TooLarge: see :func:`same_expression`.
+    """
+    from sympy import Rational
+
+    exact = Rational(number.numerator, number.denominator)
+    if ulp is None:
+        return is_zero(value - exact)
+    _check_size(value)
+    found = value.doit().evalf(30, maxn=200)
+    if not found.is_real or not found.is_finite:
+        return False
+    difference = abs(found - exact)
+    has_places = ulp <= SIX_PLACES and digits >= MIN_DIGITS
+    close = bool(difference <= abs(exact) * Rational(RELATIVE_TOLERANCE.numerator, RELATIVE_TOLERANCE.denominator))
+    return bool(difference < Rational(ulp.numerator, ulp.denominator)) and (has_places or close)
+
+
+def _equal_at_points(pairs: list[tuple[Any, Any]]) -> bool:
+    symbols = set().union(*(one.free_symbols | other.free_symbols for one, other in pairs))
+    if not symbols:
+        return all(_are_equal(one, other) for one, other in pairs)
+    agreed = 0
+    for point in islice(_points(symbols), NUM_POINTS):
+        for one, other in pairs:
+            here, there = one.subs(point), other.subs(point)
+            if not _is_known(here) or not _is_known(there):
+                continue
+            if not _are_equal(here, there):
+                return False
+            agreed += 1
+    return agreed >= 2
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Two numbers; infinite ones are equal if they are the same."""
+    if not one.is_finite or not other.is_finite:
+        if one == other:
+            return True
+        if one.is_infinite or other.is_infinite:
+            return False
+    return is_zero(one - other)
+
+
+def _points(symbols: set[Any]) -> Iterator[dict[Any, Any]]:
+    """Rational points of both signs, the same for the same names."""
+    from sympy import Rational
+
+    names = sorted(symbols, key=str)
+    for number in range(20):
+        sign = -1 if number % 2 else 1
+        yield {
+            symbol: sign * Rational(7 * index + 11 + 5 * number, 13 + 2 * index + number)
+            for index, symbol in enumerate(names)
+        }
+
+
+def _is_known(value: Any) -> bool:
+    from sympy import nan, zoo
+
+    return not value.has(nan, zoo)
+
+
+def _is_positive(value: Any) -> bool:
+    found = value.doit().evalf(15)
+    return bool(found.is_real and found > 0)
+
+
+def _check_size(value: Any) -> None:
+    """Raise :class:`TooLarge` before powers and factorials of numbers are computed that have too many digits."""
+    from sympy import Pow, factorial, preorder_traversal
+
+    for part in preorder_traversal(value):
+        if isinstance(part, Pow) and not part.free_symbols:
+            base, exponent = part.args
+            size = (
+                abs(exponent.evalf(15, maxn=30))
+                if not exponent.has(Pow, factorial) or exponent.is_Number
+                else _size(exponent)
+            )
+            magnitude = abs(base.evalf(15, maxn=30)) if base.is_Number else _size(base)
+            if magnitude > 1 and size * math.log10(float(min(magnitude, 1e300))) > MAX_DIGITS:
+                raise TooLarge
+        elif isinstance(part, factorial) and part.args[0].is_Number and part.args[0] > 3000:
+            raise TooLarge
+
+
+def _size(value: Any) -> Any:
+    _check_size(value)
+    return abs(value.evalf(15, maxn=30))
