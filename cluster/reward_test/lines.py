@@ -77,12 +77,15 @@ def _labelled(row: Row, answer_column: str) -> LabelledLine:
     reference = value.get("reference", value.get(answer_column))
     extra = {key: item for key, item in value.items() if key not in (*USED, answer_column)}
     messages = _messages(value.get("messages", value.get("prompt", ())), "prompt")
-    return LabelledLine(
-        row.place,
-        Prompt(prompt_id, messages, (), None if reference is None else _text(reference, "reference"), "test", extra),
-        _trajectory(prompt_id, value),
-        _label(value),
+    prompt = Prompt(
+        prompt_id=prompt_id,
+        messages=messages,
+        token_ids=(),
+        reference=None if reference is None else _text(reference, "reference"),
+        task="test",
+        extra=extra,
     )
+    return LabelledLine(row.place, prompt, _trajectory(prompt_id, value), _label(value))
 
 
 def _trajectory(prompt_id: str, value: Mapping[str, Any]) -> Trajectory:

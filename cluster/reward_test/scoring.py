@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from cluster.config.components import build_rewards
 from cluster.config.run_config import RunConfig
-from cluster.reward_model.local import local_scorers
 from cluster.reward_test.lines import LabelledLine, read_lines
 from cluster.reward_test.report import Result, RewardTestReport
+from rollout.component import ComponentSpec
 from rollout.rewards.base import Reward
+from rollout.rewards.function import build_reward
+from rollout.rewards.model import Scorer
 from rollout.scoring.panel import RewardPanel
 from rollout.scoring.threads import RewardThreads
 
@@ -31,9 +32,10 @@ def run_reward_test(
     Raises:
         UserError: a wrong reward, or unreadable lines.
     """
-    rewards = build_rewards(config, group)
+    specs: tuple[ComponentSpec, ...] = getattr(config.reward, group)
+    rewards = [build_reward(spec, f"reward.{group}.{index}") for index, spec in enumerate(specs)]
     lines = read_lines(config, path)
-    names = tuple(spec.type for spec in getattr(config.reward, group))
+    names = tuple(spec.type for spec in specs)
     results = asyncio.run(_score(config, group, lines, rewards))
     return RewardTestReport(str(path), f"reward.{group}", names, threshold, tuple(results))
 
@@ -42,7 +44,8 @@ async def _score(
     config: RunConfig, group: Literal["functions", "gold"], lines: Sequence[LabelledLine], rewards: Sequence[Reward]
 ) -> list[Result]:
     where, specs = f"reward.{group}", getattr(config.reward, group)
-    panel = RewardPanel(specs, where, config.reward, config.seed, RewardThreads(), local_scorers(config))
+    scorers = _scorers(config, group) if "model" in {spec.type for spec in specs} else {}
+    panel = RewardPanel(specs, where, config.reward, config.seed, RewardThreads(), scorers)
     results = []
     try:
         for line in lines:
@@ -57,6 +60,14 @@ async def _score(
         for reward in rewards:
             await reward.close()
     return results
+
+
+def _scorers(config: RunConfig, group: Literal["functions", "gold"]) -> Mapping[str, Scorer]:
+    """The reward models of this group, in this process. Other rewards need no torch, which loads slowly."""
+    from cluster.reward_model.local import local_scorers
+
+    others = {"functions": "gold", "gold": "functions"}[group]
+    return local_scorers(config.model_copy(update={"reward": config.reward.model_copy(update={others: ()})}))
 
 
 def _read(rewards: Sequence[Reward], line: LabelledLine) -> str | None:

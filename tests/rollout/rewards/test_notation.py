@@ -37,15 +37,20 @@ class Graders:
         options = line.get("options", {})
         key = json.dumps([grader, options])
         if key not in self._built:
-            self._built[key] = (
-                build_reward(ComponentSpec(type=grader, no_answer=-1.0, **options), "reward")
-                if (grader != "response_format")
-                else build_reward(ComponentSpec(type=grader, **options), "reward")
-            )
+            self._built[key] = build_reward(ComponentSpec(type=grader, **options), "reward")
         reward = self._built[key]
-        prompt = Prompt("p0", (), (1,), line["reference"], "t")
-        finish = FinishReason(line.get("finish_reason", "stop"))
-        trajectory = Trajectory("p0", 0, (1, 2), (False, True), (0.0, -1.0), line["response"], finish, 0, 0)
+        prompt = Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=line["reference"], task="t")
+        trajectory = Trajectory(
+            prompt_id="p0",
+            sample_index=0,
+            token_ids=(1, 2),
+            action_mask=(False, True),
+            rollout_logprobs=(0.0, -1.0),
+            response_text=line["response"],
+            finish_reason=FinishReason(line.get("finish_reason", "stop")),
+            policy_version_min=0,
+            policy_version_max=0,
+        )
         value = reward(prompt, trajectory)
         return await value if inspect.isawaitable(value) else value, reward.read_answer(prompt, trajectory)
 

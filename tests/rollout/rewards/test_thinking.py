@@ -17,8 +17,18 @@ from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 
 def case(text: str, reference: str | None = "8") -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory("p0", 0, (1, 2), (False, True), (0.0, -1.0), text, FinishReason.STOP, 0, 0)
-    return Prompt("p0", (), (1,), reference, "t"), trajectory
+    trajectory = Trajectory(
+        prompt_id="p0",
+        sample_index=0,
+        token_ids=(1, 2),
+        action_mask=(False, True),
+        rollout_logprobs=(0.0, -1.0),
+        response_text=text,
+        finish_reason=FinishReason.STOP,
+        policy_version_min=0,
+        policy_version_max=0,
+    )
+    return Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
 
 
 @pytest.mark.parametrize(
@@ -108,11 +118,11 @@ async def test_no_grader_reads_a_thought(grader: str) -> None:
 async def test_a_thought_casts_no_vote() -> None:
     service = RewardService(RewardConfig(pseudo_labels=PseudoLabelConfig()), run_seed=0)
     texts = ("<think>=7</think>=8", "<think>=7", "=7</think>nothing", "=7")
-    answers = [(await service.score(*case(text, None))).answer for text in texts]
+    answers = [(await service.score(*case(text, None))).final_answer for text in texts]
     assert answers == ["8", None, None, "7"]
     own = PseudoLabelConfig(thinking=ThinkingConfig(marks=(("((", "))"),)))
     service = RewardService(RewardConfig(pseudo_labels=own), run_seed=0)
-    assert (await service.score(*case("((=7))=8", None))).answer == "8"
+    assert (await service.score(*case("((=7))=8", None))).final_answer == "8"
 
 
 def test_noise_that_remembers_answers_knows_what_was_said() -> None:
