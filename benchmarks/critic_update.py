@@ -85,7 +85,7 @@ def scored(prompt: Sequence[int], response: Sequence[int], index: int, reward: f
         policy_version_min=0,
         policy_version_max=0,
     )
-    return ScoredTrajectory(trajectory, reward, f"p{index}@0")
+    return ScoredTrajectory(trajectory=trajectory, reward=reward, group_id=f"p{index}@0")
 
 
 def demo(number: int = 128) -> Setting:

@@ -146,6 +146,9 @@ def random_batch(generator: torch.Generator) -> TrainBatch:
         truncated=~mask[:, 0],
         sample_seeds=torch.randint(1 << 60, (BATCH,), generator=generator),
         policy_version_min=torch.zeros(BATCH, dtype=torch.int64),
+        prompt_keys=torch.arange(BATCH),
+        answer_keys=torch.zeros(BATCH, dtype=torch.int64),
+        gold_labels=torch.full((BATCH,), torch.nan),
     )
 
 

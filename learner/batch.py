@@ -40,6 +40,9 @@ class TrainBatch:
         truncated: [batch] bool, the response was cut at the length limit.
         sample_seeds: [batch] int64, a seed that belongs to the trajectory whichever rank it lands on.
         policy_version_min: [batch] int64, oldest weight version that sampled it.
+        prompt_keys: [batch] int64, a hash of the prompt's name, the same in every epoch.
+        answer_keys: [batch] int64, a hash of what is answered to that prompt; 0 if the row stands for itself.
+        gold_labels: [batch] float32, the true score where training may know it, else NaN.
     """
 
     token_ids: Tensor
@@ -52,6 +55,9 @@ class TrainBatch:
     truncated: Tensor
     sample_seeds: Tensor
     policy_version_min: Tensor
+    prompt_keys: Tensor
+    answer_keys: Tensor
+    gold_labels: Tensor
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
@@ -86,6 +92,9 @@ class TrainBatch:
             truncated=nothing[:, 0],
             sample_seeds=ints,
             policy_version_min=ints,
+            prompt_keys=ints,
+            answer_keys=ints,
+            gold_labels=torch.full((1,), math.nan),
         )
 
     def to(self, device: torch.device) -> TrainBatch:
@@ -141,6 +150,9 @@ def collate(
         truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
         sample_seeds=torch.tensor([_sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
         policy_version_min=torch.tensor([t.policy_version_min for t in trajectories], dtype=torch.int64),
+        prompt_keys=torch.tensor([_key(t.prompt_id) for t in trajectories], dtype=torch.int64),
+        answer_keys=torch.tensor([_key(s.trajectory.prompt_id, s.answer_key) for s in chosen], dtype=torch.int64),
+        gold_labels=torch.tensor([math.nan if s.gold_label is None else s.gold_label for s in chosen]),
     )
 
 
@@ -168,6 +180,13 @@ def check_trainable(sample: ScoredTrajectory) -> None:
     else:
         return
     raise kind(f"trajectory {t.trajectory_id} cannot be trained on: {problem}")
+
+
+def _key(*names: str) -> int:
+    """63 bits of a hash, which no process salts; 0 if one of the names is empty."""
+    if "" in names:
+        return 0
+    return int.from_bytes(hashlib.blake2b("\x1f".join(names).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _sample_seed(seed: int, trajectory_id: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rollout.component import ComponentSpec, StrictModel
 from rollout.rewards.answers.thinking import ThinkingConfig
@@ -119,6 +119,14 @@ class PseudoLabelConfig(StrictModel):
         return check_answer_pattern(pattern)
 
 
+class GoldLabelConfig(StrictModel):
+    """True scores that training may see: of a few trajectories, which then teach it what the noisy ones are worth."""
+
+    share: float = Field(
+        0.05, gt=0.0, le=1.0, description="Share of trajectories, at random, whose true score is asked for."
+    )
+
+
 class RewardConfig(StrictModel):
     """How trajectories are scored, and what happens when scoring fails."""
 
@@ -129,8 +137,8 @@ class RewardConfig(StrictModel):
     )
     gold: tuple[ComponentSpec, ...] = Field(
         (),
-        description="Verifiers that tell the clean score where 'functions' do not, for evaluation and reports only: "
-        "nothing is ever trained on them. None: the score of 'functions' before noise counts as the true one.",
+        description="Verifiers that tell the clean score where 'functions' do not, for evaluation and reports only, "
+        "unless 'gold_labels' lets training see some. None: what 'functions' say before noise counts as true.",
     )
     gold_share: float = Field(
         1.0,
@@ -138,6 +146,18 @@ class RewardConfig(StrictModel):
         le=1.0,
         description="Share of trajectories, at random, that 'gold' is asked about; the estimates of 'trust' are from "
         "them, also where noise is injected and the clean score is known of all.",
+    )
+    gold_labels: GoldLabelConfig | None = Field(
+        None,
+        description="Let training see the true score ('gold', or 'functions' before noise) of some trajectories; the "
+        "reward correction 'evidence' makes use of them. None: training sees no true score.",
+    )
+    answer_key: str = Field(
+        "auto",
+        pattern=r"^(auto|text|none|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$",
+        description="What makes two responses to a prompt one answer, for 'evidence': 'auto' the answer that the "
+        "rewards read, or the text; 'text' the whole text; 'none' nothing; or your own 'module:function' of prompt and "
+        "trajectory, which returns a text or None.",
     )
     pseudo_labels: PseudoLabelConfig | None = Field(
         None,
@@ -164,6 +184,12 @@ class RewardConfig(StrictModel):
     max_abstain_frac: float = Field(
         1.0, ge=0.0, le=1.0, description="Share of abstentions in one step above which the run is stopped."
     )
+
+    @model_validator(mode="after")
+    def _labels_can_be_told(self) -> RewardConfig:
+        if self.gold_labels is not None and not (self.gold or self.noise or self.pseudo_labels):
+            raise ValueError("gold_labels needs reward.gold, a verifier that tells more than reward.functions do")
+        return self
 
     @property
     def compared_share(self) -> float:

@@ -255,21 +255,41 @@ class TrajectorySummary:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What training is told of a trajectory beside its tokens.
+
+    Attributes:
+        reward: the observed score; the learner puts it on the last action token.
+        group_id: trajectories of the same prompt and epoch share it.
+        answer_key: what the response answers; responses to one prompt with the same key have the same true reward.
+            Empty if that is not known: the response then stands for itself.
+        gold_label: the true reward, of the few trajectories for which the user lets training know it
+            (``reward.gold_labels``); else None. No other clean score comes this way.
+    """
+
+    reward: float
+    group_id: str
+    answer_key: str = ""
+    gold_label: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTrajectory:
-    """What the learner trains on: tokens and their observed reward. There is no clean score in here, by design.
+    """What the learner trains on: tokens and a label. There is no clean score in here but a gold label, by design.
 
     Built from a whole :class:`Trajectory`, it keeps the tokens and drops the rest.
 
     Attributes:
         trajectory: the sampled tokens.
-        reward: the observed score; the learner puts it on the last action token.
-        group_id: trajectories of the same prompt and epoch share it.
+        reward, group_id, answer_key, gold_label: see :class:`Label`.
     """
 
     trajectory: TokenTrajectory
     reward: float
     group_id: str
+    answer_key: str = ""
+    gold_label: float | None = None
 
     def __post_init__(self) -> None:
         # Here and not where batches are put together, so that no caller can forget it.

@@ -18,7 +18,7 @@ from actors.workers.learner_worker import LearnerWorker
 from learner.update.result import UpdateResult
 from rollout.tasks.dialogue.script import Script
 from rollout.tasks.dialogue.user import SimulatedUser
-from rollout.trajectory import FinishReason, ScoredTrajectory, TokenTrajectory, Trajectory
+from rollout.trajectory import FinishReason, Label, ScoredTrajectory, TokenTrajectory, Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("rollout", "learner", "actors", "cluster", "benchmarks", "examples", "tests")
@@ -62,7 +62,16 @@ def positional_calls(text: str) -> Iterator[str]:
 
 
 def test_there_are_records_to_look_at() -> None:
-    assert {"Prompt", "TokenTrajectory", "Trajectory", "TrajectorySummary", "RewardRecord"} == set(LARGE)
+    names = {
+        "Label",
+        "Prompt",
+        "RewardRecord",
+        "ScoredTrajectory",
+        "TokenTrajectory",
+        "Trajectory",
+        "TrajectorySummary",
+    }
+    assert names == set(LARGE)
     for record in LARGE.values():
         assert all(field.kw_only for field in dataclasses.fields(record)), record
 
@@ -105,11 +114,12 @@ def types_inside(record: type[Any]) -> Iterator[tuple[str, type[Any]]]:
 
 
 def test_what_the_learner_is_sent_has_no_field_for_a_clean_score() -> None:
-    """No mapping, no free object, no text but names; and of all fields two hold fractions."""
+    """No mapping, no free object, no text but names; and of all fields three hold fractions, one on purpose."""
     found = list(types_inside(ScoredTrajectory))
-    assert {kind for _, kind in found} == {str, int, bool, float, FinishReason}
-    assert {name for name, kind in found if kind is float} == {"reward", "rollout_logprobs"}
-    assert {name for name, kind in found if kind is str} == {"prompt_id", "group_id"}
+    assert {kind for _, kind in found} == {str, int, bool, float, FinishReason, type(None)}
+    assert {name for name, kind in found if kind is float} == {"reward", "rollout_logprobs", "gold_label"}
+    assert {name for name, kind in found if kind is type(None)} == {"gold_label"}
+    assert {name for name, kind in found if kind is str} == {"prompt_id", "group_id", "answer_key"}
 
 
 SCRIPT = Script(
@@ -156,7 +166,7 @@ def test_what_the_learner_is_sent_has_neither_outcome_nor_texts() -> None:
     trajectory, worker = spoken(), Listening()
     secrets = [b"the-policy-said-this", b"the-user-said-this", b"tcr", b"goal", b"Outcome", b"rollout-7"]
     assert all(secret in pickle.dumps(trajectory) for secret in secrets)
-    worker.train(0, False, None, [1.0], ["transport-1@0"], trajectory)
+    worker.train(0, False, None, [Label(reward=1.0, group_id="transport-1@0")], trajectory)
     assert not [secret for secret in secrets if secret in worker.seen]
     (sample,) = pickle.loads(worker.seen)
     assert (sample.reward, sample.group_id) == (1.0, "transport-1@0")
@@ -166,7 +176,7 @@ def test_what_the_learner_is_sent_has_neither_outcome_nor_texts() -> None:
 @pytest.mark.parametrize("name", ["outcome", "messages", "response_text", "failure", "engine"])
 def test_a_scored_trajectory_drops_what_the_learner_may_not_see(name: str) -> None:
     """Whoever builds it, and whatever is asked of it."""
-    sample = ScoredTrajectory(spoken(), 1.0, "g")
+    sample = ScoredTrajectory(trajectory=spoken(), reward=1.0, group_id="g")
     assert type(sample.trajectory) is TokenTrajectory
     assert not hasattr(sample.trajectory, name)
     assert type(dataclasses.replace(sample, trajectory=spoken()).trajectory) is TokenTrajectory

@@ -12,6 +12,7 @@ from actors.pools.checkpoint_saver import CheckpointSaver
 from actors.pools.ranks import Ranks
 from learner.update.result import UpdateResult
 from rollout.sampling.weight_check import TensorFact
+from rollout.trajectory import Label
 
 NOTICE_DEATH_S = 5.0
 """How long to look for a dead rank after another one has reported an error."""
@@ -55,16 +56,23 @@ class LearnerRanks:
             LearnerLost: a rank died or does not answer.
             WorkerError: a rank reported an error.
         """
-        members = [(group.group_id, sample) for group in groups for sample in group.samples]
-        rewards = [sample.reward.observed for _, sample in members]
-        group_ids = [group_id for group_id, _ in members]
+        members = [(group, sample) for group in groups for sample in group.samples]
+        labels = [
+            Label(
+                reward=sample.reward.observed,
+                group_id=group.group_id,
+                answer_key=sample.reward.answer_key,
+                gold_label=sample.reward.gold_label,
+            )
+            for group, sample in members
+            if sample.reward.observed is not None
+        ]
         results: list[UpdateResult] = await self._call(
             "train",
             step,
             step < self._critic_warmup_steps,
             rates,
-            rewards,
-            group_ids,
+            labels,
             *(sample.trajectory for _, sample in members),
         )
         return results[0]

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.limits import UpdateLimits
 from learner.update.result import UpdateResult
 from rollout.component import UserError
-from rollout.trajectory import ScoredTrajectory, Trajectory
+from rollout.trajectory import Label, ScoredTrajectory, Trajectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,18 +112,20 @@ class LearnerWorker:
         update_index: int,
         critic_only: bool,
         rates: tuple[float, float] | None,
-        rewards: Sequence[float],
-        group_ids: Sequence[str],
+        labels: Sequence[Label],
         *trajectories: Trajectory,
     ) -> UpdateResult:
-        """:meth:`update` on trajectories that Ray has fetched from the object store, with their observed rewards.
+        """:meth:`update` on trajectories that Ray has fetched from the object store, with their labels.
 
         ``rates``: the reward's estimated false positive and false negative rate, where the run has estimates.
         """
         if rates is not None:
             self._ready.algorithm.set_rates(*rates)
         # From here on nothing knows texts or outcomes any more: a scored trajectory keeps the tokens only.
-        samples = [ScoredTrajectory(*fields) for fields in zip(trajectories, rewards, group_ids, strict=True)]
+        samples = [
+            ScoredTrajectory(trajectory=trajectory, **asdict(label))
+            for trajectory, label in zip(trajectories, labels, strict=True)
+        ]
         return self.update(samples, update_index, critic_only)
 
     def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> None:

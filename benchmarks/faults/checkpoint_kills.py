@@ -81,7 +81,7 @@ def samples(step: int) -> list[ScoredTrajectory]:
             policy_version_min=step,
             policy_version_max=step,
         )
-        made.append(ScoredTrajectory(trajectory, float(rng.random() < 0.5), f"p{i // 4}@0"))
+        made.append(ScoredTrajectory(trajectory=trajectory, reward=float(rng.random() < 0.5), group_id=f"p{i // 4}@0"))
     return made
 
 

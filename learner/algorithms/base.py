@@ -213,7 +213,13 @@ class Algorithm:
     @property
     def needs_reference(self) -> bool:
         """Whether log-probabilities of the frozen starting policy are needed."""
-        return bool(self.config.kl_coef > 0.0)
+        return bool(self.config.kl_coef > 0.0) or self.estimates_with_reference
+
+    @property
+    def estimates_with_reference(self) -> bool:
+        """Whether :meth:`estimate` reads what the frozen starting policy says."""
+        in_reward = self.config.kl_coef > 0.0 and self.config.kl_mode == "reward"
+        return in_reward or any(correction.needs_reference for correction in self.corrections)
 
     @property
     def needs_old_logprobs(self) -> bool:

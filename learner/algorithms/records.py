@@ -66,12 +66,14 @@ class OldOutputs:
     Attributes:
         logprobs: [batch seq] of the policy (the proximal policy of the clip).
         ref_logprobs: [batch seq] of the frozen reference policy, or None.
+        ref_entropy: [batch seq] entropy of its next-token distribution at each action token, in nats, or None.
         critic: the old critic's output, or None for critic-free algorithms.
     """
 
     logprobs: Tensor
     ref_logprobs: Tensor | None = None
     critic: CriticOutput | None = None
+    ref_entropy: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ class RankUpdate:
         single_step = self.algorithm.config.num_epochs * plan.num_minibatches == 1
         reads_old = self.algorithm.needs_old_logprobs
         self.needs_old_logprobs = reads_old or not (single_step or critic_only)
-        self.needs_reference = self.algorithm.needs_reference and (reads_old or not critic_only)
+        self.needs_reference = self.algorithm.needs_reference and (
+            self.algorithm.estimates_with_reference or not critic_only
+        )
+        self.needs_reference_entropy = any(correction.needs_reference for correction in self.algorithm.corrections)
         self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
         self.estimates = Estimates(batch.rewards)
         self.gap = SamplerGap(self.settings.limits, batch, index, own)
@@ -93,6 +96,7 @@ class RankUpdate:
         learner, rewards = self.learner, self.batch.rewards
         logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
         reference = torch.zeros_like(rewards) if self.needs_reference else None
+        reference_entropy = torch.zeros_like(rewards) if self.needs_reference_entropy else None
         critic: dict[str, Tensor] = {}
         for rows in (rows for minibatch in self.slices for rows in minibatch):
             micro, place, real = self._micro(rows)
@@ -103,8 +107,14 @@ class RankUpdate:
                 if real:
                     self.gap.add(found["logprobs"], micro, rows)
             if reference is not None and learner.reference is not None:
-                found = learner.reference(**inputs, temperature=self.settings.temperature)
+                found = learner.reference(
+                    **inputs,
+                    temperature=self.settings.temperature,
+                    entropy="none" if reference_entropy is None else "value",
+                )
                 reference[place] = found["logprobs"][:real]
+                if reference_entropy is not None:
+                    reference_entropy[place] = found["entropy"][:real]
             if learner.critic is not None:
                 ends = {"end_positions": micro.lengths - 1} if self.algorithm.needs_end_values else {}
                 for name, value in learner.critic.forward(**inputs, **ends).items():
@@ -112,7 +122,7 @@ class RankUpdate:
                     shape = (*rewards.shape, *value.shape[2:]) if by_token else (len(rewards), *value.shape[1:])
                     column = critic.setdefault(name, value.new_zeros(shape))
                     column[place if by_token else rows] = value[:real]
-        return OldOutputs(logprobs, reference, CriticOutput.of(critic) if critic else None)
+        return OldOutputs(logprobs, reference, CriticOutput.of(critic) if critic else None, reference_entropy)
 
     def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
         """One optimiser step of the policy, and one of the critic: both, or neither.

@@ -80,5 +80,12 @@ class Reward(Component):
         """What the reward takes for the response's answer, for reports; None if there is none or it looks for none."""
         return None
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        """What the response answers, in one form for all notations of it: responses to one prompt with equal keys must
+        have equal clean scores. Empty if there is no answer, and None if the reward looks at more than an answer; then
+        the whole text is the key.
+        """
+        return self.read_answer(prompt, trajectory)
+
     async def close(self) -> None:
         """Give up connections and processes, where the reward has any."""

@@ -84,6 +84,10 @@ class ExactMatch(ReadingReward):
         said = self.said(trajectory)
         return None if said is None else find_answer(said, self.config.answer_pattern)
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        answer = self.read_answer(prompt, trajectory) or ""
+        return answer.casefold() if self.config.ignore_case else answer
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         reference = required_reference(prompt).strip()
         answer = self.read_answer(prompt, trajectory)

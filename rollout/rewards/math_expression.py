@@ -26,6 +26,8 @@ from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where the packages are imported from; the process gets the same ones."""
+_ONE_CHARACTER = re.compile(r"\{(\w)\}")
+"""Braces that change nothing: ``\\frac{1}{2}`` is ``\\frac12``."""
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[' -][^\W\d_]+)*")
 
 
@@ -84,6 +86,11 @@ class MathVerify(ReadingReward):
         is_whole = trajectory.finish_reason != FinishReason.LENGTH
         wants_words = prompt.reference is not None and _is_words(_expression_in(prompt.reference))
         return read_expression(said, is_whole, wants_words)
+
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        """The expression with its notation made one; equal values in other forms, such as 1/2 and 0.5, stay apart."""
+        expression = clean(self.read_answer(prompt, trajectory) or "")
+        return _ONE_CHARACTER.sub(r"\1", expression)
 
     def _verdict(self, answer: str, reference: str) -> Verdict:
         """Ask the process; it is started if there is none."""

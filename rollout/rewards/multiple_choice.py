@@ -36,6 +36,9 @@ class MultipleChoice(ReadingReward):
         said = self.said(trajectory)
         return None if said is None else find_choice(said, self.config.letters)
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        return self.read_answer(prompt, trajectory) or ""
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         """The score.
 

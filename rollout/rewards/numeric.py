@@ -41,6 +41,12 @@ class Numeric(ReadingReward):
         may_go_on = trajectory.finish_reason == FinishReason.LENGTH and last_number(said + "0") != answer
         return None if may_go_on else answer
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        answer = self.read_answer(prompt, trajectory)
+        value = None if answer is None else only_number(answer)
+        # All that is no number has one score, and so one key.
+        return "" if value is None else str(value)
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         """The score.
 

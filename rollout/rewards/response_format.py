@@ -41,8 +41,14 @@ class ResponseFormat(ReadingReward):
             return trajectory.response_text
         return self.said(trajectory)
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        return str(self._matches(prompt, trajectory))
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
-        cut = self.config.require_stop and trajectory.finish_reason != FinishReason.STOP
+        return self.config.matched if self._matches(prompt, trajectory) else self.config.unmatched
+
+    def _matches(self, prompt: Prompt, trajectory: Trajectory) -> bool:
+        if self.config.require_stop and trajectory.finish_reason != FinishReason.STOP:
+            return False
         read = self.read_answer(prompt, trajectory)
-        matches = read is not None and re.fullmatch(self.config.pattern, read, re.DOTALL) is not None
-        return self.config.matched if matches and not cut else self.config.unmatched
+        return read is not None and re.fullmatch(self.config.pattern, read, re.DOTALL) is not None

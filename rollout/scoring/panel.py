@@ -65,6 +65,11 @@ class RewardPanel:
         parts = await asyncio.gather(*(caller(prompt, trajectory) for caller in self._callers))
         return self._combined(parts, trajectory)
 
+    def answer_key(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
+        """Keys of all functions together, or None if one of them looks at more than an answer."""
+        keys = [caller.reward.answer_key(prompt, trajectory) for caller in self._callers]
+        return None if None in keys else "\x1f".join(key for key in keys if key is not None)
+
     async def close(self) -> None:
         """Let the functions give up their connections and processes."""
         for caller in self._callers:

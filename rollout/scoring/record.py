@@ -46,6 +46,8 @@ class RewardRecord:
         delay_updates: weight updates after the sampling one until training may see the score.
         gold_error: why the clean score is not known though gold was asked for it; empty otherwise.
         final_answer: of the response, where votes score it; None if it has none.
+        answer_key: see :class:`rollout.trajectory.ScoredTrajectory`; empty where nothing asks for keys.
+        gold_label: the true score that training may see, see ``reward.gold_labels``; None of nearly all.
     """
 
     prompt_id: str
@@ -62,6 +64,8 @@ class RewardRecord:
     delay_updates: int = 0
     gold_error: str = ""
     final_answer: str | None = None
+    answer_key: str = ""
+    gold_label: float | None = None
 
     @classmethod
     def scored(cls, subject: Subject, score: float) -> RewardRecord:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rollout.audit.recheck import is_rechecked
+from rollout.audit.recheck import is_labelled, is_rechecked
 from rollout.component import build
 from rollout.config import PseudoLabelConfig, RewardConfig
 from rollout.noise import NOISES
@@ -16,6 +16,7 @@ from rollout.noise.chain import NoiseChain
 from rollout.rewards.answers.thinking import spoken
 from rollout.rewards.exact_match import find_answer
 from rollout.rewards.model import Scorer
+from rollout.scoring.answer_key import AnswerKey
 from rollout.scoring.panel import RewardPanel
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.scoring.threads import RewardThreads
@@ -54,6 +55,7 @@ class RewardService:
         shared = (config, run_seed, self._threads, self._scorers)
         self._functions = RewardPanel(config.functions, "reward.functions", *shared)
         self._gold = RewardPanel(config.gold, "reward.gold", *shared) if config.gold else None
+        self._answer_key = AnswerKey(config.answer_key, self._functions)
         models = [build(spec, NOISES, RewardNoise, f"reward.noise.{index}") for index, spec in enumerate(config.noise)]
         self._noise = NoiseChain(models, run_seed, samples_per_prompt)
 
@@ -72,7 +74,7 @@ class RewardService:
                 await panel.close()
 
     async def score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
-        """Clean and observed score of one trajectory.
+        """Clean and observed score of one trajectory, its answer's key, and the true score where training may see it.
 
         A failure of a reward is logged with the prompt id and comes back as ``RewardOutcome.ERROR`` with
         ``observed`` set to ``error_reward``, or None where the configuration says ``drop``. An abstention has no
@@ -82,14 +84,24 @@ class RewardService:
         # One place for the trajectory, not one a call: gold must not wait behind the functions of others.
         async with self._places:
             if self._config.pseudo_labels is not None:
-                return await self._with_answer(self._config.pseudo_labels, prompt, trajectory)
-            if self._gold is None:
-                return self._observed(await self._functions(prompt, trajectory), prompt, trajectory)
-            if not self._is_rechecked(prompt, trajectory):
-                record = await self._functions(prompt, trajectory)
-                return replace(self._observed(record, prompt, trajectory), clean=None)
-            record, gold = await asyncio.gather(self._functions(prompt, trajectory), self._gold(prompt, trajectory))
-        # Gold is for reports. Without it training goes on, so this is a warning and no error.
+                record = await self._with_answer(self._config.pseudo_labels, prompt, trajectory)
+            else:
+                record = await self._with_score(prompt, trajectory)
+        return replace(
+            record,
+            answer_key=self._answer_key(prompt, trajectory),
+            gold_label=record.clean if self._is_labelled(prompt, trajectory) else None,
+        )
+
+    async def _with_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
+        """What the functions say, noise on it, and what gold says where it is asked."""
+        if self._gold is None:
+            return self._observed(await self._functions(prompt, trajectory), prompt, trajectory)
+        if not (self._is_rechecked(prompt, trajectory) or self._is_labelled(prompt, trajectory)):
+            record = await self._functions(prompt, trajectory)
+            return replace(self._observed(record, prompt, trajectory), clean=None)
+        record, gold = await asyncio.gather(self._functions(prompt, trajectory), self._gold(prompt, trajectory))
+        # Without gold training goes on, so this is a warning and no error.
         if gold.clean is None:
             log.warning("gold reward gave no score for prompt %s: %s", prompt.prompt_id, gold.error)
         observed = self._observed(record, prompt, trajectory)
@@ -101,7 +113,8 @@ class RewardService:
         record = RewardRecord.pending(trajectory, None if said is None else find_answer(said, votes.answer_pattern))
         judge = None
         if self._gold is not None:
-            judge = self._gold if self._is_rechecked(prompt, trajectory) else None
+            asked = self._is_rechecked(prompt, trajectory) or self._is_labelled(prompt, trajectory)
+            judge = self._gold if asked else None
         elif prompt.reference is not None:
             judge = self._functions
         if judge is None:
@@ -112,6 +125,13 @@ class RewardService:
     def _is_rechecked(self, prompt: Prompt, trajectory: Trajectory) -> bool:
         share = self._config.gold_share
         return is_rechecked(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
+
+    def _is_labelled(self, prompt: Prompt, trajectory: Trajectory) -> bool:
+        """Whether training may see the true score."""
+        labels = self._config.gold_labels
+        return labels is not None and is_labelled(
+            self._run_seed, prompt.prompt_id, trajectory.sample_index, labels.share
+        )
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Score without noise, that of gold where there is such, for evaluation. A failure has no score at all."""

@@ -138,5 +138,7 @@ def random_samples(number: int, seed: int = 0) -> list[ScoredTrajectory]:
             policy_version_min=0,
             policy_version_max=0,
         )
-        samples.append(ScoredTrajectory(trajectory, float(rng.random() < 0.5), f"p{i // 4}@0"))
+        samples.append(
+            ScoredTrajectory(trajectory=trajectory, reward=float(rng.random() < 0.5), group_id=f"p{i // 4}@0")
+        )
     return samples

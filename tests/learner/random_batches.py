@@ -37,6 +37,9 @@ def make_batch(seed: int, rows: int = 8, seq: int = 14, group: int = 4, dtype: t
         truncated=torch.rand(rows, generator=g) < 0.3,
         sample_seeds=torch.randint(1 << 60, (rows,), generator=g),
         policy_version_min=torch.zeros(rows, dtype=torch.long),
+        prompt_keys=torch.arange(rows) // group + 1,
+        answer_keys=torch.zeros(rows, dtype=torch.long),
+        gold_labels=torch.full((rows,), torch.nan, dtype=dtype),
     )
 
 

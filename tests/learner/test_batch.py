@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from learner.batch import TrainBatch, balance, collate, micro_batches, plan_batch
 from rollout.scoring.record import RewardRecord
-from rollout.trajectory import FinishReason, ScoredTrajectory, TokenTrajectory, Trajectory
+from rollout.trajectory import FinishReason, Label, ScoredTrajectory, TokenTrajectory, Trajectory
 
 
 def scored(
@@ -30,7 +30,7 @@ def scored(
         policy_version_min=3,
         policy_version_max=4,
     )
-    return ScoredTrajectory(replace(trajectory, **changes), reward, f"{name}@0")
+    return ScoredTrajectory(trajectory=replace(trajectory, **changes), reward=reward, group_id=f"{name}@0")
 
 
 def test_collate_pads_and_puts_the_reward_on_the_last_action() -> None:
@@ -86,20 +86,28 @@ def test_untrainable_trajectories_are_refused_by_name(changes: dict[str, Any], r
         collate([scored(1, 2, 0.0), scored(1, 2, reward, "q", **changes)], [0])  # also on ranks that do not hold it
 
 
+def same(one: TrainBatch, other: TrainBatch, name: str) -> bool:
+    return torch.equal(*(torch.nan_to_num(getattr(batch, name).double(), nan=-9.0) for batch in (one, other)))
+
+
 def test_the_batch_has_no_room_for_a_clean_score() -> None:
     names = {f.name for f in fields(TrainBatch)}
     assert names == {
         "token_ids", "attention_mask", "action_mask", "rollout_logprobs", "rewards", "scores", "group_ids",
-        "truncated", "sample_seeds", "policy_version_min",
+        "truncated", "sample_seeds", "policy_version_min", "prompt_keys", "answer_keys", "gold_labels",
     }  # fmt: skip
     assert not any("clean" in name for name in names)
-    # nor has anything that collate() is given: a clean score lives in RewardRecord only
-    assert {f.name for f in fields(ScoredTrajectory)} == {"trajectory", "reward", "group_id"}
+    # nor has anything that collate() is given: a clean score lives in RewardRecord only, and a gold label is one that
+    # the user gives away on purpose
+    assert {f.name for f in fields(ScoredTrajectory)} == {
+        "trajectory", "reward", "group_id", "answer_key", "gold_label",
+    }  # fmt: skip
+    assert {f.name for f in fields(Label)} == {f.name for f in fields(ScoredTrajectory)} - {"trajectory"}
     assert not any("clean" in f.name or "reward" in f.name for f in fields(TokenTrajectory))
     assert "clean" in {f.name for f in fields(RewardRecord)}
     # the only numbers that depend on the reward are rewards and scores, and they hold the observed one
     one, other = collate([scored(1, 2, 1.0)]), collate([scored(1, 2, 5.0)])
-    changed = {f.name for f in fields(TrainBatch) if not torch.equal(getattr(one, f.name), getattr(other, f.name))}
+    changed = {f.name for f in fields(TrainBatch) if not same(one, other, f.name)}
     assert changed == {"rewards", "scores"}
 
 

@@ -119,7 +119,7 @@ def two_turns() -> Trajectory:
 
 
 def test_the_reward_is_at_the_last_sampled_token_and_observations_have_no_logprob() -> None:
-    batch = collate([ScoredTrajectory(two_turns(), 0.5, "g")])
+    batch = collate([ScoredTrajectory(trajectory=two_turns(), reward=0.5, group_id="g")])
     assert batch.rewards.tolist() == [[0.0] * 8 + [0.5]]
     assert batch.rollout_logprobs.tolist() == [[0.0, 0.0, -1.0, -1.0, 0.0, 0.0, 0.0, -1.0, -1.0]]
     assert int(batch.action_mask.sum()) == 4 and int(batch.lengths[0]) == 9
@@ -129,7 +129,7 @@ def test_the_sampler_is_not_compared_at_observations() -> None:
     """Learner and sampler agree about every sampled token; whatever stands elsewhere is no gap."""
     from learner.update.limits import UpdateLimits
 
-    batch = collate([ScoredTrajectory(two_turns(), 0.5, "g")])
+    batch = collate([ScoredTrajectory(trajectory=two_turns(), reward=0.5, group_id="g")])
     limits = UpdateLimits(gap_percentile=1.0, max_gap=1e-6)
     gap = SamplerGap(limits, batch, 2, torch.ones(1, dtype=torch.bool))
     gap.add(torch.where(batch.action_mask, batch.rollout_logprobs, 7.0), batch, slice(0, 1))

@@ -9,6 +9,7 @@ CORRECTIONS: dict[str, str] = {
     "noise_corrected": "learner.algorithms.corrections.verifier:NoiseCorrected",
     "forward_corrected": "learner.algorithms.corrections.verifier:ForwardCorrected",
     "winsorise": "learner.algorithms.corrections.winsorise:Winsorise",
+    "evidence": "learner.algorithms.corrections.evidence.correction:Evidence",
     "precision": "learner.algorithms.corrections.precision:Precision",
 }
 """Type name -> ``module:Class``."""

@@ -20,6 +20,8 @@ class RewardCorrection(Component):
 
     needs_critic: bool = False
     """Whether it reads ``old.critic``."""
+    needs_reference: bool = False
+    """Whether it reads ``old.ref_logprobs`` and ``old.ref_entropy``, of the frozen starting policy."""
 
     @property
     def takes_estimated_rates(self) -> bool:

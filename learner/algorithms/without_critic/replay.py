@@ -48,11 +48,18 @@ class ReplayBuffer:
 def _plain(sample: ScoredTrajectory) -> dict[str, Any]:
     trajectory = {f.name: getattr(sample.trajectory, f.name) for f in fields(sample.trajectory)}
     trajectory["finish_reason"] = sample.trajectory.finish_reason.value
-    return {"trajectory": trajectory, "reward": sample.reward, "group_id": sample.group_id}
+    return {
+        "trajectory": trajectory,
+        "reward": sample.reward,
+        "group_id": sample.group_id,
+        "answer_key": sample.answer_key,
+        "gold_label": sample.gold_label,
+    }
 
 
 def _sample(plain: dict[str, Any]) -> ScoredTrajectory:
     # By name, because checkpoints of earlier versions hold more than the tokens.
     known: dict[str, Any] = {f.name: plain["trajectory"][f.name] for f in fields(TokenTrajectory)}
     known["finish_reason"] = FinishReason(known["finish_reason"])
-    return ScoredTrajectory(TokenTrajectory(**known), plain["reward"], plain["group_id"])
+    label = {key: value for key, value in plain.items() if key != "trajectory"}  # earlier ones have no key and no gold
+    return ScoredTrajectory(trajectory=TokenTrajectory(**known), **label)

@@ -40,7 +40,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 @pytest.fixture
 def sums(run_file: Path) -> Path:
     """Six lines for ``exact_match``: one wrong answer is called right, one right one wrong."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"response": "3+4=7", "reference": "7", "label": True},
         {"response": "3+4=7", "reference": "7", "expected": 1},
         {"response": "3+4=8", "reference": "7", "label": False},

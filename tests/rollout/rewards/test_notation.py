@@ -70,7 +70,9 @@ async def graders() -> AsyncIterator[Graders]:
 async def test_a_grader_pays_nothing_wrong_and_misses_little(grader: str, graders: Graders) -> None:
     if grader == "math_verify":
         pytest.importorskip("math_verify")
-    wrong, missed, num_right = [], [], 0
+    wrong: list[str] = []
+    missed: list[str] = []
+    num_right = 0
     for number, line in enumerate(lines_of(grader), start=1):
         score, read = await graders.score(grader, line)
         num_right += line["label"]

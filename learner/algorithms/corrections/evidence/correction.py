@@ -1,0 +1,246 @@
+"""``evidence``: the reward becomes the probability that the response is right, given all that the run has seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.corrections.evidence.cells import CellMemory
+from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
+from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, OutcomeModel, inputs_of
+from learner.algorithms.records import CorrectedRewards, OldOutputs
+from learner.maths.collective import Collective
+from learner.metrics import Last
+from rollout.component import StrictModel
+
+MIN_GOLD = 20
+"""Gold labels before error rates are estimated from them."""
+MIN_REPEATED = 200
+"""Cells with at least three scores before error rates are estimated without gold: fewer scores cannot tell two rates
+and the share of right answers apart (three moments are needed)."""
+MAX_YOUDEN_STD = 0.25
+"""Standard error of J = 1 - both rates above which scores are left alone: J is divided by, as it were."""
+
+
+class Evidence(RewardCorrection):
+    """Pools the scores of each answer, a value model on the frozen starting model's signals, and gold labels (ours).
+
+    Error rates are estimated from gold labels (``reward.gold_labels``) and from repeats, and the reward of a response
+    becomes the posterior probability that it is right: prior odds of the value model times the likelihood ratio of all
+    scores of its answer; a known answer has its true reward. As long as the rates cannot be told, observed scores are
+    handed on as they are, but for known answers.
+    """
+
+    needs_reference = True
+
+    class Config(StrictModel):
+        """Options of the correction."""
+
+        low: float = Field(0.0, description="Score of a wrong response.")
+        high: float = Field(1.0, description="Score of a right response.")
+        memory: bool = Field(True, description="Whether scores and labels of an answer count for its later responses.")
+        value_model: bool = Field(True, description="Whether a value model gives the prior.")
+        exclusive: bool = Field(False, description="Whether at most one answer to a prompt is right.")
+        window: int = Field(8192, ge=256, description="Newest responses that the value model trains on.")
+        passes: int = Field(2, ge=1, description="Passes over them in each update.")
+        folds: int = Field(
+            4, ge=2, description="Parts of the prompts; each is judged by a network trained on the others."
+        )
+        lr: float = Field(3e-3, gt=0.0, description="Learning rate of the value model.")
+        weight_decay: float = Field(0.05, ge=0.0, description="Of the value model.")
+        dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Share of hidden units left out while it trains.")
+        max_cells: int = Field(1_000_000, ge=1024, description="Answers remembered; the longest unseen are forgotten.")
+        seed: int = Field(0, ge=0, description="Of the value model.")
+
+    config: Evidence.Config
+
+    def __init__(self, config: Evidence.Config) -> None:
+        super().__init__(config)
+        self.cells = CellMemory(config.max_cells)
+        self.model = OutcomeModel(config.folds, config.lr, config.weight_decay, config.dropout, config.seed)
+        self.window = Window()
+        self.channel: Channel | None = None
+        self.num_updates = 0
+
+    def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
+        """See :class:`RewardCorrection`."""
+        assert old.ref_logprobs is not None and old.ref_entropy is not None
+        batch, config = current.batch, self.config
+        inputs = inputs_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
+        span = config.high - config.low
+        scores = ((batch.scores.double().cpu() - config.low) / span).clamp(0.0, 1.0)
+        gold = ((batch.gold_labels.double().cpu() - config.low) / span).clamp(0.0, 1.0)
+        columns = [inputs, scores, gold, batch.prompt_keys.cpu(), batch.answer_keys.cpu(), batch.sample_seeds.cpu()]
+        everyone = [world.gather(column) for column in columns]
+        order = everyone[-1].argsort(stable=True)  # the same on any number of ranks
+        everyone = [column[order] for column in everyone]
+        rewards, metrics = self._update(*everyone)
+        found = dict(zip(everyone[-1].tolist(), rewards.tolist(), strict=True))
+        own = torch.tensor([found[seed] for seed in batch.sample_seeds.tolist()], dtype=torch.float64)
+        told = {name: Last(value) for name, value in metrics.items()}
+        return current.with_scores((config.low + span * own).to(batch.scores), told)
+
+    def _update(
+        self, inputs: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor, seeds: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """[n] rewards in [0, 1] of the whole batch, after what it says has been added to what is known."""
+        config = self.config
+        alone = answers == 0 if config.memory else torch.ones_like(answers, dtype=torch.bool)
+        answers = torch.where(alone, seeds, answers)
+        logits = self.model.logits(inputs, prompts) if config.value_model else torch.zeros(len(inputs))
+        # What an algorithm replays, or a batch that is tried again, has been counted.
+        fresh = ~torch.isin(seeds, self.window.seeds)
+        rows = self.cells.rows(prompts.numpy(), answers.numpy(), self.num_updates)
+        self.cells.count(rows[fresh.numpy()], scores[fresh].numpy(), gold[fresh].numpy())
+        self.window.add(inputs[fresh], torch.stack([prompts, answers], dim=1)[fresh], seeds[fresh], config.window)
+        self._fit()
+        q = self._posterior(rows, logits.double())
+        known = torch.from_numpy(self.cells.gold[rows])
+        rewards = torch.where(known.isnan(), q if self.is_identified else scores, known)
+        if config.value_model:
+            self._train()
+        self.num_updates += 1
+        metrics = self._metrics(rows, rewards, scores)
+        asked = ~gold.isnan()
+        if bool(asked.any()):
+            error = (self._prior(logits.double())[asked] - gold[asked]).square().mean()
+            metrics["correction/evidence_prior_brier"] = float(error)
+        return rewards, metrics
+
+    def _metrics(self, rows: Any, rewards: Tensor, scores: Tensor) -> dict[str, float]:
+        cells, channel = self.cells, self.channel
+        metrics = {
+            "correction/evidence_cells": float(len(cells)),
+            "correction/evidence_gold": float(self._num_gold),
+            "correction/evidence_known_share": float((~np.isnan(cells.gold[rows])).mean()),
+            "correction/evidence_repeat_share": float((cells.num_scores[rows] > 1).mean()),
+            "correction/evidence_change": float((rewards - scores).abs().mean()),
+            "correction/evidence_identified": float(self.is_identified),
+        }
+        if channel is not None:
+            metrics |= {
+                "correction/evidence_false_positive_rate": channel.false_positive_rate,
+                "correction/evidence_false_negative_rate": channel.false_negative_rate,
+                "correction/evidence_j_std": min(channel.youden_std, 1.0),
+                "correction/evidence_model_slope": channel.slope,
+            }
+        return metrics
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether error rates are known well enough to be used."""
+        c = self.channel
+        if c is None or c.youden_std > MAX_YOUDEN_STD:
+            return False
+        # Without gold, "right" and "wrong" could change places: only a score that is better than chance tells.
+        return self._num_gold >= MIN_GOLD or c.youden_j > 2.0 * c.youden_std
+
+    @property
+    def _num_gold(self) -> int:
+        return int((~np.isnan(self.cells.gold)).sum())
+
+    def _prior(self, logits: Tensor) -> Tensor:
+        return torch.full_like(logits, 0.5) if self.channel is None else self.channel.prior_logits(logits).sigmoid()
+
+    def _fit(self) -> None:
+        """Error rates, and how far to trust the value model, from all cells in the window."""
+        if self._num_gold < MIN_GOLD and int((self.cells.num_scores >= 3).sum()) < MIN_REPEATED:
+            return
+        rows, first = self._window_cells()
+        logits = self.model.logits(self.window.inputs, self.window.keys[:, 0]) if self.config.value_model else None
+        of_cell = torch.zeros(len(rows)) if logits is None else logits[first]
+        table = CellTable(
+            torch.from_numpy(self.cells.num_scores[rows]),
+            torch.from_numpy(self.cells.sum_scores[rows]),
+            torch.from_numpy(self.cells.gold[rows]),
+            of_cell.double(),
+        )
+        self.channel = fit_channel(table, self.channel)
+
+    def _window_cells(self) -> tuple[Any, Tensor]:
+        """Cells of the responses in the window, each once, and its newest response there."""
+        rows = self._window_rows()
+        unique, first = np.unique(rows[::-1], return_index=True)
+        return unique, torch.from_numpy(len(rows) - 1 - first)
+
+    def _window_rows(self) -> Any:
+        keys = self.window.keys.tolist()
+        return np.array([self.cells.row_of(prompt, answer) for prompt, answer in keys], np.int64)
+
+    def _posterior(self, rows: Any, logits: Tensor) -> Tensor:
+        """[n] probability that each response's cell is right."""
+        if self.channel is None:
+            return torch.full((len(rows),), 0.5, dtype=torch.float64)
+        prior = self.channel.prior_logits(logits).numpy()
+        self.cells.prior_logit[rows] = prior
+        cells, numbers = self.cells.neighbours(rows) if self.config.exclusive else (np.unique(rows), None)
+        odds = self.cells.prior_logit[cells] + self.channel.evidence(
+            self.cells.num_scores[cells], self.cells.sum_scores[cells]
+        )
+        gold = self.cells.gold[cells]
+        odds = np.where(np.isnan(gold), odds, np.where(gold > 0.5, 60.0, -60.0)).clip(-60.0, 60.0)
+        if numbers is None:
+            q = 1.0 / (1.0 + np.exp(-odds))
+        else:
+            weights = np.exp(odds)
+            q = weights / (1.0 + np.bincount(numbers, weights))[numbers]
+        return torch.from_numpy(q[np.searchsorted(cells, rows)]) if numbers is None else _at(cells, q, rows)
+
+    def _train(self) -> None:
+        """Several passes over the window with what is now known of each cell."""
+        channel = self.channel
+        if channel is None:
+            return
+        rows = self._window_rows()
+        evidence = torch.from_numpy(channel.evidence(self.cells.num_scores[rows], self.cells.sum_scores[rows]))
+        gold = torch.from_numpy(self.cells.gold[rows])
+        evidence = torch.where(gold.isnan(), evidence, torch.where(gold > 0.5, 60.0, -60.0)).float().clamp(-60.0, 60.0)
+        _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
+        weights = torch.from_numpy(1.0 / counts[inverse]).float()
+        self.model.train(
+            self.window.inputs, self.window.keys[:, 0], evidence, weights, self.config.passes, self.num_updates
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is remembered."""
+        c = self.channel
+        return {
+            "cells": self.cells.state_dict(),
+            "model": self.model.state_dict(),
+            "window": {"inputs": self.window.inputs, "keys": self.window.keys, "seeds": self.window.seeds},
+            "channel": None if c is None else {name: getattr(c, name) for name in Channel.__slots__},
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.cells.load_state_dict(state["cells"])
+        self.model.load_state_dict(state["model"])
+        self.window = Window(**state["window"])
+        self.channel = None if state["channel"] is None else Channel(**state["channel"])
+        self.num_updates = int(state["num_updates"])
+
+
+class Window:
+    """The newest responses: what the value model sees of them, their cells, and their own names."""
+
+    def __init__(self, inputs: Tensor | None = None, keys: Tensor | None = None, seeds: Tensor | None = None) -> None:
+        self.inputs = torch.zeros(0, NUM_INPUTS) if inputs is None else inputs
+        self.keys = torch.zeros(0, 2, dtype=torch.int64) if keys is None else keys
+        self.seeds = torch.zeros(0, dtype=torch.int64) if seeds is None else seeds
+
+    def add(self, inputs: Tensor, keys: Tensor, seeds: Tensor, size: int) -> None:
+        """Append, and drop the oldest beyond ``size``."""
+        self.inputs = torch.cat([self.inputs, inputs])[-size:]
+        self.keys = torch.cat([self.keys, keys])[-size:]
+        self.seeds = torch.cat([self.seeds, seeds])[-size:]
+
+
+def _at(cells: Any, values: Any, rows: Any) -> Tensor:
+    order = np.argsort(cells)
+    return torch.from_numpy(values[order][np.searchsorted(cells[order], rows)])

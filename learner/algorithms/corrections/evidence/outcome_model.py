@@ -1,0 +1,153 @@
+"""A small network that tells right responses from wrong ones by what the frozen starting model says of their tokens.
+
+Few inputs average noise fast, and the frozen model cannot be moved by the policy that is judged with it. The entropy
+and the log-probability of each token are VRPO's signals (2508.03058), here as inputs of a value model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NUM_LAST_TOKENS = 8
+NUM_INPUTS = 2 * NUM_LAST_TOKENS + 8
+HIDDEN = 64
+BATCH = 256
+_MIN_SCALE = 1e-3
+
+
+def inputs_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tensor) -> Tensor:
+    """What the network sees of each response.
+
+    Args:
+        logprobs, entropies: [batch seq] of the frozen starting model, in nats, 0 outside ``mask``.
+        mask: [batch seq] bool, sampled tokens.
+        truncated: [batch] bool.
+
+    Returns:
+        [batch :data:`NUM_INPUTS`] float32: both signals at the last tokens, the last one first, and their mean,
+        standard deviation and extreme over the response; its length in log tokens, and whether it was cut.
+    """
+    lengths = mask.sum(dim=1)
+    # Sampled tokens to the right, in order: column -1 is the last one.
+    order = mask.to(torch.int8).argsort(dim=1, stable=True)
+    position = torch.arange(mask.shape[1], device=mask.device)
+    valid = (position >= mask.shape[1] - lengths[:, None]).float()
+    columns: list[Tensor] = []
+    for values, extreme in ((logprobs, torch.amin), (entropies, torch.amax)):
+        sampled = values.float().clamp(-30.0, 30.0).gather(1, order) * valid
+        columns.append(functional.pad(sampled, (NUM_LAST_TOKENS, 0))[:, -NUM_LAST_TOKENS:].flip(1))
+        mean = sampled.sum(dim=1) / lengths.clamp(min=1)
+        spread = ((sampled - mean[:, None]).square() * valid).sum(dim=1) / lengths.clamp(min=1)
+        columns += [mean[:, None], spread.sqrt()[:, None], extreme(sampled, dim=1)[:, None]]
+    columns += [lengths.float().log1p()[:, None], truncated.float()[:, None]]
+    return torch.cat(columns, dim=1)
+
+
+class OutcomeModel:
+    """One network for each of ``folds`` parts of the prompts, trained on all others.
+
+    What it says of a prompt's responses never comes of that prompt's own scores, so it may be combined with them
+    without counting them twice (cross-fitting). Everything is computed on the CPU from the same rows in the same order,
+    so it is the same on every rank.
+
+    Args:
+        folds: at least 2.
+        lr, weight_decay, dropout: of AdamW and the hidden layer.
+        seed: of the starting weights and of the order of training.
+    """
+
+    def __init__(self, folds: int, lr: float, weight_decay: float, dropout: float, seed: int) -> None:
+        self.folds, self.dropout, self.seed = folds, dropout, seed
+        generator = torch.Generator().manual_seed(seed)
+
+        def start(*shape: int) -> nn.Parameter:
+            # Uniform in +-1 / sqrt(inputs), as torch's own linear layers.
+            return nn.Parameter((torch.rand(shape, generator=generator) * 2 - 1) * shape[1] ** -0.5)
+
+        self.parameters = {
+            "weight_in": start(folds, NUM_INPUTS, HIDDEN),
+            "bias_in": nn.Parameter(torch.zeros(folds, 1, HIDDEN)),
+            "weight_out": start(folds, HIDDEN, 1),
+            "bias_out": nn.Parameter(torch.zeros(folds, 1, 1)),
+        }
+        self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=lr, weight_decay=weight_decay)
+        self.mean, self.scale = torch.zeros(NUM_INPUTS), torch.ones(NUM_INPUTS)
+        self.is_trained = False
+
+    def fold_of(self, prompt_keys: Tensor) -> Tensor:
+        """[n] int64: the part that each prompt belongs to."""
+        return prompt_keys % self.folds
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, prompt_keys: Tensor) -> Tensor:
+        """[n] float32: log-odds of being right, by the network that has not seen the prompt; 0 untrained."""
+        if not self.is_trained:
+            return torch.zeros(len(inputs))
+        everyone = self._forward((inputs - self.mean) / self.scale)
+        return everyone.gather(0, self.fold_of(prompt_keys)[None])[0]
+
+    @torch.enable_grad()
+    def train(
+        self, inputs: Tensor, prompt_keys: Tensor, evidence: Tensor, weights: Tensor, passes: int, update: int
+    ) -> None:
+        """Maximise ``log(m + (1 - m) exp(-evidence))``, the likelihood of the scores whatever the truth is.
+
+        Args:
+            inputs: [n :data:`NUM_INPUTS`].
+            prompt_keys: [n] int64.
+            evidence: [n] float32, log of P(scores | right) / P(scores | wrong) of the response's cell.
+            weights: [n] float32, 1 / responses of the same cell.
+            passes: over all rows.
+            update: names the order of the rows.
+        """
+        self.scale, self.mean = torch.std_mean(inputs, dim=0)
+        self.scale = self.scale.nan_to_num(1.0).clamp(min=_MIN_SCALE)
+        rows = (inputs - self.mean) / self.scale
+        others = self.fold_of(prompt_keys)[None] != torch.arange(self.folds)[:, None]
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (update + 1))
+        for _ in range(passes):
+            for chosen in torch.randperm(len(rows), generator=generator).split(BATCH):
+                kept = torch.rand(self.folds, len(chosen), HIDDEN, generator=generator) >= self.dropout
+                logits = self._forward(rows[chosen], kept / (1.0 - self.dropout))
+                loss = _negative_log_likelihood(logits, evidence[chosen])
+                share = others[:, chosen] * weights[chosen]
+                self.optimiser.zero_grad()
+                ((loss * share).sum(dim=1) / share.sum(dim=1).clamp(min=1e-6)).sum().backward()
+                self.optimiser.step()
+        self.is_trained = True
+
+    def _forward(self, rows: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[n inputs] -> [fold n] logits."""
+        p = self.parameters
+        hidden = functional.gelu(torch.baddbmm(p["bias_in"], rows.expand(self.folds, -1, -1), p["weight_in"]))
+        if kept is not None:
+            hidden = hidden * kept
+        return torch.baddbmm(p["bias_out"], hidden, p["weight_out"])[..., 0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser and scales, for the checkpoint."""
+        return {
+            "parameters": {name: value.detach().clone() for name, value in self.parameters.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "mean": self.mean,
+            "scale": self.scale,
+            "is_trained": self.is_trained,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(state["parameters"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.mean, self.scale, self.is_trained = state["mean"], state["scale"], state["is_trained"]
+
+
+def _negative_log_likelihood(logits: Tensor, evidence: Tensor) -> Tensor:
+    """``-log(m exp(t) + (1 - m)) + max(t, 0)`` with m = sigmoid(logits): never negative, finite for any t."""
+    right = functional.logsigmoid(logits) + evidence
+    return evidence.clamp(min=0.0) - torch.logaddexp(right, functional.logsigmoid(-logits))

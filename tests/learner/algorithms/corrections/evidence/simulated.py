@@ -1,0 +1,54 @@
+"""Simulated responses whose truth is known: noisy scores, informative inputs, a share of gold labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One batch; [n] but for ``inputs`` [n inputs]. Scores, truths and gold are in {0, 1}, gold is NaN mostly."""
+
+    inputs: Tensor
+    scores: Tensor
+    gold: Tensor
+    prompts: Tensor
+    answers: Tensor
+    seeds: Tensor
+    truths: Tensor
+
+
+def responses(
+    number: int,
+    step: int,
+    rates: tuple[float, float],
+    gold_share: float = 0.0,
+    num_prompts: int = 0,
+    signal: float = 1.0,
+) -> Simulated:
+    """Four answers to each prompt, of which one is right; prompts recur if ``num_prompts`` is not 0."""
+    g = torch.Generator().manual_seed(7_919 * step + 1)
+    prompts = torch.arange(number) + step * number
+    if num_prompts:
+        prompts = torch.randint(num_prompts, (number,), generator=g)
+    answers = torch.randint(4, (number,), generator=g)
+    truths = (answers == prompts % 4).double()
+    inputs = torch.randn(number, NUM_INPUTS, generator=g)
+    inputs[:, 0] += 2.0 * signal * truths.float()
+    inputs[:, 3] += signal * truths.float()
+    wrong = torch.where(truths > 0.5, rates[1], rates[0])
+    scores = torch.where(torch.rand(number, generator=g) < wrong, 1 - truths, truths)
+    gold = torch.where(torch.rand(number, generator=g) < gold_share, truths, torch.nan)
+    seeds = torch.arange(number) + step * number + (1 << 40)
+    return Simulated(inputs, scores, gold, prompts + 1, answers + 1, seeds, truths)
+
+
+def area_under_curve(values: Tensor, truths: Tensor) -> float:
+    """Probability that a right response has the higher value than a wrong one."""
+    right, wrong = values[truths > 0.5][:, None], values[truths < 0.5][None]
+    return float(((right > wrong).double() + 0.5 * (right == wrong).double()).mean())

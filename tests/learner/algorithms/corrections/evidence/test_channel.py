@@ -1,0 +1,87 @@
+"""Error rates and the worth of the value model, against enumeration of all truths and against what was simulated."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from learner.algorithms.corrections.evidence.channel import CellTable, Channel, _negative_log_likelihood, fit_channel
+
+F64 = torch.float64
+
+
+def simulated(
+    num_cells: int, num_scores: int, rates: tuple[float, float], gold_share: float, signal: float, seed: int
+) -> CellTable:
+    """Half of the cells are right; a value model whose log-odds are ``signal`` times right ones."""
+    g = torch.Generator().manual_seed(seed)
+    truths = (torch.rand(num_cells, generator=g) < 0.5).double()
+    chance = torch.where(truths > 0.5, 1 - rates[1], rates[0])
+    scores = (torch.rand(num_scores, num_cells, generator=g) < chance).double().sum(dim=0)
+    # The log-odds of two normals one apart are normal too, with this mean and spread.
+    logits = signal * ((truths - 0.5) + torch.randn(num_cells, generator=g, dtype=F64))
+    gold = torch.where(torch.rand(num_cells, generator=g) < gold_share, truths, torch.nan)
+    return CellTable(torch.full((num_cells,), float(num_scores), dtype=F64), scores, gold, logits)
+
+
+def test_likelihood_equals_the_sum_over_all_truths() -> None:
+    counts = torch.tensor([1.0, 3.0, 2.0, 5.0, 1.0], dtype=F64)
+    ones = torch.tensor([1.0, 1.0, 0.0, 4.0, 0.0], dtype=F64)
+    gold = torch.tensor([math.nan, math.nan, 0.0, math.nan, 1.0], dtype=F64)
+    logits = torch.tensor([0.3, -1.0, 0.5, 2.0, -0.2], dtype=F64)
+    fp, fn, slope, intercept = 0.2, 0.35, 0.7, -0.1
+    total = 0.0
+    for truths in itertools.product((0, 1), repeat=5):
+        if any(not math.isnan(g) and g != t for g, t in zip(gold.tolist(), truths, strict=True)):
+            continue
+        probability = 1.0
+        for t, n, s, z in zip(truths, counts.tolist(), ones.tolist(), logits.tolist(), strict=True):
+            right = 1 / (1 + math.exp(-(slope * z + intercept)))
+            one = 1 - fn if t else fp
+            probability *= (right if t else 1 - right) * one**s * (1 - one) ** (n - s)
+        total += probability
+    point = torch.tensor([math.log(fp / (1 - fp)), math.log(fn / (1 - fn)), slope, intercept], dtype=F64)
+    found = _negative_log_likelihood(point, CellTable(counts, ones, gold, logits))
+    assert found.item() == pytest.approx(-math.log(total), rel=1e-12)
+
+
+@pytest.mark.parametrize("rates", [(0.3, 0.3), (0.4, 0.1), (0.1, 0.4), (0.4, 0.4), (0.55, 0.55)])
+def test_rates_with_a_few_gold_labels(rates: tuple[float, float]) -> None:
+    found = [fit_channel(simulated(6000, 1, rates, 0.05, 1.0, seed)) for seed in range(8)]
+    errors = [f.youden_j - (1 - sum(rates)) for f in found]
+    assert max(map(abs, errors)) < 0.15
+    assert abs(sum(errors) / 8) < 0.05
+    # the standard error it names is the one it has
+    assert 0.4 < (sum(e * e for e in errors) / sum(f.youden_std**2 for f in found)) ** 0.5 < 2.0
+    assert all(0.5 < f.slope < 1.6 for f in found)
+
+
+@pytest.mark.parametrize("rates", [(0.3, 0.3), (0.4, 0.1), (0.1, 0.4)])
+def test_rates_without_gold_from_repeats(rates: tuple[float, float]) -> None:
+    for seed in range(4):
+        found = fit_channel(simulated(2000, 6, rates, 0.0, 0.0, seed))
+        assert found.false_positive_rate == pytest.approx(rates[0], abs=0.04)
+        assert found.false_negative_rate == pytest.approx(rates[1], abs=0.04)
+        assert found.youden_std < 0.05
+
+
+def test_single_scores_without_gold_say_nothing_of_the_rates() -> None:
+    assert fit_channel(simulated(6000, 1, (0.3, 0.3), 0.0, 0.0, 0)).youden_std > 0.25
+
+
+def test_a_value_model_that_says_nothing_gets_no_weight() -> None:
+    useless = simulated(4000, 1, (0.3, 0.3), 0.1, 1.0, 3)
+    shuffled = CellTable(useless.num_scores, useless.sum_scores, useless.gold, useless.logits.flip(0))
+    assert fit_channel(useless).slope > 0.7
+    assert fit_channel(shuffled).slope < 0.15
+
+
+def test_evidence_is_the_likelihood_ratio() -> None:
+    channel = Channel(0.2, 0.3, 1.0, 0.0, 0.1)
+    n, s = 5.0, 2.0
+    ratio = (0.7**s * 0.3 ** (n - s)) / (0.2**s * 0.8 ** (n - s))
+    assert channel.evidence(n, s) == pytest.approx(math.log(ratio))
+    assert Channel(0.55, 0.55, 1.0, 0.0, 0.1).evidence(1.0, 1.0) < 0  # a score that says the opposite
