@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ from cluster.cli import reward_model as cli_reward_model
 from cluster.cli import run as cli_run
 from cluster.cli import tools as cli_tools
 from cluster.cli.output import UserMistake
+from cluster.config.search_path import add_working_folder
 from rollout.component import UserError
 
 
@@ -47,9 +47,7 @@ def main() -> None:
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    here = os.getcwd()
-    if here not in sys.path:  # the user's own classes are importable from where the command is started
-        sys.path.insert(0, here)
+    add_working_folder()
 
 
 for command in (

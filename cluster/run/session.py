@@ -14,6 +14,7 @@ import ray
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
 from cluster.config.run_config import RunConfig
+from cluster.config.search_path import import_packages, workers_path
 from rollout.component import UserError
 
 NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
@@ -85,14 +86,17 @@ def _start_private(config: RunConfig, folder: Path) -> None:
         RuntimeError: it did not start; Ray waits half a minute for its own processes.
     """
     (folder / "tmp").mkdir()
-    search_path = os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])
     try:
         ray.init(
             address="local",
             num_cpus=config.cluster.num_cpus,
             object_store_memory=config.cluster.object_store_mib << 20,
             include_dashboard=False,
-            runtime_env={"env_vars": {"PYTHONPATH": search_path, "TMPDIR": str(folder / "tmp")}},
+            runtime_env={
+                "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},
+                # Ray puts the driver's folder in front of all that later.
+                "worker_process_setup_hook": f"{import_packages.__module__}.{import_packages.__name__}",
+            },
             _temp_dir=str(folder),
             _system_config=SYSTEM_CONFIG,
             **QUIET,
