@@ -1,8 +1,8 @@
 """Where modules are found, in this process and in the workers: what one can import, the others can.
 
-The four packages have common names. They are imported by name before the user's folder is searched for anything, so that
-a ``learner.py`` of the user's takes the place of none of them. After them comes the folder that the command is started
-in, then ``PYTHONPATH``, then what is installed.
+The four packages have common names. They are imported by name before the user's folder is searched for anything, so
+that a ``learner.py`` of the user's takes the place of none of them. After them comes the folder that the command is
+started in, then ``PYTHONPATH``, then what is installed.
 """
 
 from __future__ import annotations

@@ -130,5 +130,5 @@ async def test_without_the_opt_in_no_true_score_is_for_training() -> None:
 
 
 def test_labels_that_nothing_could_tell_are_refused() -> None:
-    with pytest.raises(ValidationError, match="needs reward.gold"):
+    with pytest.raises(ValidationError, match=r"needs reward\.gold"):
         RewardConfig(gold_labels=GoldLabelConfig())
