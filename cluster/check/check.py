@@ -131,11 +131,16 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
 
 
 def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
-    """Error rates can be estimated only where true scores are known.
+    """Error rates can be estimated only where true scores are known, and gold labels are for who reads them.
 
     Raises:
-        UserError: they are to be, and none is.
+        UserError: they are to be, and none is; or labels are asked for that nothing uses.
     """
+    if config.reward.gold_labels is not None and not algorithm.reads_gold:
+        raise UserError(
+            f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' to "
+            "algorithm.reward_correction, or leave this out"
+        )
     if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(
             "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "

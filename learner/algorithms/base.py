@@ -158,6 +158,11 @@ class Algorithm:
         """Whether it, or a correction of its, uses error rates of the reward that the run estimates."""
         return any(correction.takes_estimated_rates for correction in self.corrections)
 
+    @property
+    def reads_gold(self) -> bool:
+        """Whether it, or a correction of its, uses true scores of the trajectories in ``reward.gold_labels``."""
+        return any(correction.reads_gold for correction in self.corrections)
+
     def set_rates(self, false_positive_rate: float, false_negative_rate: float) -> None:
         """The reward's error rates, as estimated before this update; the same on every rank."""
         for correction in self.corrections:

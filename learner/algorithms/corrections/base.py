@@ -23,6 +23,9 @@ class RewardCorrection(Component):
     needs_reference: bool = False
     """Whether it reads ``old.ref_logprobs`` and ``old.ref_entropy``, of the frozen starting policy."""
 
+    reads_gold: bool = False
+    """Whether it reads ``batch.gold_labels``."""
+
     @property
     def takes_estimated_rates(self) -> bool:
         """Whether it wants :meth:`set_rates` to be called with what the run estimates."""

@@ -228,6 +228,22 @@ def test_the_hub_is_not_waited_for_when_it_cannot_be_reached(monkeypatch: pytest
     assert hub_is_reachable()  # only the proxy knows
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("algorithm={preset: ppo, reward_correction: [evidence]}", False),
+        ("algorithm=ppo", True),
+        ("algorithm={preset: grpo, reward_correction: [mad_clip]}", True),
+        ("algorithm=dvpo", True),
+    ],
+)
+def test_gold_labels_that_nothing_reads_are_refused(algorithm: str, expected: bool) -> None:
+    noise = "reward.noise=[{type: symmetric_flip, p: 0.3}]"
+    settings = ["reward.gold_labels={share: 0.1}", noise, algorithm, "training.samples_per_prompt=2"]
+    found = check_run(config(*settings), machine=MACHINE)
+    assert any(error.startswith("reward.gold_labels: ") for error in found.errors) is expected
+
+
 def test_rates_can_be_estimated_only_where_the_truth_is_known() -> None:
     wanted = "algorithm={preset: nc-dr-grpo, reward_correction: [{type: noise_corrected, false_positive_rate: 0.1, "
     wanted += "false_negative_rate: 0.1, estimated: true}]}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from learner.algorithms.corrections.base import RewardCorrection
@@ -16,7 +16,7 @@ from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, Ou
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
 from learner.metrics import Last
-from rollout.component import StrictModel
+from rollout.component import StrictModel, UserError
 
 MIN_GOLD = 20
 """Gold labels before error rates are estimated from them."""
@@ -37,6 +37,7 @@ class Evidence(RewardCorrection):
     """
 
     needs_reference = True
+    reads_gold = True
 
     class Config(StrictModel):
         """Options of the correction."""
@@ -57,6 +58,12 @@ class Evidence(RewardCorrection):
         max_cells: int = Field(1_000_000, ge=1024, description="Answers remembered; the longest unseen are forgotten.")
         seed: int = Field(0, ge=0, description="Of the value model.")
 
+        @model_validator(mode="after")
+        def _ordered(self) -> Evidence.Config:
+            if self.low >= self.high:
+                raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+            return self
+
     config: Evidence.Config
 
     def __init__(self, config: Evidence.Config) -> None:
@@ -68,13 +75,16 @@ class Evidence(RewardCorrection):
         self.num_updates = 0
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:
-        """See :class:`RewardCorrection`."""
+        """See :class:`RewardCorrection`.
+
+        Raises:
+            UserError: a score or a gold label is not between ``low`` and ``high``.
+        """
         assert old.ref_logprobs is not None and old.ref_entropy is not None
         batch, config = current.batch, self.config
         inputs = inputs_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
         span = config.high - config.low
-        scores = ((batch.scores.double().cpu() - config.low) / span).clamp(0.0, 1.0)
-        gold = ((batch.gold_labels.double().cpu() - config.low) / span).clamp(0.0, 1.0)
+        scores, gold = self._shares(batch.scores, "score"), self._shares(batch.gold_labels, "gold label")
         columns = [inputs, scores, gold, batch.prompt_keys.cpu(), batch.answer_keys.cpu(), batch.sample_seeds.cpu()]
         everyone = [world.gather(column) for column in columns]
         order = everyone[-1].argsort(stable=True)  # the same on any number of ranks
@@ -84,6 +94,19 @@ class Evidence(RewardCorrection):
         own = torch.tensor([found[seed] for seed in batch.sample_seeds.tolist()], dtype=torch.float64)
         told = {name: Last(value) for name, value in metrics.items()}
         return current.with_scores((config.low + span * own).to(batch.scores), told)
+
+    def _shares(self, values: Tensor, name: str) -> Tensor:
+        """Scores [n] as shares of the way from wrong to right; NaN stays."""
+        low, high = self.config.low, self.config.high
+        shares = (values.double().cpu() - low) / (high - low)
+        outside = (shares < -1e-6) | (shares > 1.0 + 1e-6)
+        if bool(outside.any()):
+            worst = float(values.cpu()[outside][0])
+            raise UserError(
+                f"algorithm.reward_correction: evidence reads scores from {low:g} (wrong) to {high:g} (right), and got "
+                f"a {name} of {worst:g}; set its 'low' and 'high'"
+            )
+        return shares.clamp(0.0, 1.0)
 
     def _update(
         self, inputs: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor, seeds: Tensor

@@ -17,6 +17,7 @@ from learner.algorithms.corrections.evidence.correction import Evidence
 from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, NUM_LAST_TOKENS, inputs_of
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import SingleProcess
+from rollout.component import UserError
 from tests.learner.algorithms.corrections.evidence.simulated import Simulated, area_under_curve, responses
 from tests.learner.oracles import on_ranks
 from tests.learner.random_batches import make_batch
@@ -232,3 +233,24 @@ def test_any_algorithm_takes_it_and_asks_for_the_starting_policy() -> None:
         assert algorithm.needs_reference
         assert algorithm.estimates_with_reference
         assert not build_algorithm(preset, {"kl_coef": 0.0}).needs_reference
+
+
+@pytest.mark.parametrize("score", [1.5, -0.2, 40.0])
+def test_scores_outside_of_right_and_wrong_are_refused(score: float) -> None:
+    batch = make_batch(0)
+    scores = torch.full((len(batch),), 0.5)
+    scores[3] = score
+    batch = CorrectedRewards(batch).with_scores(scores, {}).batch
+    with pytest.raises(UserError, match=rf"from 0 \(wrong\) to 1 \(right\), and got a score of {score:g}"):
+        evidence()(CorrectedRewards(batch), old_outputs(batch), SingleProcess())
+    with pytest.raises(ValueError, match="low must be below high"):
+        evidence(low=1.0, high=1.0)
+
+
+def test_another_range_of_scores() -> None:
+    batch = make_batch(1)
+    batch = CorrectedRewards(batch).with_scores(torch.where(batch.scores > 0.5, 4.0, -2.0), {}).batch
+    batch.gold_labels[0] = 4.0
+    found = evidence(low=-2.0, high=4.0)(CorrectedRewards(batch), old_outputs(batch), SingleProcess())
+    assert found.batch.scores[0] == 4.0
+    assert torch.equal(found.batch.scores[1:], batch.scores[1:])
