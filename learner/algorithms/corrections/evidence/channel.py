@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
-from torch import Tensor
+from scipy.special import expit, log_expit
 
 NAMES = ("false_positive_rate", "false_negative_rate", "slope", "intercept")
 START = (-1.0, -1.0, 0.5, 0.0)
 PRIOR_RATE = (1.5, 2.5)
 """Beta prior of both rates: mean 3/8, weight of four scores; keeps them off 0 and 1."""
 PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD = 1.0, 2.0
+BOUNDS = ((-6.0, 6.0), (-6.0, 6.0), (0.0, 4.0), (-6.0, 6.0))
+MIN_INFORMATION = 1e-9
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,10 @@ class CellTable:
         logits: log-odds that the value model gives, of a network that has not seen the prompt.
     """
 
-    num_scores: Tensor
-    sum_scores: Tensor
-    gold: Tensor
-    logits: Tensor
+    num_scores: Array
+    sum_scores: Array
+    gold: Array
+    logits: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,57 +75,74 @@ def fit_channel(cells: CellTable, start: Channel | None = None) -> Channel:
         cells: at least one.
         start: an earlier solution to begin from.
     """
-    first = (
-        START
-        if start is None
-        else (_logit(start.false_positive_rate), _logit(start.false_negative_rate), start.slope, start.intercept)
-    )
+    first = START
+    if start is not None:
+        rates = _logit(start.false_positive_rate), _logit(start.false_negative_rate)
+        first = (*rates, start.slope, start.intercept)
 
-    def objective(values: Any) -> tuple[float, Any]:
-        point = torch.tensor(values, dtype=torch.float64, requires_grad=True)
-        loss = _negative_log_likelihood(point, cells) - _log_prior(point)
-        (gradient,) = torch.autograd.grad(loss, point)
-        return loss.item(), gradient.numpy()
+    def objective(point: Array) -> tuple[float, Array]:
+        values, gradients = cell_log_likelihoods(point, cells)
+        prior, prior_gradient = _log_prior(point)
+        return -float(values.sum()) - prior, -gradients.sum(axis=1) - prior_gradient
 
-    with torch.enable_grad():
-        found = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=_BOUNDS)
-        point = torch.tensor(found.x, dtype=torch.float64)
-        curvature = torch.autograd.functional.hessian(lambda p: _negative_log_likelihood(p, cells), point)
-    fp, fn = point[:2].sigmoid().tolist()
-    return Channel(fp, fn, float(point[2]), float(point[3]), _youden_std(curvature, fp, fn))
+    found = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=BOUNDS)
+    fp, fn, slope, intercept = found.x
+    _, gradients = cell_log_likelihoods(found.x, cells)
+    return Channel(_sigmoid(fp), _sigmoid(fn), float(slope), float(intercept), _youden_std(gradients, found.x))
 
 
-_BOUNDS = [(-6.0, 6.0), (-6.0, 6.0), (0.0, 4.0), (-6.0, 6.0)]
+def cell_log_likelihoods(point: Array, cells: CellTable) -> tuple[Array, Array]:
+    """Log of the probability of each cell's scores and gold label.
+
+    Args:
+        point: [4], in the order of :data:`NAMES`; rates as log-odds.
+
+    Returns:
+        [cells], and its gradient [4 cells].
+    """
+    fp, fn, slope, intercept = (float(value) for value in point)
+    ones, failures = cells.sum_scores, cells.num_scores - cells.sum_scores
+    prior = slope * cells.logits + intercept
+    right = log_expit(prior) + ones * log_expit(-fn) + failures * log_expit(fn)
+    wrong = log_expit(-prior) + ones * log_expit(fp) + failures * log_expit(-fp)
+    known = ~np.isnan(cells.gold)
+    share = np.where(known, cells.gold, expit(right - wrong))
+    values = np.where(known, share * right + (1.0 - share) * wrong, np.logaddexp(right, wrong))
+    surprise = share - expit(prior)
+    gradients = np.stack([
+        (1.0 - share) * (ones * expit(-fp) - failures * expit(fp)),
+        share * (failures * expit(-fn) - ones * expit(fn)),
+        surprise * cells.logits,
+        surprise,
+    ])  # fmt: skip
+    return values, gradients
 
 
-def _negative_log_likelihood(point: Tensor, cells: CellTable) -> Tensor:
-    fp, fn, one_minus_fp, one_minus_fn = (
-        torch.nn.functional.logsigmoid(value) for value in (point[0], point[1], -point[0], -point[1])
-    )
-    failures = cells.num_scores - cells.sum_scores
-    prior = point[2] * cells.logits + point[3]
-    right = torch.nn.functional.logsigmoid(prior) + cells.sum_scores * one_minus_fn + failures * fn
-    wrong = torch.nn.functional.logsigmoid(-prior) + cells.sum_scores * fp + failures * one_minus_fp
-    gold = cells.gold
-    known = gold.nan_to_num() * right + (1.0 - gold.nan_to_num()) * wrong
-    return -torch.where(gold.isnan(), torch.logaddexp(right, wrong), known).sum()
+def _log_prior(point: Array) -> tuple[float, Array]:
+    """Beta of the rates, normal of slope and intercept; and the gradient [4]."""
+    rates, (right, wrong) = point[:2], PRIOR_RATE
+    scaled = point[2:] / np.array([PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD])
+    value = float((right * log_expit(rates) + wrong * log_expit(-rates)).sum() - 0.5 * (scaled**2).sum())
+    slopes = -scaled / np.array([PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD])
+    return value, np.concatenate([right * expit(-rates) - wrong * expit(rates), slopes])
 
 
-def _log_prior(point: Tensor) -> Tensor:
-    rates = torch.nn.functional.logsigmoid(point[:2]) * PRIOR_RATE[0]
-    rates = rates + torch.nn.functional.logsigmoid(-point[:2]) * PRIOR_RATE[1]
-    slope = (point[2] / PRIOR_SLOPE_STD) ** 2 + (point[3] / PRIOR_INTERCEPT_STD) ** 2
-    return rates.sum() - 0.5 * slope
+def _youden_std(gradients: Array, point: Array) -> float:
+    """By the delta method, from the outer products of the cells' gradients [4 cells], which never are indefinite.
 
-
-def _youden_std(curvature: Tensor, fp: float, fn: float) -> float:
-    """By the delta method, from the observed information; a direction without information makes it infinite."""
-    direction = torch.tensor([fp * (1 - fp), fn * (1 - fn), 0.0, 0.0], dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(curvature)
-    shares = (vectors.T @ direction).square()
-    if bool((values <= 1e-9).logical_and(shares > 1e-12).any()):
+    A direction of J about which no cell says anything makes it infinite.
+    """
+    rates = expit(point[:2])
+    direction = np.concatenate([rates * (1.0 - rates), np.zeros(2)])
+    values, vectors = np.linalg.eigh(gradients @ gradients.T)
+    shares = (vectors.T @ direction) ** 2
+    if bool(((values <= MIN_INFORMATION * values.max()) & (shares > MIN_INFORMATION)).any()):
         return math.inf
-    return math.sqrt(float((shares / values.clamp(min=1e-12)).sum()))
+    return math.sqrt(float((shares / np.maximum(values, 1e-12)).sum()))
+
+
+def _sigmoid(value: float) -> float:
+    return float(expit(value))
 
 
 def _logit(probability: float) -> float:

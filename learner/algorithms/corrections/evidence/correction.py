@@ -177,12 +177,8 @@ class Evidence(RewardCorrection):
         rows, first = self._window_cells()
         logits = self.model.logits(self.window.inputs, self.window.keys[:, 0]) if self.config.value_model else None
         of_cell = torch.zeros(len(rows)) if logits is None else logits[first]
-        table = CellTable(
-            torch.from_numpy(self.cells.num_scores[rows]),
-            torch.from_numpy(self.cells.sum_scores[rows]),
-            torch.from_numpy(self.cells.gold[rows]),
-            of_cell.double(),
-        )
+        cells = self.cells
+        table = CellTable(cells.num_scores[rows], cells.sum_scores[rows], cells.gold[rows], of_cell.double().numpy())
         self.channel = fit_channel(table, self.channel)
 
     def _window_cells(self) -> tuple[Any, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from learner.algorithms.corrections.evidence.channel import CellTable, Channel, _negative_log_likelihood, fit_channel
+from learner.algorithms.corrections.evidence.channel import CellTable, Channel, cell_log_likelihoods, fit_channel
 
 F64 = torch.float64
 
@@ -24,14 +25,14 @@ def simulated(
     # The log-odds of two normals one apart are normal too, with this mean and spread.
     logits = signal * ((truths - 0.5) + torch.randn(num_cells, generator=g, dtype=F64))
     gold = torch.where(torch.rand(num_cells, generator=g) < gold_share, truths, torch.nan)
-    return CellTable(torch.full((num_cells,), float(num_scores), dtype=F64), scores, gold, logits)
+    return CellTable(np.full(num_cells, float(num_scores)), scores.numpy(), gold.numpy(), logits.numpy())
 
 
 def test_likelihood_equals_the_sum_over_all_truths() -> None:
-    counts = torch.tensor([1.0, 3.0, 2.0, 5.0, 1.0], dtype=F64)
-    ones = torch.tensor([1.0, 1.0, 0.0, 4.0, 0.0], dtype=F64)
-    gold = torch.tensor([math.nan, math.nan, 0.0, math.nan, 1.0], dtype=F64)
-    logits = torch.tensor([0.3, -1.0, 0.5, 2.0, -0.2], dtype=F64)
+    counts = np.array([1.0, 3.0, 2.0, 5.0, 1.0])
+    ones = np.array([1.0, 1.0, 0.0, 4.0, 0.0])
+    gold = np.array([math.nan, math.nan, 0.0, math.nan, 1.0])
+    logits = np.array([0.3, -1.0, 0.5, 2.0, -0.2])
     fp, fn, slope, intercept = 0.2, 0.35, 0.7, -0.1
     total = 0.0
     for truths in itertools.product((0, 1), repeat=5):
@@ -43,9 +44,13 @@ def test_likelihood_equals_the_sum_over_all_truths() -> None:
             one = 1 - fn if t else fp
             probability *= (right if t else 1 - right) * one**s * (1 - one) ** (n - s)
         total += probability
-    point = torch.tensor([math.log(fp / (1 - fp)), math.log(fn / (1 - fn)), slope, intercept], dtype=F64)
-    found = _negative_log_likelihood(point, CellTable(counts, ones, gold, logits))
-    assert found.item() == pytest.approx(-math.log(total), rel=1e-12)
+    point = np.array([math.log(fp / (1 - fp)), math.log(fn / (1 - fn)), slope, intercept])
+    values, gradients = cell_log_likelihoods(point, CellTable(counts, ones, gold, logits))
+    assert values.sum() == pytest.approx(math.log(total), rel=1e-12)
+    for index in range(4):
+        step = np.eye(4)[index] * 1e-6
+        up, down = (cell_log_likelihoods(point + s, CellTable(counts, ones, gold, logits))[0] for s in (step, -step))
+        assert gradients[index] == pytest.approx((up - down) / 2e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("rates", [(0.3, 0.3), (0.4, 0.1), (0.1, 0.4), (0.4, 0.4), (0.55, 0.55)])
@@ -68,13 +73,21 @@ def test_rates_without_gold_from_repeats(rates: tuple[float, float]) -> None:
         assert found.youden_std < 0.05
 
 
+def test_values_of_any_size_are_fitted() -> None:
+    """A value model that is sure of itself, and labels that contradict it."""
+    cells = simulated(400, 1, (0.3, 0.3), 0.1, 1.0, 1)
+    for factor in (0.0, 1e-30, 50.0, 1e4):
+        found = fit_channel(CellTable(cells.num_scores, cells.sum_scores, cells.gold, factor * cells.logits))
+        assert all(map(math.isfinite, (found.false_positive_rate, found.false_negative_rate, found.slope)))
+
+
 def test_single_scores_without_gold_say_nothing_of_the_rates() -> None:
     assert fit_channel(simulated(6000, 1, (0.3, 0.3), 0.0, 0.0, 0)).youden_std > 0.25
 
 
 def test_a_value_model_that_says_nothing_gets_no_weight() -> None:
     useless = simulated(4000, 1, (0.3, 0.3), 0.1, 1.0, 3)
-    shuffled = CellTable(useless.num_scores, useless.sum_scores, useless.gold, useless.logits.flip(0))
+    shuffled = CellTable(useless.num_scores, useless.sum_scores, useless.gold, useless.logits[::-1])
     assert fit_channel(useless).slope > 0.7
     assert fit_channel(shuffled).slope < 0.15
 
