@@ -19,11 +19,11 @@ from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.check.model import check_critic_body, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
+from cluster.config.prompts import settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
 from rollout.component import UserError, user_code
 from rollout.data.prompts import all_splits, questions, render_split
-from rollout.data.unusable import objecting_rewards, settle_unusable
 from rollout.rewards.function import build_reward
 from rollout.tasks.base import Task
 
@@ -96,7 +96,7 @@ def check_run(
     if task is not None:
         # Before the prompts are rendered, as in the run: the same rows are left out then.
         if None not in rewards:
-            report.warnings += report.attempt(check_references, config, task) or []
+            report.warnings += report.attempt(settle_rewards, config, task) or []
         sizes = report.attempt(check_data, config, task, tokenizer)
         report.warnings += data_warnings(config, sizes or {})
         report.warnings += (report.attempt(_remarks, config, task) or []) if sizes else []
@@ -160,15 +160,6 @@ def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
     if not algorithm.needs_critic and config.learner.critic_warmup_steps > 0:
         warnings.append(f"learner.critic_warmup_steps: {config.algorithm.name} has no critic; this has no effect")
     return warnings
-
-
-def check_references(config: RunConfig, task: Task) -> list[str]:
-    """Whether the rewards can use the questions; returns warnings.
-
-    Raises:
-        UserError: see :func:`rollout.data.unusable.settle_unusable`.
-    """
-    return settle_unusable(task, config.reward, objecting_rewards(reward_specs(config)), config.data.task.type)
 
 
 def _remarks(config: RunConfig, task: Task) -> list[str]:

@@ -5,11 +5,13 @@ A reward says so itself (:meth:`rollout.rewards.base.Reward.unusable`); none is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import count
 
 from rollout.component import ComponentSpec, UserError, import_object, resolve_class
 from rollout.config import RewardConfig
+from rollout.data.prompt_source import epoch_order
 from rollout.data.prompts import all_splits, questions
 from rollout.rewards import REWARDS
 from rollout.rewards.base import Reward
@@ -19,6 +21,8 @@ from rollout.trajectory import Prompt
 
 MAX_ASKED = 20_000
 """Questions of one split that rewards are asked about, from the first on."""
+MAX_DRAWN = 1_000_000
+"""Draws of a run that are looked at, from the first on."""
 MAX_SHOWN = 3
 """Questions that one message names."""
 
@@ -41,6 +45,21 @@ class Objection:
         return self.example.reference is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """In which order a run takes training questions, and how many make a step."""
+
+    seed: int
+    shuffle: bool
+    prompts_per_step: int
+    num_steps: int
+
+    def order(self, number: int) -> Iterator[int]:
+        """Positions of the questions, epoch after epoch, without end."""
+        for epoch in count():
+            yield from epoch_order(number, self.seed, epoch) if self.shuffle else range(number)
+
+
 def objecting_rewards(specs: Mapping[str, ComponentSpec]) -> dict[str, Reward]:
     """Those of the rewards, by their places in the configuration, that may have something against a question.
 
@@ -57,7 +76,9 @@ def objecting_rewards(specs: Mapping[str, ComponentSpec]) -> dict[str, Reward]:
     return found
 
 
-def settle_unusable(task: Task, config: RewardConfig, rewards: Mapping[str, Reward], name: str) -> list[str]:
+def settle_unusable(
+    task: Task, config: RewardConfig, rewards: Mapping[str, Reward], name: str, draws: Draws
+) -> list[str]:
     """Ask the rewards about all questions that they will score; what they cannot use is left out if the task allows it.
 
     Args:
@@ -68,7 +89,7 @@ def settle_unusable(task: Task, config: RewardConfig, rewards: Mapping[str, Rewa
         Warnings: how many of the remaining questions a reward cannot use, and the first of them.
 
     Raises:
-        UserError: a reward can use no question of a split, or would fail on more of the training questions than
+        UserError: a reward can use no question of a split, or would fail on more questions of a step than
             ``reward.max_error_frac`` allows, or too little is left.
     """
     problems, warnings = list[str](), list[str]()
@@ -76,16 +97,20 @@ def settle_unusable(task: Task, config: RewardConfig, rewards: Mapping[str, Rewa
         asked = questions(task, split, name)[:MAX_ASKED]
         found = {place: _objections(rewards[place], asked, name) for place in _scoring(config, split, rewards)}
         decisive = [place for place in found if not _is_for_reports(config, split, place)]
-        # Where nothing can be used it is not the rows that are wrong.
-        if all(len(found[place]) < len(asked) for place in decisive):
-            asked = _leave_out(task, split, asked, {place: found[place] for place in decisive})
-            left = {example.example_id for example in asked}
-            found = {place: [o for o in given if o.example.example_id in left] for place, given in found.items()}
+        useless = [place for place in decisive if asked and len(found[place]) == len(asked)]
+        if useless:  # it is not the rows that are wrong
+            problems += [_told(place, found[place], len(asked), split) for place in useless]
+            continue
+        asked = _leave_out(task, split, asked, {place: found[place] for place in decisive})
+        left = {example.example_id for example in asked}
+        found = {place: [o for o in given if o.example.example_id in left] for place, given in found.items()}
+        failing = {o.example.example_id for place in decisive for o in found[place] if o.fails}
+        if split == "train" and (stop := _why_stop(config, draws, questions(task, split, name), failing)):
+            first = next(place for place in decisive if any(o.fails for o in found[place]))
+            problems.append(_told(first, [o for o in found[first] if o.fails], len(asked), split) + stop)
+            continue
         for place, given in found.items():
-            stop = _why_stop(config, split, given, len(asked)) if place in decisive else None
-            if stop is not None:
-                problems.append(_told(place, given, len(asked), split) + stop)
-            elif with_answer := [objection for objection in given if objection.is_of_the_answer]:
+            if with_answer := [objection for objection in given if objection.is_of_the_answer]:
                 warnings.append(_told(place, with_answer, len(asked), split))
     if problems:
         raise UserError("\n".join(problems))
@@ -107,14 +132,26 @@ def _is_for_reports(config: RewardConfig, split: str, place: str) -> bool:
     return split == "train" and (config.pseudo_labels is not None or ".gold." in place)
 
 
-def _why_stop(config: RewardConfig, split: str, given: Sequence[Objection], num_asked: int) -> str | None:
-    """Why nothing may start, as the end of a message; None if it may."""
-    if given and len(given) == num_asked:
-        return ""
-    num_failing, allowed = sum(objection.fails for objection in given), config.max_error_frac
-    if split != "train" or num_failing <= allowed * num_asked:
-        return None
-    return f". It fails on {num_failing}, more than reward.max_error_frac = {allowed:g} allows, so the run would stop"
+def _why_stop(config: RewardConfig, draws: Draws, examples: Sequence[Example], failing: Set[str]) -> str:
+    """Where a run without staleness would stop because too many scores of one step fail; empty if it would not."""
+    order, size, allowed = draws.order(len(examples)), draws.prompts_per_step, config.max_error_frac
+    # A prompt without any score takes no place in a step; one that gets a score for failing does.
+    takes_place = config.error_reward != "drop"
+    num_drawn = 0
+    for step in range(1, draws.num_steps + 1 if failing else 1):
+        num_filled = num_failed = 0
+        while num_filled < size and num_drawn < MAX_DRAWN:
+            fails = examples[next(order)].example_id in failing
+            num_drawn += 1
+            num_failed += fails
+            num_filled += takes_place or not fails
+            if num_failed > allowed * max(size, num_failed):
+                return (
+                    f". The run would stop in step {step}, where it fails on {num_failed} prompts and more than "
+                    f"reward.max_error_frac = {allowed:g} of {size} are not allowed; put them right, have them left "
+                    "out (data.task.on_bad_row: reject), or allow more"
+                )
+    return ""
 
 
 def _leave_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from rollout.component import ComponentSpec, UserError
 from rollout.config import RewardConfig
-from rollout.data.unusable import objecting_rewards, settle_unusable
+from rollout.data.unusable import Draws, objecting_rewards, settle_unusable
 from rollout.tasks.dataset import Dataset
 
 NUMBER: dict[str, Any] = {"type": "numeric"}
@@ -32,10 +33,12 @@ def dataset(train: list[str | None], test: list[str | None], **options: Any) -> 
 
 
 def settle(task: Dataset, *functions: dict[str, Any], **options: Any) -> list[str]:
+    size, steps = options.pop("prompts_per_step", 10), options.pop("num_steps", 1)
+    draws = Draws(seed=0, shuffle=False, prompts_per_step=size, num_steps=steps)
     config = RewardConfig.model_validate({"functions": functions, **options})
     specs = {f"reward.functions.{i}": spec for i, spec in enumerate(config.functions)}
     specs |= {f"reward.gold.{i}": spec for i, spec in enumerate(config.gold)}
-    return settle_unusable(task, config, objecting_rewards(specs), "dataset")
+    return settle_unusable(task, config, objecting_rewards(specs), "dataset", draws)
 
 
 def refused(task: Dataset, *functions: dict[str, Any], **options: Any) -> str:
@@ -86,17 +89,49 @@ def test_some_are_a_warning_with_their_places() -> None:
     assert test.startswith("reward.functions.1: cannot use 1 of the 2 questions of split 'test': test.jsonl:2: ")
 
 
-@pytest.mark.parametrize(("num_bad", "budget", "stops"), [(3, 0.2, True), (2, 0.2, False), (3, 0.3, False)])
-def test_more_failures_than_the_budget_allows_stop_the_run_before_it_begins(
-    num_bad: int, budget: float, stops: bool
+ROWS = ["1"] * 6 + ["km"] * 2 + ["1"] * 12
+"""The seventh and the eighth of twenty."""
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ({"prompts_per_step": 20}, None),  # 2 of 20
+        ({"prompts_per_step": 10}, None),  # 2 of the first 10
+        ({"prompts_per_step": 9}, 1),  # 2 of the first 9, and .2 of 9 is 1.8
+        ({"prompts_per_step": 9, "max_error_frac": 0.25}, None),
+        ({"prompts_per_step": 3, "num_steps": 2}, None),  # the first 6
+        ({"prompts_per_step": 3, "num_steps": 3}, 3),
+        ({"prompts_per_step": 3, "num_steps": 3, "max_error_frac": 1.0}, None),
+        ({"prompts_per_step": 6, "num_steps": 9}, 2),
+        # 18 good ones an epoch: the second one begins in the third step, whose nine have the bad ones in them again.
+        ({"prompts_per_step": 9, "num_steps": 9, "max_error_frac": 0.4, "error_reward": -1.0}, None),
+    ],
+)
+def test_more_failures_in_a_step_than_are_allowed_are_told_before_the_run(
+    options: dict[str, Any], step: int | None
 ) -> None:
-    task = dataset([*["1"] * (10 - num_bad), *["km"] * num_bad], ["1"])
-    if not stops:
-        assert len(settle(task, NUMBER, max_error_frac=budget)) == 1
+    task = dataset([*ROWS], ["1"])
+    if step is None:
+        assert len(settle(task, NUMBER, **options)) == 1
         return
-    shown = refused(task, NUMBER, max_error_frac=budget)
-    assert shown.startswith("reward.functions.0: cannot use 3 of the 10 questions of split 'train': train.jsonl:8: ")
-    assert shown.endswith("It fails on 3, more than reward.max_error_frac = 0.2 allows, so the run would stop")
+    shown = refused(task, NUMBER, **options)
+    assert shown.startswith("reward.functions.0: cannot use 2 of the 20 questions of split 'train': train.jsonl:7: ")
+    assert f". The run would stop in step {step}, where it fails on " in shown
+    assert "reward.max_error_frac = " in shown
+
+
+def test_the_steps_are_those_of_the_run() -> None:
+    """The order is that of the training prompts, shuffled anew in every epoch."""
+    from rollout.data.prompt_source import PromptSource
+    from rollout.trajectory import Prompt
+
+    prompts = [Prompt(prompt_id=str(i), messages=(), token_ids=(), reference=None, task="t") for i in range(7)]
+    for shuffle in (False, True):
+        source = PromptSource(prompts, 3, shuffle)
+        draws = Draws(seed=3, shuffle=shuffle, prompts_per_step=2, num_steps=2)
+        ahead = [prompts[position].prompt_id for position in islice(draws.order(7), 30)]
+        assert ahead == [source.at(index)[1].prompt_id for index in range(30)]
 
 
 def test_wrong_answers_that_only_score_zero_do_not_count_as_failures() -> None:
@@ -109,7 +144,8 @@ def test_answers_that_are_not_there_are_for_the_data_to_tell_until_the_run_would
     task = dataset([*["1"] * 9, None], ["1"])
     assert settle(task, NUMBER) == []
     assert "1 of 10 questions have no 'answer'" in task.remarks()[0]
-    assert "It fails on 3, more than" in refused(dataset([*["1"] * 7, None, None, "km"], ["1"]), NUMBER)
+    shown = refused(dataset([*["1"] * 7, None, None, "km"], ["1"]), NUMBER)
+    assert "cannot use 3 of the 10" in shown and "The run would stop in step 1" in shown
 
 
 def test_rows_may_be_rejected_with_the_reason() -> None:
