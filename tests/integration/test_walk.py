@@ -105,7 +105,8 @@ def dvpo(*arguments: object) -> Result:
 def errors(shown: Result) -> list[str]:
     """The messages of a command that refuses something."""
     assert "Traceback" not in shown.output
-    return [line.removeprefix("error: ") for line in shown.output.splitlines() if line.startswith("error: ")]
+    lines = [line.removeprefix("error: ") for line in shown.output.splitlines() if line.startswith("error: ")]
+    return [line for line in lines if "problems in the data; above are the first" not in line]
 
 
 def written(walk: Walk, services: Services, start: str, write_config: WriteConfig, folder: Path) -> Path:

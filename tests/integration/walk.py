@@ -29,6 +29,7 @@ class Shape:
         answers: what its answers are: ``number``, ``letter``, ``text``, ``equation``, ``none``.
         roles: that its prompts have besides the user's.
         error: how what is wrong with it by itself begins, whatever the reward.
+        size: its training questions.
     """
 
     row: Callable[[int], Row]
@@ -37,6 +38,7 @@ class Shape:
     answers: str = "number"
     roles: frozenset[str] = frozenset()
     error: str = ""
+    size: int = NUM_TRAIN
 
 
 def chat(number: int, *roles: str) -> list[dict[str, str]]:
@@ -52,7 +54,7 @@ SHAPES: dict[str, Shape] = {
         row=lambda n: {"messages": [*chat(n), *chat(n)], "answer": str(n + 1)}, roles=frozenset({"user"})
     ),
     "chat as text": Shape(
-        row=lambda n: {"prompt": json.dumps(chat(n)), "answer": n}, error="train.jsonl:1: column 'prompt' holds a chat"
+        row=lambda n: {"prompt": json.dumps(chat(n)), "answer": n}, error=": column 'prompt' holds a chat"
     ),
     "chat in a column": Shape(
         row=lambda n: {"talk": json.dumps(chat(n)), "answer": f"{n}.50"},
@@ -83,6 +85,11 @@ SHAPES: dict[str, Shape] = {
         row=lambda n: {"prompt": f"{n}+1", "answer": "? km" if n == 5 else n},
         options={"on_bad_row": "reject", "rejects": "rejected.txt", "max_reject_frac": 0.1},
         answers="mostly numbers",
+    ),
+    "one question": Shape(row=lambda n: {"prompt": "1+1", "answer": 2, "id": f"q{n // NUM_TRAIN}"}, size=1),
+    "long ones": Shape(
+        row=lambda n: {"prompt": "1+" * (n == 7) * 40 + f"{n}", "answer": n},
+        options={"on_bad_row": "reject", "rejects": "rejected.txt", "max_reject_frac": 0.1},
     ),
     "games": Shape(
         row=lambda n: {"prompt": f"{n}+1", "answer": n, "game": True},
@@ -155,6 +162,10 @@ MODELS: dict[str, Model] = {
     ),
     "zero": Model(spoil=lambda folder: change(folder, "generation_config.json", temperature=0, pad_token_id=-1)),
     "further files": Model(spoil=lambda folder: (folder / "LICENSE.txt").write_bytes(b"\xff all rights")),
+    "several ends": Model(spoil=lambda folder: change(folder, "generation_config.json", eos_token_id=[2, 5])),
+    "short tokenizer": Model(spoil=lambda folder: change(folder, "tokenizer_config.json", model_max_length=8)),
+    "folders": Model(spoil=lambda folder: (folder / "onnx").mkdir()),
+    "broken notes": Model(spoil=lambda folder: (folder / "preprocessor_config.json").write_text("{")),
     "no system": Model(
         spoil=lambda folder: refuse(folder, "messages[0]['role'] == 'system'"),
         refuses="system",
@@ -208,8 +219,8 @@ def walks() -> list[Walk]:
     found = []
     for index, reward in enumerate(rewards):
         for turn in range(5):
-            shape = shapes[(3 * index + 7 * turn) % len(shapes)]
-            model = models[(index + 3 * turn) % len(models)]
+            shape = shapes[(3 * index + 4 * turn) % len(shapes)]
+            model = models[(3 * index + 5 * turn) % len(models)]
             if turn == 0:
                 shape, model = wanted.get(reward, shape), "plain"
             found.append(Walk(reward, shape, model))
@@ -218,7 +229,7 @@ def walks() -> list[Walk]:
 
 def write_data(folder: Path, shape: Shape) -> Row:
     """Write the files of a shape; returns the section ``data.task``."""
-    numbers = {"train": range(NUM_TRAIN), "test": range(NUM_TRAIN, NUM_TRAIN + NUM_TEST)}
+    numbers = {"train": range(shape.size), "test": range(NUM_TRAIN, NUM_TRAIN + min(NUM_TEST, shape.size))}
     for split, members in numbers.items():
         rows = [shape.row(number) for number in members]
         file = folder / f"{split}.{shape.ending}"
