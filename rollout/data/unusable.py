@@ -149,7 +149,7 @@ def _why_stop(config: RewardConfig, draws: Draws, examples: Sequence[Example], f
                 return (
                     f". The run would stop in step {step}, where it fails on {num_failed} prompts and more than "
                     f"reward.max_error_frac = {allowed:g} of {size} are not allowed; put them right, have them left "
-                    "out (data.task.on_bad_row: reject), or allow more"
+                    "out (data.task.on_bad_row: reject, and require_answer for those without one), or allow more"
                 )
     return ""
 
