@@ -34,6 +34,7 @@ SHARED_PROCESSES = {
     "test_learner_refusals": "learner_ranks",
     "test_presets": "shared_run",
     "test_trust": "shared_run",
+    "test_walk": "shared_run",
 }
 """Files whose tests use the same long-lived processes, by the name of what they share."""
 

@@ -26,6 +26,7 @@ DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 """What Ray says of an actor whose process is gone."""
 ENGINE_DEAD = "EngineDeadError"
 """vLLM's exception for an engine whose process has ended. Named, since vLLM is not imported here."""
+USER_ERROR = f"{UserError.__name__}: "
 OUT_OF_MEMORY_ADVICE = "lower learner.micro_batch_tokens, rollout.kv_cache_mib or the number of workers"
 
 
@@ -41,7 +42,7 @@ async def reply(awaited: Awaitable[Any], worker: str, method: str, timeout_s: fl
         WorkerLost: the worker died or did not answer in time.
         DataLost: it is well, but what it needed or answered is lost.
         WorkerError: it reported an error.
-        UserError: it reported a mistake of the user's.
+        UserError: it reported a mistake of the user's, or could not be made because of one.
     """
     try:
         # Not asyncio.wait_for: in Python 3.11 that swallows a cancellation which comes together with the answer, and
@@ -59,6 +60,10 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
         return UserError(str(cause))
     if cause is error and isinstance(error, Fault):
         return error  # it has been told already
+    if isinstance(cause, RayActorError) and cause.actor_init_failed:
+        raised = describe_death(cause)
+        if raised.startswith(USER_ERROR):  # Ray keeps the text of what a constructor raised, not the exception
+            return UserError(raised.removeprefix(USER_ERROR))
     if isinstance(cause, DEATHS):
         return WorkerDied(worker, method, describe_death(cause))
     if type(cause).__name__ == ENGINE_DEAD:

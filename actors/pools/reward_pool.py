@@ -70,6 +70,7 @@ class RewardPool:
         Raises:
             DataLost: the trajectory cannot be fetched any more.
             WorkersKeepDying: workers were lost more than ``recovery.max_worker_losses`` times in a row.
+            UserError: a worker cannot make its rewards.
         """
         record = await self._call("score", prompt, trajectory)
         self._counts.add(record)
@@ -101,6 +102,7 @@ class RewardPool:
 
         Raises:
             WorkerLost: the worker could not be started, died, or did not answer in time.
+            UserError: a reward cannot be made there.
         """
         async with self._pool.place(prompt.prompt_id, alone) as member:
             try:
@@ -120,6 +122,7 @@ class RewardPool:
 
         Raises:
             WorkerLost: it could not; whatever the reason is, this worker cannot be used.
+            UserError: it could not because of a mistake of the user's; the pool is given up.
         """
         if member.started is None:
             ready = reply(member.worker.ready.remote(), member.name, "ready", self._recovery.reward_start_timeout_s)
@@ -130,7 +133,8 @@ class RewardPool:
         except WorkerError as error:
             raise WorkerLost(error.worker, "ready", error.reason) from error
         except UserError as error:
-            raise WorkerLost(member.name, "ready", str(error)) from error
+            self._pool.fail(error)  # a worker in the place of this one would only make the same mistake
+            raise
 
     def _lose(self, member: Member[Any], cause: str) -> None:
         if self._pool.lose(member, cause):

@@ -19,10 +19,11 @@ from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.check.model import check_critic_body, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
+from cluster.config.prompts import settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
-from rollout.component import UserError
-from rollout.data.prompts import render_split
+from rollout.component import UserError, user_code
+from rollout.data.prompts import all_splits, questions, render_split
 from rollout.rewards.function import build_reward
 from rollout.tasks.base import Task
 
@@ -74,8 +75,7 @@ def check_run(
 
     report = CheckReport()
     task = report.attempt(build_task, config)
-    for place, spec in reward_specs(config).items():
-        report.attempt(build_reward, spec, place)
+    rewards = [report.attempt(build_reward, spec, place) for place, spec in reward_specs(config).items()]
     report.attempt(further_guards, config.guards.further)
     report.attempt(further_sinks, config.logging.sinks)
     models = report.attempt(served_models, config)
@@ -94,8 +94,12 @@ def check_run(
         if algorithm.needs_critic:
             report.attempt(check_critic_body, config)
     if task is not None:
+        # Before the prompts are rendered, as in the run: the same rows are left out then.
+        if None not in rewards:
+            report.warnings += report.attempt(settle_rewards, config, task) or []
         sizes = report.attempt(check_data, config, task, tokenizer)
-        report.warnings += data_warnings(config, sizes or {}) + (task.remarks() if sizes else [])
+        report.warnings += data_warnings(config, sizes or {})
+        report.warnings += (report.attempt(_remarks, config, task) or []) if sizes else []
         # It is the environment of the first training prompt, so the data has to be readable.
         if sizes:
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
@@ -158,19 +162,23 @@ def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
     return warnings
 
 
+def _remarks(config: RunConfig, task: Task) -> list[str]:
+    return user_code("data.task", f"by remarks of {config.data.task.type!r}", task.remarks)
+
+
 def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str, int]:
     """Read all splits and measure their prompts; returns the number of questions by split.
 
     Raises:
         UserError: data cannot be read, a split is empty, or a prompt is too long.
     """
-    sizes = {}
-    for split in ("train", *task.splits):
-        if not task.examples(split):
+    sizes, name = {}, config.data.task.type
+    for split in all_splits(task, name):
+        if not questions(task, split, name):
             raise UserError(f"data.task: split {split!r} has no questions")
         if tokenizer is not None:
-            render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS)
-        sizes[split] = len(task.examples(split))
+            render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS, name)
+        sizes[split] = len(questions(task, split, name))
     return sizes
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from cluster.config.components import reward_specs
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError
+from rollout.component import UserError, user_code
 from rollout.conversation.conversation import ChatTokens
 from rollout.conversation.options import require_methods
-from rollout.data.prompts import render
+from rollout.data.prompts import questions, render
 from rollout.tasks.base import Task
 
 
@@ -21,14 +21,11 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
             the chat template cannot be used turn by turn, or a reward asks for an outcome where there is none.
     """
     rollout, name = config.rollout, config.data.task.type
-    if tokenizer is None or not (first := task.examples("train")[:1]):
+    if tokenizer is None or not (first := questions(task, "train", name)[:1]):
         return []  # the model or the data are wrong, which is said elsewhere
-    try:
-        environment = task.make_environment(render(tokenizer, first, name)[0])
-    except UserError:
-        raise
-    except Exception as error:  # a user's task may raise anything
-        raise UserError(f"data.task: make_environment of {name!r} raised {type(error).__name__}: {error}") from error
+    prompt = render(tokenizer, first, name)[0]
+    doing = f"by make_environment of {name!r}"
+    environment = user_code("data.task", doing, lambda: task.make_environment(prompt))
     if environment is None:
         _refuse_outcomes(config, name)
         if rollout.max_conversation_tokens is None:

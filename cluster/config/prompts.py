@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.config.components import build_task
+from cluster.config.components import build_task, reward_specs
 from cluster.config.run_config import RunConfig
 from rollout.data.prompt_source import PromptSource
-from rollout.data.prompts import load_tokenizer, render_split
+from rollout.data.prompts import all_splits, load_tokenizer, render_split
+from rollout.data.unusable import Draws, objecting_rewards, settle_unusable
+from rollout.tasks.base import Task
 from rollout.trajectory import Prompt
 
 
@@ -26,19 +28,40 @@ class RunPrompts:
     remarks: list[str]
 
 
+def settle_rewards(config: RunConfig, task: Task) -> list[str]:
+    """Whether the rewards can use the questions; what they cannot use is left out if the task allows it.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UserError: see :func:`rollout.data.unusable.settle_unusable`.
+    """
+    draws = Draws(
+        seed=config.seed,
+        shuffle=config.data.shuffle,
+        prompts_per_step=config.training.prompts_per_step,
+        num_steps=config.training.num_steps,
+    )
+    rewards = objecting_rewards(reward_specs(config))
+    return settle_unusable(task, config.reward, rewards, config.data.task.type, draws)
+
+
 def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:
     """Read and render every split, whatever part of it is used, so that what is left out is the same in every command.
 
     Raises:
-        UserError: data cannot be read, or prompts are too long.
+        UserError: data cannot be read, the rewards cannot use them, or prompts are too long.
     """
-    task = build_task(config)
+    task, name = build_task(config), config.data.task.type
+    # Before the prompts are rendered, as in `dvpo check`: the same rows are left out then.
+    remarks = settle_rewards(config, task)
     tokenizer = load_tokenizer(tokenizer_path, config.model.trust_remote_code)
-    longest, name = config.rollout.max_prompt_tokens, config.data.task.type
-    training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in ("train", *task.splits)]
+    longest, splits = config.rollout.max_prompt_tokens, all_splits(task, name)
+    training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in splits]
     limit = config.training.num_eval_prompts
     return RunPrompts(
         PromptSource(training, config.seed, config.data.shuffle),
-        {split: prompts[:limit] for split, prompts in zip(task.splits, others, strict=True)},
-        task.remarks(),
+        {split: prompts[:limit] for split, prompts in zip(splits[1:], others, strict=True)},
+        [*task.remarks(), *remarks],
     )

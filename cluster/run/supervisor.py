@@ -64,6 +64,8 @@ class Supervisor:
 
         Raises:
             Interrupted: a signal came while processes were starting.
+            UserError: before the first step, something that only the user can put right, such as a reward that workers
+                cannot make.
             RuntimeError: something that new processes cannot put right, or they were lost again and again.
         """
         for line in opening:
@@ -75,6 +77,9 @@ class Supervisor:
                 return self._attempt(point, is_first=furthest < 0)
             except (RayError, Fault) as error:
                 fault = _without_ray(error)
+                # Before its first step a run cannot begin as it is configured; later (a full disk) it has failed.
+                if isinstance(fault, UserError) and self._step == (point.step if point else 0):
+                    raise UserError(str(fault)) from error
                 if not self._may_go_on(fault):
                     raise RuntimeError(_in_words(fault)) from error
                 num_restarts = 1 if self._step > furthest else num_restarts + 1

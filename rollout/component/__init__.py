@@ -16,15 +16,12 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from rollout.component.errors import UserError, user_code
 from rollout.component.paths import PathText, expand_path
 from rollout.component.strict_model import StrictModel
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead to a value of a configuration, outermost first."""
-
-
-class UserError(Exception):
-    """A mistake in what the user gave us. Shown as one message, without a traceback; the process exits with 2."""
 
 
 class Component:
@@ -69,7 +66,7 @@ def import_object(path: str, where: str) -> Any:
         raise UserError(f"{where}: {path!r} is not of the form 'package.module:Name'")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         raise UserError(
             f"{where}: cannot import module {module_name!r}: {type(error).__name__}: {error}. "
             "The module must be importable from the directory the run is started in."
@@ -109,15 +106,30 @@ def build(spec: ComponentSpec, builtins: Mapping[str, str], base: type, where: s
     """Validate the options of a component and construct it.
 
     Raises:
-        UserError: the class cannot be found, an option is wrong, or the constructor raises; the message names the
-            option's path.
+        UserError: the class cannot be found, an option is wrong, or validators or the constructor raise; the message
+            begins with the option's path.
     """
     found = resolve_class(spec, builtins, base, where)
+    return user_code(where, f"while {spec.type!r} was made", lambda: _made(found, spec.options, where))
+
+
+def _made(found: type[Any], options: dict[str, Any], where: str) -> Any:
     try:
-        config = found.Config.model_validate(spec.options)
+        config = found.Config.model_validate(options)
     except ValidationError as error:
         raise UserError(describe_validation_error(error, found.Config, where)) from error
-    return found(config)
+    try:
+        return found(config)
+    except UserError as error:  # the component itself may not know where it stands
+        if _names_a_place(str(error), where):
+            raise
+        raise UserError(f"{where}: {error}") from error
+
+
+def _names_a_place(message: str, where: str) -> bool:
+    """Whether a message begins with a key of the section that ``where`` is in."""
+    section = where.partition(".")[0]
+    return message.startswith((f"{section}.", f"{section}:"))
 
 
 def describe_validation_error(error: ValidationError, model: type[BaseModel], where: str) -> str:
@@ -271,5 +283,6 @@ __all__ = [
     "import_object",
     "nearest",
     "resolve_class",
+    "user_code",
     "validation_problems",
 ]

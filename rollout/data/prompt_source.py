@@ -9,6 +9,14 @@ from rollout.seeding import stream_seed
 from rollout.trajectory import Prompt
 
 
+def epoch_order(number: int, seed: int, epoch: int) -> list[int]:
+    """The shuffled order of ``number`` prompts in an epoch."""
+    # From the sorted order and not from the last epoch's, so that a resumed run needs no history.
+    order = list(range(number))
+    random.Random(stream_seed(seed, "", epoch, "order")).shuffle(order)
+    return order
+
+
 class PromptSource:
     """Epoch after epoch of the same prompts, each epoch in an order of its own. Position ``index`` needs no history.
 
@@ -34,9 +42,7 @@ class PromptSource:
     def at(self, index: int) -> tuple[int, Prompt]:
         """Epoch (from 0) and prompt at position ``index`` (from 0)."""
         epoch, place = divmod(index, len(self._prompts))
-        # From the sorted order and not from the last epoch's, so that a resumed run needs no history.
         if self._shuffle and epoch != self._order_epoch:
-            self._order = list(range(len(self._prompts)))
-            random.Random(stream_seed(self._seed, "", epoch, "order")).shuffle(self._order)
+            self._order = epoch_order(len(self._prompts), self._seed, epoch)
             self._order_epoch = epoch
         return epoch, self._prompts[self._order[place]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rollout.component import UserError, nearest
+from rollout.component import UserError, nearest, user_code
 from rollout.tasks.base import Example, Task
 from rollout.trajectory import Prompt
 
@@ -37,6 +37,24 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model
     if tokenizer.eos_token_id is None:
         raise UserError(f"{key}: the tokenizer of {path!r} has no end-of-sequence token")
     return tokenizer
+
+
+def all_splits(task: Task, name: str) -> tuple[str, ...]:
+    """``train`` and the held-out splits of a task that may be the user's own; raises what :func:`questions` does."""
+    return user_code("data.task", f"while {name!r} named its splits", lambda: ("train", *task.splits))
+
+
+def questions(task: Task, split: str, name: str) -> Sequence[Example]:
+    """The questions of a split, of a task that may be the user's own.
+
+    Args:
+        name: of the task, as the configuration has it.
+
+    Raises:
+        UserError: the task says what is wrong, or its code raises something else.
+    """
+    doing = f"while {name!r} gave its questions of split {split!r}"
+    return user_code("data.task", doing, lambda: task.examples(split))
 
 
 def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Prompt]:
@@ -112,7 +130,7 @@ def render_split(
         UserError: the chat template refuses prompts, with the first one and its place; or prompts are longer than
             ``max_prompt_tokens``, with the longest one and its place.
     """
-    examples = task.examples(split)[:first]
+    examples = questions(task, split, name or task.name)[:first]
     texts, refused = _texts(tokenizer, examples)
     if refused:
         why = {example_id: f"the chat template of model.path says: {words}" for example_id, words in refused.items()}

@@ -76,6 +76,18 @@ class Reward(Component):
             Exception: anything else is an error of the reward's code.
         """
 
+    def unusable(self, prompt: Prompt) -> str | None:
+        """Why no response to a prompt can be right for this reward, in a few words; None if nothing speaks against it.
+
+        Asked before a run, of each question (whose ``token_ids`` are empty then), so that a reference that the reward
+        cannot use is told with its file and line. It must be quick and call nothing that costs; what cannot be told for
+        certain is no objection. One that needs no reference has nothing to say, which is the default.
+
+        Raises:
+            Exception: what every call for this prompt raises.
+        """
+        return None
+
     def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
         """What the reward takes for the response's answer, for reports; None if there is none or it looks for none."""
         return None

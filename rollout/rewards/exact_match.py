@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from rollout.rewards.answers.reachable import can_find
 from rollout.rewards.answers.reading import ReadingReward
 from rollout.trajectory import Prompt, Trajectory
 
@@ -70,6 +71,10 @@ def required_reference(prompt: Prompt) -> str:
     return prompt.reference
 
 
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
 class ExactMatch(ReadingReward):
     """``correct`` if the final answer equals the reference, character by character after stripping white space."""
 
@@ -79,6 +84,14 @@ class ExactMatch(ReadingReward):
         ignore_case: bool = Field(False, description="Compare without regard to upper and lower case.")
 
     config: ExactMatch.Config
+
+    def unusable(self, prompt: Prompt) -> str | None:
+        """See :meth:`Reward.unusable`; here a reference that the pattern can never find in a response."""
+        reference, pattern = required_reference(prompt).strip(), self.config.answer_pattern
+        if can_find(pattern, reference, self.config.ignore_case):
+            return None
+        rule = "holds neither '=' nor a line break" if pattern == FINAL_ANSWER else "is never that"
+        return f"the reference is {_short(reference)}, and what answer_pattern finds {rule}"
 
     def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
         said = self.said(trajectory)

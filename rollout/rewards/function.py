@@ -15,6 +15,7 @@ from rollout.component import (
     describe_validation_error,
     import_object,
     nearest,
+    user_code,
 )
 from rollout.rewards import REWARDS
 from rollout.rewards.base import Reward
@@ -60,12 +61,7 @@ def build_reward(spec: ComponentSpec, where: str) -> Reward:
     """
     found = import_object(spec.type, f"{where}.type") if ":" in spec.type else None
     if not inspect.isroutine(found):
-        try:
-            reward: Reward = build(spec, REWARDS, Reward, where)
-        except UserError as error:  # the reward itself does not know where it stands
-            if str(error).startswith(where):
-                raise
-            raise UserError(f"{where}: {error}") from error
+        reward: Reward = build(spec, REWARDS, Reward, where)
         return reward
     try:
         config = FunctionReward.Config.model_validate(spec.options)
@@ -77,7 +73,9 @@ def build_reward(spec: ComponentSpec, where: str) -> Reward:
 
 def _check_signature(function: Callable[..., Any], name: str, options: dict[str, Any], where: str) -> None:
     """Raise :class:`UserError` unless ``function`` takes a prompt, a trajectory and the options."""
-    parameters = inspect.signature(function).parameters
+    doing = f"while the parameters of {name!r} were looked at"  # functions of C may not tell them
+    signature = user_code(f"{where}.type", doing, lambda: inspect.signature(function))
+    parameters = signature.parameters
     variable = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [key for key, parameter in parameters.items() if parameter.kind not in variable][2:]
@@ -86,7 +84,7 @@ def _check_signature(function: Callable[..., Any], name: str, options: dict[str,
             fields = [*known, *FunctionReward.Config.model_fields]
             raise UserError(f"{where}.{key}: unknown key; {nearest(key, fields)}")
     try:
-        inspect.signature(function).bind(None, None, **options)
+        signature.bind(None, None, **options)
     except TypeError as error:
         called = f"{name.partition(':')[2]}(prompt, trajectory, **options)"
         raise UserError(f"{where}.type: {name!r} cannot be called as {called}: {error}") from error

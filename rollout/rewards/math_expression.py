@@ -67,10 +67,7 @@ class MathVerify(ReadingReward):
             Abstain: the comparison needs too much time or memory.
             ValueError: the reference is missing or no expression.
         """
-        reference = required_reference(prompt)
-        expected = _expression_in(reference)
-        if not clean(expected):
-            raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not an expression: {reference!r}")
+        expected = _expected(prompt)
         answer = self.read_answer(prompt, trajectory)
         if answer is None or not answer.strip():
             return self.config.no_answer
@@ -78,6 +75,11 @@ class MathVerify(ReadingReward):
         if verdict is Verdict.TOO_LARGE:
             raise Abstain("the expression is too large to compare")
         return self.config.correct if verdict is Verdict.EQUAL else self.config.incorrect
+
+    def unusable(self, prompt: Prompt) -> str | None:
+        """See :meth:`Reward.unusable`. Nothing is parsed, which may take long."""
+        _expected(prompt)
+        return None
 
     def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
         said = self.said(trajectory)
@@ -119,6 +121,19 @@ class MathVerify(ReadingReward):
         if self._process is not None:
             _end(self._process)
             self._process = None
+
+
+def _expected(prompt: Prompt) -> str:
+    """The expression that the reference has, as it is written.
+
+    Raises:
+        ValueError: the reference is missing or no expression.
+    """
+    reference = required_reference(prompt)
+    expected = _expression_in(reference)
+    if not clean(expected):
+        raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not an expression: {reference!r}")
+    return expected
 
 
 def _expression_in(reference: str) -> str:

@@ -32,6 +32,11 @@ class MultipleChoice(ReadingReward):
 
     config: MultipleChoice.Config
 
+    def unusable(self, prompt: Prompt) -> str | None:
+        """See :meth:`Reward.unusable`."""
+        self._letter(prompt)
+        return None
+
     def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
         said = self.said(trajectory)
         return None if said is None else find_choice(said, self.config.letters)
@@ -45,12 +50,16 @@ class MultipleChoice(ReadingReward):
         Raises:
             ValueError: the reference is missing or not one of the letters.
         """
+        reference = self._letter(prompt)
+        choice = self.read_answer(prompt, trajectory)
+        if choice is None:
+            return self.config.no_answer
+        return self.config.correct if choice == reference else self.config.incorrect
+
+    def _letter(self, prompt: Prompt) -> str:
         reference = required_reference(prompt).strip()
         if len(reference) != 1 or reference not in self.config.letters:
             raise ValueError(
                 f"the reference of prompt {prompt.prompt_id!r} is {reference!r}, not one of {self.config.letters}"
             )
-        choice = self.read_answer(prompt, trajectory)
-        if choice is None:
-            return self.config.no_answer
-        return self.config.correct if choice == reference else self.config.incorrect
+        return reference

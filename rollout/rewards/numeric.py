@@ -31,6 +31,11 @@ class Numeric(ReadingReward):
 
     config: Numeric.Config
 
+    def unusable(self, prompt: Prompt) -> str | None:
+        """See :meth:`Reward.unusable`."""
+        _number_in_reference(prompt)
+        return None
+
     def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
         said = self.said(trajectory)
         if said is None:
@@ -53,13 +58,18 @@ class Numeric(ReadingReward):
         Raises:
             ValueError: the reference is missing or not a number.
         """
-        text = required_reference(prompt)
-        reference = parse_number(text)
-        if reference is None:
-            raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not a number: {text!r}")
+        reference = _number_in_reference(prompt)
         answer = self.read_answer(prompt, trajectory)
         value = None if answer is None else only_number(answer)
         if value is None:
             return self.config.no_answer
         tolerance = max(Fraction(self.config.abs_tol), Fraction(self.config.rel_tol) * abs(reference))
         return self.config.correct if abs(value - reference) <= tolerance else self.config.incorrect
+
+
+def _number_in_reference(prompt: Prompt) -> Fraction:
+    text = required_reference(prompt)
+    reference = parse_number(text)
+    if reference is None:
+        raise ValueError(f"the reference of prompt {prompt.prompt_id!r} is not a number: {text!r}")
+    return reference

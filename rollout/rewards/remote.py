@@ -74,6 +74,15 @@ class Remote(Reward):
         self._hedges = float(MAX_HEDGES)
         self._session: aiohttp.ClientSession | None = None
 
+    def unusable(self, prompt: Prompt) -> str | None:
+        """See :meth:`Reward.unusable`; here a value that JSON has no form for."""
+        for name, value in prompt.extra.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"prompt.extra[{name!r}] cannot be sent as JSON: {error}") from error
+        return None
+
     async def __call__(self, prompt: Prompt, trajectory: Trajectory) -> float:
         request = {"samples": [_sample(prompt, trajectory)]}
         async with self._breaker.request():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 
+from actors.pools.reward_model_pool import RewardModelClient
 from actors.workers.learner_worker import LearnerSpec
 from cluster.config.run_config import RunConfig, load_config
 from cluster.run.controller_actor import ControllerActor
@@ -40,11 +41,21 @@ class SharedRun:
     fleet: Fleet
     controller: Any
 
-    def train(self, config_file: Path, run_dir: Path) -> dict[str, Any]:
-        """Train as the configuration says; its rollout section must be that of :data:`SMALL_ROLLOUT`."""
+    def train(
+        self, config_file: Path, run_dir: Path, scorers: Mapping[str, RewardModelClient] | None = None
+    ) -> dict[str, Any]:
+        """Train as the configuration says; the model may be a copy with other files beside the same weights.
+
+        Args:
+            config_file: its rollout section must be that of :data:`SMALL_ROLLOUT`; with environments, a conversation
+                may be as long as prompt and response.
+            run_dir: the run's folder.
+            scorers: what answers for each reward model, by its place in the configuration.
+        """
         config = load_config(config_file)
         factory = self.fleet.reward_factory
-        assert config.rollout == factory.config.rollout
+        rollout = config.rollout.model_copy(update={"max_conversation_tokens": None})
+        assert (rollout, rollout.longest_tokens) == (factory.config.rollout, config.rollout.longest_tokens)
         (learner,) = self.fleet.learners
         host, port = ray.get(learner.address.remote())
         spec = LearnerSpec(
@@ -56,13 +67,12 @@ class SharedRun:
             limits=config.guards.update_limits(),
         )
         ray.get(learner.setup.remote(0, 1, host, port, spec), timeout=120)
-        rewards = [] if config.reward == factory.config.reward else [RewardFactory(config, {})(0)]
-        fleet = replace(
-            self.fleet, rewards=rewards or self.fleet.rewards, reward_factory=replace(factory, config=config)
-        )
+        own = RewardFactory(config, scorers or {})
+        rewards = [] if config.reward == factory.config.reward else [own(0)]
+        fleet = replace(self.fleet, rewards=rewards or self.fleet.rewards, reward_factory=own)
         try:
             found: dict[str, Any] = ray.get(
-                self.controller.train.remote(config, str(run_dir), self.model, fleet), timeout=300
+                self.controller.train.remote(config, str(run_dir), config.model.path, fleet), timeout=300
             )
             return found
         finally:
@@ -76,7 +86,14 @@ class SharedRun:
 def shared_run(ray_local: None, tiny_model: Path) -> Iterator[SharedRun]:
     model = str(tiny_model)
     noise = [{"type": "symmetric_flip", "p": 0.3}]
-    config = RunConfig.model_validate({"model": {"path": model}, "rollout": SMALL_ROLLOUT, "reward": {"noise": noise}})
+    config = RunConfig.model_validate(
+        {
+            "model": {"path": model},
+            "rollout": SMALL_ROLLOUT,
+            "reward": {"noise": noise},
+            "data": {"task": {"type": "tests.integration.own_parts:AnyGame"}},
+        }
+    )
     fleet = create_fleet(config, model, model)
     controller = ray.remote(ControllerProcess).options(num_cpus=0).remote()
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,14 @@ import actors.pools.reward_pool
 from actors.faults import WorkersKeepDying
 from actors.pools.reward_pool import RewardPool
 from actors.recovery import RecoveryConfig
-from rollout.component import ComponentSpec
+from rollout.component import ComponentSpec, UserError
 from rollout.config import RewardConfig
 from rollout.rewards.errors import RewardErrorKind
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.scoring.service import RewardService
 from rollout.trajectory import FinishReason, Prompt, Trajectory
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def case(name: str) -> tuple[Prompt, Trajectory]:
@@ -248,28 +252,53 @@ async def test_a_cancelled_request_gives_its_place_back(monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_reward_that_no_worker_can_build_ends_the_run_with_the_mistake(ray_local: None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "mistake"),
+    [
+        (
+            "no_such_rewards:score",
+            "reward.functions.0.type: cannot import module 'no_such_rewards': ModuleNotFoundError",
+        ),
+        (
+            "rewards_for_workers:Raises",
+            "reward.functions.0: OSError: no such judge (raised while 'rewards_for_workers:Rai",
+        ),
+        (
+            "rewards_for_workers:Exits",
+            "reward.functions.0: SystemExit: 3 (raised while 'rewards_for_workers:Exits' was",
+        ),
+    ],
+)
+def test_a_reward_that_no_worker_can_make_ends_the_run_with_the_mistake_and_no_other_worker(
+    kind: str, mistake: str, ray_local: None, tmp_path: Path
+) -> None:
     import ray
 
-    config = RewardConfig(functions=(ComponentSpec(type="no_such_rewards:score"),), timeout_s=2.0)
+    config = RewardConfig(functions=(ComponentSpec(type=kind),), timeout_s=2.0)
     made: list[Any] = []
+    (tmp_path / "rewards_for_workers.py").write_text(
+        "import sys\nfrom rollout.rewards.base import Reward\n"
+        "class Raises(Reward):\n    def __init__(self, config):\n        raise OSError('no such judge')\n"
+        "    async def __call__(self, prompt, trajectory): ...\n"
+        "class Exits(Raises):\n    def __init__(self, config):\n        sys.exit(3)\n"
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
 
     def create(index: int) -> Any:
-        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+        actor = ray.remote(RewardService).options(
+            num_cpus=0, max_concurrency=1000, runtime_env={"env_vars": environment}
+        )
         made.append(actor.remote(config, 0))
         return made[-1]
 
     async def score_all() -> list[Any]:
-        recovery = RecoveryConfig(max_worker_losses=1)
-        pool = RewardPool([create(0)], create, config.deadline_s, recovery=recovery)
+        pool = RewardPool([create(0)], create, config.deadline_s)
         return await asyncio.gather(*(pool.score(*case(str(i))) for i in range(5)), return_exceptions=True)
 
     results = asyncio.run(score_all())
-    assert len(made) == 2
-    texts = {str(result) for result in results if isinstance(result, WorkersKeepDying)}
-    assert len(texts) == 1, results
-    mistake = "UserError: reward.functions.0.type: cannot import module 'no_such_rewards'"
-    assert texts.pop().startswith(f"a reward worker could not be started: {mistake}")
+    assert len(made) == 1, "another worker would make the same mistake"
+    assert {type(result) for result in results} == {UserError}
+    assert all(str(result).startswith(mistake) for result in results), results
 
 
 REWARD = """

@@ -98,7 +98,7 @@ def test_a_game_that_can_be_played(game_file: Path, dvpo: Dvpo) -> None:
         ("games:Game", "games:Plain", ["'games:Plain' is not a subclass of rollout.component.Component"]),
         ("games:Game", "games:Deaf", ["'games:Deaf' is no environment: it has no method 'step'"]),
         ("games:Game", "games:Blocking", ["is no environment: 'step' must be 'async def'"]),
-        ("games:Game", "games:Broken", ["data.task: make_environment of 'dataset' raised OSError: no board"]),
+        ("games:Game", "games:Broken", ["data.task.environment: OSError: no board"]),
         ("level: 2", "levle: 2", ["data.task.environment.levle: unknown key; did you mean 'level'?"]),
         ("level: 2", "level: 0", ["data.task.environment.level", "greater than or equal to 1"]),
         ("max_turns: 3", "max_turns: 99", ["rollout.environment_timeout_s: reset and 99 steps may take 3000 s"]),

@@ -35,6 +35,7 @@ rollout:
   sampling: {{max_response_tokens: 24}}
 training: {{num_steps: 2, prompts_per_step: 1, samples_per_prompt: 2}}
 cluster: {{cpus_per_rollout_worker: 0.5, cpus_per_learner_worker: 0.5, object_store_mib: 96}}
+reward: {{functions: [{{type: response_format, pattern: ".+"}}]}}  # which compares with no answer
 """
 
 
