@@ -13,8 +13,9 @@ from cluster.cli.paths import PATH
 @click.command(short_help="Run a grid of methods, tasks, noise and seeds.")
 @click.argument("config", metavar="CONFIG", type=PATH)
 @click.option("--plan", "only_plan", is_flag=True, help="Check everything, print the cells, and stop.")
+@click.option("--report", "only_report", is_flag=True, help="Write report.md from what has been measured, and stop.")
 @click.option("--retry", is_flag=True, help="Run cells that failed once more.")
-def study(config: Path, only_plan: bool, retry: bool) -> None:
+def study(config: Path, only_plan: bool, only_report: bool, retry: bool) -> None:
     """Run every cell of the study CONFIG that has no result yet: algorithm x task x noise x seed.
 
     A cell is done when its line is in cells.jsonl in the study's folder; after a kill the same command goes on. A cell
@@ -29,6 +30,12 @@ def study(config: Path, only_plan: bool, retry: bool) -> None:
         from cluster.study.plan import plan_lines
 
         print_lines(plan_lines(loaded, cells))
+        return
+    if only_report:
+        from cluster.study.report import write_report
+        from cluster.study.results import require_same_study
+
+        click.echo(write_report(loaded, require_same_study(Path(loaded.output), cells)))
         return
     from cluster.study.runner import run_study
 

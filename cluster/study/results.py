@@ -130,6 +130,23 @@ def read_results(folder: Path) -> dict[Cell, CellResult]:
     return found
 
 
+def require_same_study(folder: Path, cells: Sequence[PlannedCell]) -> dict[Cell, CellResult]:
+    """The results of a study's cells; lines of cells that it has no more are left out.
+
+    Raises:
+        UserError: a result is of a cell that the study now defines otherwise, or a line is no result.
+    """
+    results = read_results(folder)
+    for one in cells:
+        result = results.get(one.cell)
+        if result is not None and result.fingerprint != one.fingerprint:
+            raise UserError(
+                f"{folder / FILE}: the result of cell {one.cell.name} is of another configuration than the study has "
+                "now; choose another output, or delete its line"
+            )
+    return {one.cell: results[one.cell] for one in cells if one.cell in results}
+
+
 def _whole_lines(path: Path) -> Iterator[str]:
     if path.exists():
         text = path.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.cleanup.reaper import SOURCE_ROOT
 from cluster.study.cells import PlannedCell
 from cluster.study.config import StudyConfig, seconds_in_words
-from cluster.study.results import CellResult, Point, ResultFile, read_curve
+from cluster.study.results import CellResult, Point, ResultFile, read_curve, require_same_study
 from rollout.component import UserError
 
 MAX_SLOTS = 8
@@ -139,8 +139,8 @@ class StudyRunner:
     def __init__(self, study: StudyConfig, cells: Sequence[PlannedCell], say: Say, retry: bool = False) -> None:
         self._study, self._say = study, say
         self._folder = Path(study.output)
+        require_same_study(self._folder, cells)
         self._file = ResultFile(self._folder)
-        require_same_study(self._folder, cells, self._file.results)
         if retry:
             self._file.forget([cell for cell, result in self._file.results.items() if result.error is not None])
         self._queue = Queue([one for one in cells if one.cell not in self._file.results])
@@ -211,17 +211,6 @@ class StudyRunner:
         left = f"{rest} left, about {seconds_in_words(rest * pace)}" if rest else "the last"
         shown = f"failed: {result.error}" if result.error is not None else _last(result, self._study.metrics[0])
         self._say(f"{result.cell.name}: {shown} ({result.wall_s:.0f} s; {left})")
-
-
-def require_same_study(folder: Path, cells: Sequence[PlannedCell], results: dict[Any, CellResult]) -> None:
-    """Raise UserError if a result is of a cell that the study defines otherwise."""
-    for one in cells:
-        result = results.get(one.cell)
-        if result is not None and result.fingerprint != one.fingerprint:
-            raise UserError(
-                f"{folder}/cells.jsonl: the result of cell {one.cell.name} is of another configuration than the study "
-                "has now; choose another output, or delete its line"
-            )
 
 
 def _last(result: CellResult, metric: str) -> str:

@@ -48,6 +48,7 @@ def _set_environment() -> None:
 
     os.environ.update(engine_environment(on_gpu=False))
     os.environ.update(learner_environment(on_gpu=False))
+    os.environ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"] = "1"  # one caller, who numbers its requests
 
 
 async def _serve_shared(request: dict[str, Any], requests: queue.Queue[str], answers: IO[str]) -> None:

@@ -98,7 +98,7 @@ def test_a_cell_has_the_numbers_of_an_ordinary_run(
     noise = {"noise": [{"type": "symmetric_flip", "p": 0.3}]}
     training = {"eval_every_steps": 1, "num_steps": 4}
     base = write_config(seed=7, training=training, reward=noise, rollout={"num_workers": 2})
-    vrpo = {"preset": "vrpo", "critic": {"num_quantiles": 16}}
+    vrpo = {"preset": "vrpo"}
     algorithms = {"grpo": {"algorithm": "grpo"}, "vrpo": {"algorithm": vrpo}}
     file = write_study(tmp_path, base, axes={"algorithm": algorithms}, keep="all")
     study = start_command("study", str(file))
