@@ -26,16 +26,20 @@ def study(config: Path, only_plan: bool, only_report: bool, retry: bool) -> None
 
     loaded = load_study(config)
     cells = plan_cells(loaded, config)
-    if only_plan:
-        from cluster.study.plan import plan_lines
-
-        print_lines(plan_lines(loaded, cells))
-        return
     if only_report:
         from cluster.study.report import write_report
         from cluster.study.results import require_same_study
 
         click.echo(write_report(loaded, require_same_study(Path(loaded.output), cells)))
+        return
+    from cluster.study.check import check_cells
+
+    for warning in check_cells(loaded, cells, config):
+        click.echo(f"warning: {warning}", err=True)
+    if only_plan:
+        from cluster.study.plan import plan_lines
+
+        print_lines(plan_lines(loaded, cells))
         return
     from cluster.study.runner import run_study
 

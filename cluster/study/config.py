@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -19,14 +19,8 @@ Changes = dict[str, Any]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 UNCHANGED: dict[str, Changes] = {"base": {}}
 """An axis that is not given: one entry, which changes nothing."""
+MAX_SEEDS = 10_000
 KEY = re.compile(r"\w+(\.\w+)*")
-
-
-class SeedRange(StrictModel):
-    """Seeds in a row: ``{first: 0, count: 10}``."""
-
-    first: int = Field(0, ge=0, lt=2**31, description="The first seed.")
-    count: int = Field(ge=1, le=10_000, description="How many seeds.")
 
 
 class Axes(StrictModel):
@@ -70,7 +64,9 @@ class StudyConfig(StrictModel):
     output: PathText = Field(min_length=1, description="Folder of the study: cells.jsonl, the report, folders of runs.")
     overrides: Changes = Field(default_factory=dict, description="Changes of the base for all cells, by dotted key.")
     axes: Axes = Field(description="What is compared.")
-    seeds: tuple[int, ...] | SeedRange = Field(description="A list of seeds, or {first: 0, count: 10}.")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        min_length=1, description="A list of seeds, or {first: 0, count: 10}."
+    )
     metrics: tuple[str, ...] = Field(
         ("eval/test/accuracy",),
         min_length=1,
@@ -91,6 +87,17 @@ class StudyConfig(StrictModel):
     )
     report: ReportConfig = Field(default_factory=lambda: ReportConfig(), description="Statistics of the report.")
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds_in_a_row(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        first, count = value.get("first", 0), value.get("count")
+        numbers = [number for number in (first, count) if isinstance(number, int) and not isinstance(number, bool)]
+        if len(numbers) < 2 or not set(value) <= {"first", "count"} or not 1 <= numbers[1] <= MAX_SEEDS:
+            raise ValueError(f"must be a list of seeds, or {{first: 0, count: 10}} with a count of 1 to {MAX_SEEDS}")
+        return list(range(first, first + numbers[1]))
+
     @field_validator("overrides")
     @classmethod
     def _overrides_have_keys(cls, changes: Changes) -> Changes:
@@ -105,15 +112,9 @@ class StudyConfig(StrictModel):
         ):
             if value is not None and value not in known:
                 raise ValueError(f"report.{option}: {value!r} is none of {', '.join(known)}")
-        if len(set(self.seed_list)) < len(self.seed_list):
+        if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is given twice; a second run of it would only repeat the first")
         return self
-
-    @property
-    def seed_list(self) -> tuple[int, ...]:
-        """The seeds, in their order."""
-        seeds = self.seeds
-        return tuple(range(seeds.first, seeds.first + seeds.count)) if isinstance(seeds, SeedRange) else seeds
 
     @property
     def baseline(self) -> str:
@@ -123,7 +124,7 @@ class StudyConfig(StrictModel):
     def cells(self) -> list[Cell]:
         """Every cell. Seeds are outermost: what is done at any time has as many seeds of one method as of another."""
         axes = self.axes
-        grid = itertools.product(self.seed_list, axes.task, axes.noise, axes.algorithm)
+        grid = itertools.product(self.seeds, axes.task, axes.noise, axes.algorithm)
         return [Cell(algorithm=a, task=t, noise=n, seed=seed) for seed, t, n, a in grid]
 
     def changes(self, cell: Cell) -> Iterator[tuple[str, str, Any]]:

@@ -27,6 +27,6 @@ def plan_lines(study: StudyConfig, cells: Sequence[PlannedCell]) -> list[str]:
     axes = study.axes
     lines.append(
         f"{len(axes.algorithm)} algorithms x {len(axes.task)} tasks x {len(axes.noise)} noises x "
-        f"{len(study.seed_list)} seeds: {len(cells)} cells, {num_left} to do; {num_engines} engine settings"
+        f"{len(study.seeds)} seeds: {len(cells)} cells, {num_left} to do; {num_engines} engine settings"
     )
     return lines

@@ -54,7 +54,7 @@ def blocks(study: StudyConfig, results: Results) -> list[Block]:
             methods, clean = list(study.axes.algorithm), study.report.clean
             has_clean = clean is not None and clean != noise
             seeds, missing = [], []
-            for seed in study.seed_list:
+            for seed in study.seeds:
                 lacking = [method for method in methods if good(method, seed, noise) is None]
                 missing += [f"{method} seed {seed}" for method in lacking]
                 if not lacking:
@@ -157,7 +157,7 @@ def _across_tasks(study: StudyConfig, results: Results) -> list[str]:
     found = blocks(study, results)
     for noise in study.axes.noise:
         of_noise = [block for block in found if block.noise == noise]
-        seeds = [seed for seed in study.seed_list if all(seed in block.seeds for block in of_noise)]
+        seeds = [seed for seed in study.seeds if all(seed in block.seeds for block in of_noise)]
         for method in study.axes.algorithm if seeds else ():
             table = np.array(
                 [[_score(block, method, seed, metric) for block in of_noise] for seed in seeds], dtype=np.float64
