@@ -18,7 +18,7 @@ from rollout.component import UserError
 LIMIT_OF_SHARED = "write 'processes: run', which makes a run of its own of each cell"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
     """A cell with its configuration.
 
@@ -62,7 +62,7 @@ def _planned(study: StudyConfig, file: Path, cell: Cell) -> PlannedCell:
     source.assign("output_dir", str(Path(study.output) / "runs" / Path(cell.name).parent), f"{file}: output")
     source.assign("name", Path(cell.name).name, str(file))
     config = parse_config(source)
-    return PlannedCell(cell, config, _fingerprint(config), _engine(config))
+    return PlannedCell(cell=cell, config=config, fingerprint=_fingerprint(config), engine=_engine(config))
 
 
 def _fingerprint(config: RunConfig) -> str:

@@ -31,7 +31,7 @@ from rollout.scoring.service import RewardService
 LOCALHOST = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InlineStaff:
     """A :class:`cluster.run.assembly.Staff` of objects in this process."""
 
@@ -103,17 +103,7 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
     learner = LearnerWorker()
     learner.setup(0, 1, LOCALHOST, _free_port(), learner_spec(config))
     records = open_records(config=config, folder=folder, num_prompts=len(prompts.training), step=0, state=None)
-
-    def reward(_: int) -> Any:
-        return InlineActor(RewardService(config.reward, config.seed, config.training.samples_per_prompt))
-
-    staff = InlineStaff(
-        rollouts=[InlineActor(worker)],
-        rewards=[reward(index) for index in range(config.reward.num_workers)],
-        learners=[InlineActor(learner)],
-        rollout_factory=_refuse_replacement,
-        reward_factory=reward,
-    )
+    staff = _staff(config, worker, learner)
     try:
         controller = assemble(
             config=config,
@@ -137,6 +127,19 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
         "initial_accuracy": controller.initial_accuracy,
         "final_accuracy": controller.final_accuracy,
     }
+
+
+def _staff(config: RunConfig, worker: RolloutWorker, learner: LearnerWorker) -> InlineStaff:
+    def reward(_: int) -> Any:
+        return InlineActor(RewardService(config.reward, config.seed, config.training.samples_per_prompt))
+
+    return InlineStaff(
+        rollouts=[InlineActor(worker)],
+        rewards=[reward(index) for index in range(config.reward.num_workers)],
+        learners=[InlineActor(learner)],
+        rollout_factory=_refuse_replacement,
+        reward_factory=reward,
+    )
 
 
 def _refuse_replacement(index: int) -> Any:

@@ -23,7 +23,7 @@ FILE = "report.md"
 Results = Mapping[Cell, CellResult]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """All methods on one task under one noise, with the seeds that every one of them has run.
 
@@ -62,7 +62,16 @@ def blocks(study: StudyConfig, results: Results) -> list[Block]:
             by_method = {m: [r for seed in seeds if (r := good(m, seed, noise))] for m in methods}
             references = {m: [r for seed in seeds if clean and (r := good(m, seed, clean))] for m in methods}
             whole = has_clean and all(len(found) == len(seeds) for found in references.values())
-            found.append(Block(task, noise, tuple(seeds), by_method, references if whole else {}, tuple(missing)))
+            found.append(
+                Block(
+                    task=task,
+                    noise=noise,
+                    seeds=tuple(seeds),
+                    results=by_method,
+                    clean=references if whole else {},
+                    missing=tuple(missing),
+                )
+            )
     return found
 
 

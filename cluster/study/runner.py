@@ -119,7 +119,7 @@ class SlotProcess:
         process, self._process, self.engine = self._process, None, None
         if process is not None:
             with suppress(ProcessLookupError):
-                process.kill() if self._processes == "shared" else process.terminate()
+                process.kill()  # a Ray of its own is cleared up after it, as after any driver that was killed
             await process.wait()
 
 
@@ -157,6 +157,8 @@ class StudyRunner:
             async with asyncio.TaskGroup() as group:
                 for index in range(slots):
                     group.create_task(self._serve(SlotProcess(self._log(index), self._study.processes)))
+        except BaseExceptionGroup as group:  # one of a slot ends them all
+            raise group.exceptions[0] from None
         finally:
             self._file.close()
 
@@ -171,7 +173,10 @@ class StudyRunner:
         try:
             while (planned := self._queue.take(slot.engine)) is not None:
                 result = await self._run_cell(slot, planned)
-                self._file.add(result)
+                try:
+                    self._file.add(result)
+                except OSError as error:
+                    raise UserError(f"{self._folder}: cells.jsonl cannot be written: {error.strerror}") from error
                 self._tell(result)
         finally:
             await slot.end()

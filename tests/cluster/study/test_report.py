@@ -28,7 +28,10 @@ FINALS = {
 
 
 def study_in(folder: Path) -> StudyConfig:
-    axes = {"algorithm": {"ppo": {}, "dvpo": {}}, "noise": {"clean": {}, "flips": {}}}
+    axes: dict[str, dict[str, dict[str, int]]] = {
+        "algorithm": {"ppo": {}, "dvpo": {}},
+        "noise": {"clean": {}, "flips": {}},
+    }
     report = {"clean": "clean", "num_resamples": 1000}
     return StudyConfig.model_validate(
         {"base": "b.yaml", "output": str(folder), "axes": axes, "seeds": list(SEEDS), "report": report}
@@ -167,4 +170,5 @@ def test_a_slot_keeps_to_its_engine_while_there_are_cells_for_it() -> None:
 def _planned(engine: str = "a", seed: int = 0) -> PlannedCell:
     training = {"prompts_per_step": 6, "samples_per_prompt": 2}
     config = RunConfig.model_validate({"model": {"path": "m"}, "training": training})
-    return PlannedCell(Cell(algorithm="ppo", task="base", noise="base", seed=seed), config, "f", engine)
+    cell = Cell(algorithm="ppo", task="base", noise="base", seed=seed)
+    return PlannedCell(cell=cell, config=config, fingerprint="f", engine=engine)
