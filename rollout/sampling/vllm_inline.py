@@ -17,6 +17,7 @@ from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
 from rollout.sampling.vllm_options import (
     AHEAD,
+    BLOCK_TOKENS_ON_CPU,
     EngineCounters,
     completion_of,
     engine_options,
@@ -47,6 +48,8 @@ class InlineVllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
+        # What two prompts could share is one block then, for which each request would look.
+        options["enable_prefix_caching"] = config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU
         self._counters = EngineCounters()
         self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**options), stat_loggers=[self._counters])
         # vLLM adds a logger of its own, whose many histograms nobody reads here.

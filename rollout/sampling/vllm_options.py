@@ -11,6 +11,9 @@ from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
 from rollout.trajectory import FinishReason
 
+BLOCK_TOKENS_ON_CPU = 32
+"""Tokens of one block of the KV cache."""
+
 MAX_BATCHED_TOKENS_ON_CPU = 8192
 """Tokens one engine step computes at most; a longer context raises it."""
 
@@ -110,7 +113,7 @@ def engine_options(
         # stream, which generators on a CPU cannot do: the engine would die. So prompts are computed whole.
         options |= {
             "kv_cache_memory_bytes": config.kv_cache_mib << 20,
-            "block_size": 32,
+            "block_size": BLOCK_TOKENS_ON_CPU,
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(MAX_BATCHED_TOKENS_ON_CPU, options["max_model_len"]),
         }
