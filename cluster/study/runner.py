@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.cleanup.reaper import SOURCE_ROOT
+from cluster.config.search_path import workers_path
 from cluster.study.cells import PlannedCell
 from cluster.study.config import StudyConfig, seconds_in_words
 from cluster.study.results import CellResult, Point, ResultFile, read_curve, require_same_study
@@ -84,17 +84,17 @@ class SlotProcess:
         return cpu_s
 
     async def _start(self) -> asyncio.subprocess.Process:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE_ROOT), os.getcwd()])}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # or a `learner.py` in the user's folder would be taken for the package
                 "-m",
                 "cluster.study.slot",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": workers_path()},
                 start_new_session=True,  # so that Ctrl-C does not strike it: the driver ends it
             )
 
