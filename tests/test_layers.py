@@ -34,7 +34,7 @@ ROOMS = {
     "with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
     "actors": "faults recovery groups recording guards pools ledger processes workers loop",
-    "cluster": "config cleanup warmstart display run reward_model reward_test check audit cli",
+    "cluster": "config cleanup warmstart display run reward_model reward_test check audit study cli",
 }
 # What a room may know of the outside and of lower floors, by the longest prefix that is named here.
 MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly these modules

@@ -12,6 +12,7 @@ from rollout.config import RolloutConfig
 from rollout.conversation.runner import Runner
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.vllm_inline import InlineVllmEngine
 from rollout.sampling.weight_check import TensorFact
 from rollout.tasks.environments import environment_maker
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
@@ -55,18 +56,22 @@ class RolloutWorker:
 
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
+        begin = time.monotonic()
+        await self.serve(
+            VllmEngine(self._paths[0], self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend)
+        )
+        return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
+
+    async def serve(self, engine: VllmEngine | InlineVllmEngine) -> None:
+        """Answer requests with an engine that has been started."""
         from transformers import AutoTokenizer  # here, so that the process that merely wraps the class stays light
 
-        begin = time.monotonic()
-        model_path, tokenizer_path = self._paths
+        _, tokenizer_path = self._paths
         make_environment = None if self._task is None else environment_maker(self._task)
-        self._engine = VllmEngine(
-            model_path, self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend
-        )
+        self._engine = engine
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, trust_remote_code=self._trust_remote_code)
         self._runner = Runner(self._engine, tokenizer, self._config, self._run_seed, self._name, make_environment)
         await self._engine.set_version(0)
-        return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
 
     async def sample(self, request: SampleRequest) -> tuple[TrajectorySummary, Trajectory]:
         """One training trajectory: a small record, and the bulk that stays in the object store."""
@@ -92,6 +97,7 @@ class RolloutWorker:
 
     async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
         """One stage of vLLM's weight-transfer protocol; see :meth:`VllmEngine.transfer`."""
+        assert isinstance(self._engine, VllmEngine), "an engine on CPU has no NCCL"
         await self._engine.transfer(stage, payload)
 
     async def pause(self) -> None:

@@ -16,6 +16,7 @@ from cluster import __version__
 from cluster.cli import reward as cli_reward
 from cluster.cli import reward_model as cli_reward_model
 from cluster.cli import run as cli_run
+from cluster.cli import study as cli_study
 from cluster.cli import tools as cli_tools
 from cluster.cli.output import UserMistake
 from cluster.config.search_path import add_working_folder
@@ -55,6 +56,7 @@ for command in (
     cli_run.check,
     cli_run.evaluate,
     cli_run.audit,
+    cli_study.study,
     cli_reward.reward,
     cli_reward_model.reward_model,
     cli_tools.ledger,

@@ -47,7 +47,21 @@ def settle_rewards(config: RunConfig, task: Task) -> list[str]:
     return settle_unusable(task, config.reward, rewards, config.data.task.type, draws)
 
 
-def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:
+@dataclass(frozen=True, slots=True)
+class RenderedPrompts:
+    """What every run on a task with a tokenizer has in common, whatever its seed: fields of :class:`RunPrompts`."""
+
+    training: list[Prompt]
+    held_out: dict[str, list[Prompt]]
+    remarks: list[str]
+
+    def for_run(self, config: RunConfig) -> RunPrompts:
+        """The prompts of a run with the same data section."""
+        source = PromptSource(self.training, config.seed, config.data.shuffle)
+        return RunPrompts(source, self.held_out, self.remarks)
+
+
+def render_prompts(config: RunConfig, tokenizer_path: str) -> RenderedPrompts:
     """Read and render every split, whatever part of it is used, so that what is left out is the same in every command.
 
     Raises:
@@ -60,8 +74,10 @@ def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:
     longest, splits = config.rollout.max_prompt_tokens, all_splits(task, name)
     training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in splits]
     limit = config.training.num_eval_prompts
-    return RunPrompts(
-        PromptSource(training, config.seed, config.data.shuffle),
-        {split: prompts[:limit] for split, prompts in zip(splits[1:], others, strict=True)},
-        [*task.remarks(), *remarks],
-    )
+    held_out = {split: prompts[:limit] for split, prompts in zip(splits[1:], others, strict=True)}
+    return RenderedPrompts(training, held_out, [*task.remarks(), *remarks])
+
+
+def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:
+    """The prompts of a run; raises what :func:`render_prompts` raises."""
+    return render_prompts(config, tokenizer_path).for_run(config)

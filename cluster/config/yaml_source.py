@@ -42,12 +42,12 @@ class ConfigSource:
         for end in range(len(path), 0, -1):
             head = tuple(path[:end])
             if head in self._overrides:
-                return f"--set {self._overrides[head]}"
+                return self._overrides[head]
             if head in self._lines:
                 return f"{self.file}:{self._lines[head]}"
-            below = [text for override, text in self._overrides.items() if override[:end] == head]
+            below = [place for override, place in self._overrides.items() if override[:end] == head]
             if below:
-                return f"--set {below[-1]}"
+                return below[-1]
         return self.file
 
     def locate(self, message: str) -> str:
@@ -85,12 +85,20 @@ class ConfigSource:
             value = yaml.load(text, Loader=Loader)
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
-        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
-        self._put(keys, value, f"--set {assignment}")
+        self.assign(key.strip(), value, f"--set {assignment}")
+
+    def assign(self, key: str, value: Any, place: str) -> None:
+        """Set the value at the dotted ``key``; ``place`` says where that was asked for, for messages.
+
+        Raises:
+            UserError: the path leads through something that is not a mapping or a list.
+        """
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        self._put(keys, value, place)
         # What was written below this key is gone, and so are its places.
         self._lines = {path: line for path, line in self._lines.items() if path[: len(keys)] != keys}
         self._overrides = {path: was for path, was in self._overrides.items() if path[: len(keys)] != keys}
-        self._overrides[keys] = assignment
+        self._overrides[keys] = place
 
     def rename(self, former: KeyPath, key: KeyPath) -> None:
         """Move the value at ``former``, if there is one, to ``key``; its place stays where the user wrote it.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from actors.guards.guards import Guards
 from actors.guards.trust import RewardTrust
@@ -33,13 +33,37 @@ from actors.recording.trajectory_log import TrajectoryLog
 from cluster.config.prompts import RunPrompts
 from cluster.config.run_config import RunConfig
 from cluster.run.processes import Processes
-from cluster.run.workers import Fleet, uses_nccl
+from cluster.run.workers import uses_nccl
 from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 from rollout.data.prompt_source import PromptSource
 from rollout.sampling.weight_check import Canary, canary_tolerance
 
 LEDGER = "ledger.sqlite"
+
+
+class Staff(Protocol):
+    """Handles of those whom a controller works with, and how to make more of them: actors, or objects here."""
+
+    @property
+    def rollouts(self) -> list[Any]:
+        """Rollout workers."""
+
+    @property
+    def rewards(self) -> list[Any]:
+        """Reward service actors."""
+
+    @property
+    def learners(self) -> list[Any]:
+        """Learner ranks."""
+
+    @property
+    def rollout_factory(self) -> Callable[[int], Any]:
+        """Makes the rollout worker of an index."""
+
+    @property
+    def reward_factory(self) -> Callable[[int], Any]:
+        """Makes the reward service of an index."""
 
 
 class FleetObserver(PoolObserver):
@@ -121,7 +145,7 @@ def assemble(
     *,
     config: RunConfig,
     folder: Path,
-    fleet: Fleet,
+    fleet: Staff,
     prompts: RunPrompts,
     records: Records,
     observer: PoolObserver,
@@ -169,7 +193,7 @@ def assemble(
     )
 
 
-def _rollout_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> RolloutPool:
+def _rollout_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RolloutPool:
     recovery = config.recovery
     return RolloutPool(
         workers=fleet.rollouts,
@@ -181,7 +205,7 @@ def _rollout_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> Ro
     )
 
 
-def _reward_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> RewardPool:
+def _reward_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RewardPool:
     reward = config.reward
     return RewardPool(
         workers=fleet.rewards,
@@ -194,7 +218,7 @@ def _reward_pool(config: RunConfig, fleet: Fleet, observer: PoolObserver) -> Rew
     )
 
 
-def _learner_ranks(config: RunConfig, folder: Path, fleet: Fleet) -> LearnerRanks:
+def _learner_ranks(config: RunConfig, folder: Path, fleet: Staff) -> LearnerRanks:
     return LearnerRanks(
         workers=fleet.learners,
         checkpoints=folder / "checkpoints",

@@ -37,7 +37,7 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
         raise UserError(
             f"{run_dir} already holds a run; go on with it by --resume, or choose another name (--set name=...)"
         )
-    _write_config(run_dir, dump_config(resolve(config)))
+    write_config(run_dir, dump_config(resolve(config)))
     progress = make_progress(config.logging.progress)
     signals = SignalFlag()
     rows: list[tuple[str, str]] = []
@@ -56,8 +56,12 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
     return RunSummary(rows=rows, stopped_by=signals.received)
 
 
-def _write_config(run_dir: Path, text: str) -> None:
-    """Make the run's folder and put the configuration there; one that is there stays whole when the disk is full."""
+def write_config(run_dir: Path, text: str) -> None:
+    """Make the run's folder and put the configuration there; one that is there stays whole when the disk is full.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     partial = run_dir / ".config.yaml.partial"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

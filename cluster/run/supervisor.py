@@ -20,15 +20,13 @@ from actors.pools.loss import DEATHS, describe_death, end, unwrapped
 from actors.processes import stack_dump
 from actors.recording.event_log import EventLog, Level
 from actors.recording.journal import Entry
-from actors.workers.learner_worker import LearnerSpec
-from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.display.progress import Progress, StepReport
 from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
 from cluster.run.waiting import wait_for
-from cluster.run.workers import Fleet
+from cluster.run.workers import Fleet, learner_spec
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
 
@@ -123,7 +121,7 @@ class Supervisor:
             engines = {f"rollout-{i}": worker.start.remote() for i, worker in enumerate(fleet.rollouts)}
         address = {"learner-0": fleet.learners[0].address.remote()}
         host, port = wait_for(address, "address", deadline, self._signals)["learner-0"]
-        world, spec = len(fleet.learners), self._learner_spec()
+        world, spec = len(fleet.learners), learner_spec(self._config, self._lr_scale)
         ranks = {
             f"learner-{rank}": worker.setup.remote(rank, world, host, port, spec)
             for rank, worker in enumerate(fleet.learners)
@@ -138,22 +136,6 @@ class Supervisor:
             return None
         loads = {f"learner-{r}": worker.load.remote(str(point.path)) for r, worker in enumerate(fleet.learners)}
         return dict(wait_for(loads, "load", deadline, self._signals)["learner-0"])
-
-    def _learner_spec(self) -> LearnerSpec:
-        config = self._config
-        return LearnerSpec(
-            model=config.model.model_copy(update={"path": absolute_model_path(config.model.path)}),
-            learner=config.learner,
-            algorithm=config.algorithm.name,
-            algorithm_options=config.algorithm.options,
-            num_updates=config.training.num_steps,
-            temperature=config.rollout.sampling.temperature,
-            seed=config.seed,
-            device="cuda" if config.cluster.gpus_per_learner_worker > 0 else "cpu",
-            timeout_s=config.cluster.step_timeout_s,
-            lr_scale=self._lr_scale,
-            limits=config.guards.update_limits(),
-        )
 
     def _follow(self) -> dict[str, Any]:
         """Show what the controller reports until its run is over."""

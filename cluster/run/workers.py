@@ -15,13 +15,14 @@ from actors.pools.checkpoint_saver import IO_GROUP
 from actors.pools.loss import end
 from actors.pools.reward_model_pool import RewardModelClient
 from actors.processes import stack_dump
-from actors.workers.learner_worker import LearnerWorker
+from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from actors.workers.reward_model_worker import RewardModelWorker
 from actors.workers.rollout_worker import RolloutWorker
+from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
 from cluster.run.reward_models import ServedModel, served_models, serving_options
-from rollout.sampling.vllm_engine import engine_environment
+from rollout.sampling.vllm_options import engine_environment
 from rollout.scoring.service import RewardService
 
 
@@ -136,6 +137,23 @@ def learner_environment(on_gpu: bool) -> dict[str, str]:
     """Environment variables of a learner rank, to be set before torch is imported there."""
     common = {"TOKENIZERS_PARALLELISM": "false"}
     return common if on_gpu else {**common, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+
+
+def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
+    """What every learner rank of a run is built from; ``lr_scale`` is less than 1 after a roll-back."""
+    return LearnerSpec(
+        model=config.model.model_copy(update={"path": absolute_model_path(config.model.path)}),
+        learner=config.learner,
+        algorithm=config.algorithm.name,
+        algorithm_options=config.algorithm.options,
+        num_updates=config.training.num_steps,
+        temperature=config.rollout.sampling.temperature,
+        seed=config.seed,
+        device="cuda" if config.cluster.gpus_per_learner_worker > 0 else "cpu",
+        timeout_s=config.cluster.step_timeout_s,
+        lr_scale=lr_scale,
+        limits=config.guards.update_limits(),
+    )
 
 
 def uses_nccl(config: RunConfig) -> bool:

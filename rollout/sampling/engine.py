@@ -1,4 +1,4 @@
-"""What a rollout needs of an inference engine. The only implementation outside the tests is ``vllm_engine.py``."""
+"""What a rollout needs of an inference engine. ``vllm_engine.py`` and ``vllm_inline.py`` implement it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A vLLM ``AsyncLLM`` behind the :class:`rollout.sampling.engine.Engine` protocol.
 
-The only file that drives vLLM's engine.
+The engine runs in a process of its own; :mod:`rollout.sampling.vllm_inline` has one that runs in the caller's.
 
 vLLM is imported inside methods: naming this module costs nothing.
 """
@@ -14,76 +14,23 @@ from typing import Any, TypeVar
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
+from rollout.sampling.vllm_options import (
+    AHEAD,
+    EngineCounters,
+    completion_of,
+    engine_options,
+    load_outcome,
+    response_params,
+    score_params,
+    scores_of,
+)
 from rollout.sampling.vllm_weights import SharedWeights
 from rollout.sampling.weight_check import TensorFact
-from rollout.trajectory import FinishReason
 
 T = TypeVar("T")
 
 LOOK_UP_S = 1.0
 """How often a call of the engine's process looks whether that is still there, in seconds."""
-
-MAX_BATCHED_TOKENS_ON_CPU = 8192
-"""Tokens one engine step computes at most; a longer context raises it."""
-
-AHEAD = -1
-"""Priority of a request that is scheduled before all others."""
-
-
-def engine_environment(on_gpu: bool) -> dict[str, str]:
-    """Environment variables that must be set before vLLM is imported in a rollout worker's process.
-
-    On CPU each engine gets one thread and is not pinned: two pinned engines would share the first core. The worker
-    runs inside the engine's one child process instead of a second one. oneDNN keeps a compiled kernel for each of the
-    last so many shapes of a batch, by default 1024, which is a process that grows for hours.
-    """
-    common = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if on_gpu:
-        return {**common, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-    return {
-        **common,
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "TORCHDYNAMO_DISABLE": "1",
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    }
-
-
-class EngineCounters:
-    """vLLM's own counters, accumulated since the engine started. Handed to vLLM as a stat logger."""
-
-    def __init__(self) -> None:
-        self.generated_tokens = 0
-        self.prompt_tokens = 0
-        self.preemptions = 0
-        self.running = 0
-        self.waiting = 0
-        self.kv_cache_usage = 0.0
-
-    def __call__(self, vllm_config: Any, engine_index: int = 0) -> EngineCounters:
-        """vLLM asks for a factory; one engine has one set of counters."""
-        return self
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        """Called by vLLM after each engine step."""
-        if scheduler_stats is not None:
-            self.running = scheduler_stats.num_running_reqs
-            self.waiting = scheduler_stats.num_waiting_reqs
-            self.kv_cache_usage = scheduler_stats.kv_cache_usage
-        if iteration_stats is not None:
-            self.generated_tokens += iteration_stats.num_generation_tokens
-            self.prompt_tokens += iteration_stats.num_prompt_tokens
-            self.preemptions += iteration_stats.num_preempted_reqs
-
-    def log_engine_initialized(self) -> None:
-        """Part of vLLM's interface; nothing to say."""
-
-    def log(self) -> None:
-        """Part of vLLM's interface; the counters are read by ``stats``."""
-
-    def record_sleep_state(self, *_: Any, **__: Any) -> None:
-        """Part of vLLM's interface; sleep mode is not used."""
 
 
 class VllmEngine:
@@ -108,72 +55,18 @@ class VllmEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        options: dict[str, Any] = {
-            "model": model_path,
-            "dtype": config.dtype,
-            "max_model_len": config.longest_tokens,
-            "max_num_seqs": config.max_concurrent_requests + 1,  # one for `score`, which is not to wait for a response
-            "scheduling_policy": "priority",
-            "enforce_eager": config.enforce_eager,
-            "tensor_parallel_size": config.tensor_parallel_size,
-            "trust_remote_code": trust_remote_code,
-            "logprobs_mode": "processed_logprobs",
-            "worker_extension_cls": "rollout.sampling.vllm_weights.WeightLoaderExtension",
-            "disable_log_stats": False,
-        }
-        if on_gpu:
-            options["gpu_memory_utilization"] = config.gpu_memory_utilization
-        else:
-            # A partly computed prompt samples a token that is thrown away, and vLLM then rewinds the request's random
-            # stream, which generators on a CPU cannot do: the engine would die. So prompts are computed whole.
-            options |= {
-                "kv_cache_memory_bytes": config.kv_cache_mib << 20,
-                "block_size": 32,
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(MAX_BATCHED_TOKENS_ON_CPU, options["max_model_len"]),
-            }
-        if transfer_backend is not None:
-            options["weight_transfer_config"] = {"backend": transfer_backend}
+        options = engine_options(model_path, config, on_gpu, trust_remote_code, transfer_backend)
         self._counters = EngineCounters()
         self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[self._counters])
         self._request_ids = itertools.count()
 
     async def generate(self, token_ids: tuple[int, ...], sampling: SamplingConfig, seed: int | None) -> Completion:
         """See :meth:`rollout.sampling.engine.Engine.generate`. The log-probabilities are those after temperature."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        # logprobs=0 is the sampled token alone. Text is only made where stop strings have to be looked for.
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_response_tokens,
-            stop=list(sampling.stop),
-            seed=seed,
-            logprobs=0,
-            detokenize=bool(sampling.stop),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        output = (await self._final_output(token_ids, params)).outputs[0]
-        # A response that ran through a weight sync has several spans, each with the weights that sampled it.
-        versions = [int(span.version) for span in output.weight_versions or ()]
-        chosen = tuple(output.token_ids)
-        return Completion(
-            token_ids=chosen,
-            logprobs=tuple(entry[token].logprob for token, entry in zip(chosen, output.logprobs, strict=True)),
-            text=output.text,
-            finish_reason=FinishReason(output.finish_reason),
-            policy_version_min=min(versions),
-            policy_version_max=max(versions),
-        )
+        return completion_of(await self._final_output(token_ids, response_params(sampling, seed)))
 
     async def score(self, token_ids: tuple[int, ...]) -> list[float]:
         """See :meth:`rollout.sampling.engine.Engine.score`; at temperature 1, ahead of all requests that wait."""
-        from vllm import SamplingParams
-
-        # vLLM computes prompts only on the way to a response, so one token is sampled and thrown away.
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        entries = (await self._final_output(token_ids, params, AHEAD)).prompt_logprobs
-        return [0.0] + [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]
+        return scores_of(token_ids, await self._final_output(token_ids, score_params(), AHEAD))
 
     async def _final_output(self, token_ids: tuple[int, ...], params: Any, priority: int = 0) -> Any:
         prompt = {"prompt_token_ids": list(token_ids)}
@@ -214,11 +107,7 @@ class VllmEngine:
             results = await self._while_alive(loading)
         finally:
             file.close()
-        outcome = LoadOutcome(
-            refused=tuple(sorted({problem for result in results for problem in result["refused"]})),
-            not_loaded=tuple(sorted({name for result in results for name in result["not_loaded"]})),
-            check_s=max(result["check_s"] for result in results),
-        )
+        outcome = load_outcome(results)
         is_loaded = not outcome.refused and not outcome.not_loaded
         if is_loaded:
             await self.set_version(version)

@@ -13,7 +13,8 @@ import psutil
 import torch
 
 from rollout.config import RolloutConfig
-from rollout.sampling.vllm_engine import VllmEngine, engine_environment
+from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.vllm_options import engine_environment
 
 
 @asynccontextmanager

@@ -1,0 +1,157 @@
+"""A vLLM ``LLMEngine`` in the caller's own process and event loop, behind the same protocol as ``vllm_engine.py``.
+
+For many short runs of small models one after the other: nothing is sent between processes, and what happens in which
+order depends on nothing but the calls. While the engine computes, nothing else in the process does.
+
+vLLM is imported inside methods: naming this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.sampling.engine import Completion, LoadOutcome
+from rollout.sampling.vllm_options import (
+    AHEAD,
+    BLOCK_TOKENS_ON_CPU,
+    EngineCounters,
+    completion_of,
+    engine_options,
+    load_outcome,
+    response_params,
+    score_params,
+    scores_of,
+)
+from rollout.sampling.vllm_weights import SharedWeights
+from rollout.sampling.weight_check import TensorFact
+
+
+class InlineVllmEngine:
+    """One vLLM engine on CPU, stepped by a task of the running event loop for as long as it has requests.
+
+    Who wakes whom: a request that finds no task running starts one. The task makes one step of the engine, answers the
+    requests that the step has finished, and lets everything else that is ready run before the next step. So requests
+    that are made together are computed together. It ends when no request is left, or while the engine is paused.
+
+    Args:
+        model_path: folder or hub id of a causal language model.
+        config: see :class:`RolloutConfig`.
+        trust_remote_code: passed on to vLLM.
+    """
+
+    def __init__(self, model_path: str, config: RolloutConfig, trust_remote_code: bool = False) -> None:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
+        # What two prompts could share is one block then, for which each request would look.
+        options["enable_prefix_caching"] = config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU
+        self._counters = EngineCounters()
+        self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**options), stat_loggers=[self._counters])
+        # vLLM adds a logger of its own, whose many histograms nobody reads here.
+        self._engine.logger_manager.stat_loggers = self._engine.logger_manager.stat_loggers[:1]
+        self._core: Any = self._engine.engine_core.engine_core
+        self._request_ids = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._stepping: asyncio.Task[None] | None = None
+        self._is_paused = False
+
+    async def generate(self, token_ids: tuple[int, ...], sampling: SamplingConfig, seed: int | None) -> Completion:
+        """See :meth:`rollout.sampling.engine.Engine.generate`. The log-probabilities are those after temperature."""
+        return completion_of(await self._final_output(token_ids, response_params(sampling, seed)))
+
+    async def score(self, token_ids: tuple[int, ...]) -> list[float]:
+        """See :meth:`rollout.sampling.engine.Engine.score`; at temperature 1, ahead of all requests that wait."""
+        return scores_of(token_ids, await self._final_output(token_ids, score_params(), AHEAD))
+
+    async def _final_output(self, token_ids: tuple[int, ...], params: Any, priority: int = 0) -> Any:
+        request_id = str(next(self._request_ids))
+        # vLLM gives requests names of its own; its answers have the ones that were given to it.
+        internal_id = self._engine.add_request(
+            request_id, {"prompt_token_ids": list(token_ids)}, params, priority=priority
+        )
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = answer
+        self._step_on()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._engine.abort_request([internal_id], internal=True)
+            raise
+        finally:
+            self._waiting.pop(request_id, None)
+
+    def _step_on(self) -> None:
+        """See to it that the engine is stepped, unless it is paused."""
+        if not self._is_paused and (self._stepping is None or self._stepping.done()):
+            self._stepping = asyncio.get_running_loop().create_task(self._step_while_needed())
+
+    async def _step_while_needed(self) -> None:
+        import torch
+
+        try:
+            # Once around the loop first: whoever else is about to make a request makes it, and is computed with it.
+            await asyncio.sleep(0)
+            while self._waiting and not self._is_paused:
+                # The random numbers of this process belong to the learner; sampling has streams of its own.
+                with torch.random.fork_rng(devices=()):
+                    outputs = self._engine.step()
+                for output in outputs:
+                    answer = self._waiting.get(output.request_id)
+                    if answer is not None and not answer.done():
+                        answer.set_result(output)
+                await asyncio.sleep(0)
+        except Exception as error:  # whatever it is, those who wait are to hear it
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(error)
+
+    async def load_weights(self, weights: dict[str, Any], facts: Mapping[str, TensorFact], version: int) -> LoadOutcome:
+        """See :meth:`rollout.sampling.engine.Engine.load_weights`. The weights pass through a file in memory.
+
+        An engine that has started to load and did not finish stays paused: it samples nothing.
+        """
+        import torch
+
+        file = SharedWeights(weights)
+        try:
+            await self.pause()
+            with torch.random.fork_rng(devices=()):
+                results = self._engine.collective_rpc("load_weights_from_file", args=(file.path, dict(facts)))
+        finally:
+            file.close()
+        outcome = load_outcome(results)
+        is_loaded = not outcome.refused and not outcome.not_loaded
+        if is_loaded:
+            await self.set_version(version)
+        if is_loaded or all(result["refused"] for result in results):
+            await self.resume()  # else it stays paused: nobody knows what it would sample from
+        return outcome
+
+    async def pause(self) -> None:
+        """Run no step from here on. Requests stay, without their KV cache, which belongs to the old weights."""
+        self._is_paused = True
+        self._core.pause_scheduler(mode="keep", clear_cache=True)
+
+    async def resume(self) -> None:
+        """Run steps again; the KV cache of requests that stayed is computed anew."""
+        self._core.resume_scheduler()
+        self._is_paused = False
+        if self._waiting:
+            self._step_on()
+
+    async def set_version(self, version: int) -> None:
+        """Name the current weights without changing them."""
+        self._engine.set_weight_version(str(version))
+
+    async def stats(self) -> dict[str, float]:
+        """See :meth:`rollout.sampling.engine.Engine.stats`."""
+        return {name: float(value) for name, value in vars(self._counters).items()}
+
+    async def shutdown(self) -> None:
+        """Free the engine."""
+        self._engine.engine_core.shutdown()

@@ -1,0 +1,129 @@
+"""A study of real runs: goes on after a kill, goes on past a cell that fails, and has the numbers of `dvpo train`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.study.config import Cell
+from cluster.study.results import read_results
+from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+
+pytestmark = pytest.mark.slow
+
+BROKEN = (
+    "from rollout.rewards.base import Reward\n"
+    "class Broken(Reward):\n"
+    "    async def __call__(self, prompt, trajectory):\n"
+    "        raise KeyError('no such thing')\n"
+)
+MACHINE_DEPENDENT = ("time", "rollout/tokens_per_s", "vllm/")
+"""Metrics of how fast, and of how many engines there were."""
+
+
+def write_study(tmp_path: Path, base: Path, **keys: Any) -> Path:
+    study: dict[str, Any] = {
+        "base": str(base),
+        "output": str(tmp_path / "study"),
+        "axes": {"algorithm": {"grpo": {"algorithm": "grpo"}, "rloo": {"algorithm": "rloo"}}},
+        "seeds": [7],
+        "num_slots": 1,
+        **keys,
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def test_goes_on_after_a_kill_and_past_a_cell_that_fails(
+    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    noises = {
+        "flips": {"reward.noise": [{"type": "symmetric_flip", "p": 0.3}]},
+        "broken": {"reward.functions": [{"type": "broken:Broken"}]},
+    }
+    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}, "rloo": {"algorithm": "rloo"}}, "noise": noises}
+    file = write_study(tmp_path, write_config(), axes=axes)
+    folder = tmp_path / "study"
+    first = start_command("study", str(file))
+    first.wait_for("base/flips/grpo/seed-7: eval/test/accuracy")
+    first.note_processes()
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    assert first.survivors(60.0) == [], "the end of its input ends a slot, in the middle of a cell"
+    done = (folder / "cells.jsonl").read_text()
+    assert [json.loads(line)["cell"]["algorithm"] for line in done.splitlines()] == ["grpo"]
+    with (folder / "cells.jsonl").open("a") as cells:
+        cells.write('{"cell": {"algorithm": "rl')  # as a kill in the middle of a line would leave it
+
+    second = start_command("study", str(file))
+    assert second.finish() == 1, second.output
+    assert "4 cells, 1 of them done already" in second.output
+    assert "2 cells failed; --retry runs them once more" in second.output
+    assert (folder / "cells.jsonl").read_text().startswith(done), "a result that was there was changed"
+    results = read_results(folder)
+    assert len(results) == 4
+    for algorithm in ("grpo", "rloo"):
+        good = results[Cell(algorithm=algorithm, task="base", noise="flips", seed=7)]
+        assert good.error is None
+        assert [(point.step, point.samples) for point in good.curve] == [(0, 0), (3, 48)]
+        bad = results[Cell(algorithm=algorithm, task="base", noise="broken", seed=7)]
+        assert "KeyError: 'no such thing'" in (bad.error or "")
+    first_steps = [
+        read_metrics(folder / "runs" / "base" / "flips" / algorithm / "seed-7")[0] for algorithm in ("grpo", "rloo")
+    ]
+    common = [{key: value for key, value in step.items() if key.startswith("reward/")} for step in first_steps]
+    assert len(common[0]) > 10
+    assert common[0] == common[1], "the same responses and flips until the weights go apart"
+    left = {path.name for path in (folder / "runs" / "base" / "flips" / "rloo" / "seed-7").iterdir()}
+    assert {"metrics.jsonl", "config.yaml"} <= left
+    assert not left & {"checkpoints", "ledger.sqlite"}
+
+    third = start_command("study", str(file))
+    assert third.finish() == 0, third.output
+    assert "4 cells, 4 of them done already" in third.output
+
+
+def test_a_cell_has_the_numbers_of_an_ordinary_run(
+    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    """Bit for bit, in the second cell of a process too: nothing of the one before is left in it."""
+    noise = {"noise": [{"type": "symmetric_flip", "p": 0.3}]}
+    training = {"eval_every_steps": 1, "num_steps": 4}
+    base = write_config(seed=7, training=training, reward=noise, rollout={"num_workers": 2})
+    vrpo = {"preset": "vrpo"}
+    algorithms = {"grpo": {"algorithm": "grpo"}, "vrpo": {"algorithm": vrpo}}
+    file = write_study(tmp_path, base, axes={"algorithm": algorithms}, keep="all")
+    study = start_command("study", str(file))
+    assert study.finish() == 0, study.output
+    run = start_command("train", str(base), "--set", f"algorithm={json.dumps(vrpo)}")
+    assert run.finish() == 0, run.output
+    cell = tmp_path / "study" / "runs" / "base" / "base" / "vrpo" / "seed-7"
+    ordinary = tmp_path / "runs" / "run"
+    found, expected = read_metrics(cell), read_metrics(ordinary)
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        keys = {key for key in theirs if not key.startswith(MACHINE_DEPENDENT)}
+        assert len(keys) > 30
+        assert {key: ours.get(key) for key in keys} == {key: theirs[key] for key in keys}
+    weights = "checkpoints/step-4/policy/model.safetensors"
+    assert (cell / weights).read_bytes() == (ordinary / weights).read_bytes()
+
+
+def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: WriteConfig, tmp_path: Path) -> None:
+    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}}}
+    file = write_study(tmp_path, write_config(), axes=axes, processes="run", num_slots=None)
+    command = start_command("study", str(file))
+    assert command.finish() == 0, command.output
+    (result,) = read_results(tmp_path / "study").values()
+    assert result.error is None
+    assert [point.step for point in result.curve] == [0, 3]
+    assert command.survivors() == []
+    assert os.path.exists(tmp_path / "study" / "logs" / "slot-0.log")
