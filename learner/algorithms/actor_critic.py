@@ -22,6 +22,7 @@ from learner.algorithms.critic.targets.base import OldCritic
 from learner.algorithms.critic.terms.base import BatchView
 from learner.algorithms.critic.terms.running_scale import RunningScale
 from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs
+from learner.algorithms.streams import row_uniforms
 from learner.batch import TrainBatch
 from learner.maths.calibration import critic_metrics
 from learner.maths.collective import Collective
@@ -146,6 +147,7 @@ class ActorCritic(ClippedPolicy):
             values=before.values,
             returns=returns,
             mask=mask,
+            uniforms=row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device),
             world=world,
         )
         estimates = Estimates(

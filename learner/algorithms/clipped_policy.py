@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -227,9 +226,3 @@ def sampler_metrics(inputs: PolicyInputs, cap: float | None) -> Metrics:
         float(weights.sum()), float(weights.square().sum()), float(gap.numel())
     )
     return metrics
-
-
-def row_generators(sample_seeds: Tensor, purpose: int) -> list[torch.Generator]:
-    """One CPU generator per trajectory, the same on whichever rank it lands; ``purpose`` keeps streams apart."""
-    mixed = [(seed + purpose * 0x9E3779B97F4A7C15) % (1 << 63) for seed in sample_seeds.tolist()]
-    return [torch.Generator().manual_seed(seed) for seed in mixed]
