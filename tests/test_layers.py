@@ -30,7 +30,7 @@ ROOMS = {
     "learner": "storage config metrics masking maths batch models algorithms engine update checkpoint reward_model "
     "warmstart",
     "learner.maths": "collective kernels outcomes quantiles logprobs replacement returns losses calibration",
-    "learner.algorithms": "records streams corrections objectives base clipped_policy critic actor_critic "
+    "learner.algorithms": "records streams invariance corrections objectives base clipped_policy critic actor_critic "
     "without_critic with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
     "actors": "faults recovery groups recording guards pools ledger processes workers loop",
