@@ -43,11 +43,13 @@ class CheckReport:
     Attributes:
         errors: what must be put right; each starts with the key it is about.
         warnings: what will work but probably not as wished.
+        remarks: what is configured and changes nothing of the training.
         plan: the derived quantities in words; empty if the algorithm is wrong.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
 
     def attempt(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
@@ -91,6 +93,7 @@ def check_run(
         report.attempt(check_rates, config, algorithm)
         report.plan = [] if models is None else plan_lines(config, algorithm.config)
         report.warnings += algorithm_warnings(config, algorithm)
+        report.remarks = algorithm.remarks()
         if algorithm.needs_critic:
             report.attempt(check_critic_body, config)
     if task is not None:

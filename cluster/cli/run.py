@@ -50,7 +50,7 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
     if resume is not None and overwrite:
         raise UserError("--overwrite: deletes what --resume would go on from; give one of them")
     source, run = _read(config, overrides)
-    plan = _check(run, source, resume, overwrite)
+    plan = _check(run, source, resume, overwrite, is_training=True)
     if dry_run:
         print_lines([*plan, "dry run: nothing was started"])
         return
@@ -79,7 +79,7 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
     what follows from the configuration, such as the number of trajectories in one step.
     """
     source, run = _read(config, overrides)
-    print_lines([*_check(run, source, resume=None, overwrite=True), "ok"])
+    print_lines([*_check(run, source, resume=None, overwrite=True, is_training=True), "ok"])
 
 
 @click.command(name="eval", short_help="Measure a checkpoint on held-out prompts.")
@@ -143,8 +143,13 @@ def _read(config: Path, overrides: Sequence[str]) -> tuple[ConfigSource, RunConf
     return source, parse_config(source)
 
 
-def _check(run: RunConfig, source: ConfigSource, resume: str | None, overwrite: bool) -> list[str]:
-    """Check the run; show warnings, raise on errors with the file and line of each; returns the plan."""
+def _check(
+    run: RunConfig, source: ConfigSource, resume: str | None, overwrite: bool, is_training: bool = False
+) -> list[str]:
+    """Check the run; show warnings, raise on errors with the file and line of each; returns the plan.
+
+    ``is_training``: show remarks too, which are about training.
+    """
     from cluster.check.check import check_run
 
     report = check_run(run, resume=resume, overwrite=overwrite)
@@ -152,6 +157,8 @@ def _check(run: RunConfig, source: ConfigSource, resume: str | None, overwrite: 
         click.echo(f"warning: {source.locate(warning)}", err=True)
     if report.errors:
         raise UserError("\n".join(source.locate(error) for error in report.errors))
+    if is_training and report.remarks:
+        print_lines([f"remark: {source.locate(remark)}" for remark in report.remarks])
     return report.plan
 
 

@@ -9,6 +9,7 @@ is one piece (``critic/``), which may also live in a module of the user's own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,9 @@ from learner.algorithms.critic.short_keys import ShortKey, expand
 from learner.algorithms.critic.targets.base import OldCritic
 from learner.algorithms.critic.terms.base import BatchView
 from learner.algorithms.critic.terms.running_scale import RunningScale
+from learner.algorithms.invariance import MIXED, Answer
 from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs
+from learner.algorithms.streams import row_uniforms
 from learner.batch import TrainBatch
 from learner.maths.calibration import critic_metrics
 from learner.maths.collective import Collective
@@ -83,6 +86,20 @@ class ActorCritic(ClippedPolicy):
     def needs_contrast(self) -> bool:
         """Whether a term has a loss of responses behind other prompts."""
         return any(term.needs_contrast for term in self.side.terms)
+
+    def advantage_answer(self) -> Answer:
+        """That of the target. A shift ends unevenly where only some responses end in a value or are discounted."""
+        if type(self).estimate is not ActorCritic.estimate:
+            return Answer()
+        found = self.side.target.answer()
+        is_uneven = self.config.bootstrap_truncated or (self.config.gamma < 1.0 and not found.shift.taken_out_by)
+        return replace(found, shift=MIXED) if is_uneven else found
+
+    def bounds_of_steps(self) -> list[str]:
+        """Also how far the critic's values go in an update, unless its latent moves them from step to step anyway."""
+        is_clipped = any(getattr(term.config, "clip", None) is not None for term in self.side.terms)
+        is_noisy = any("bottleneck_dim" in piece.model_options() for piece in self.side.regularisers)
+        return [*super().bounds_of_steps(), *(["the critic's clip"] if is_clipped and not is_noisy else [])]
 
     def critic_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
         """What the pieces ask of the model in training."""
@@ -146,6 +163,7 @@ class ActorCritic(ClippedPolicy):
             values=before.values,
             returns=returns,
             mask=mask,
+            uniforms=row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device),
             world=world,
         )
         estimates = Estimates(

@@ -18,6 +18,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from learner.algorithms.corrections import CORRECTIONS
 from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.corrections.order import check_fit, check_order, left_of_maps
+from learner.algorithms.invariance import Answer, without_trace
 from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, LossOutput, OldOutputs, PolicyInputs
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective, apply_globally
@@ -115,6 +117,8 @@ class Algorithm:
     """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
+    reads_verdicts: bool = False
+    """Whether it takes scores for a verifier's own 0 or 1, so that no correction may change them."""
 
     @classmethod
     def expand(cls, options: Mapping[str, Any], written: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -136,20 +140,23 @@ class Algorithm:
             build(spec, CORRECTIONS, RewardCorrection, f"algorithm.reward_correction.{index}")
             for index, spec in enumerate(config.reward_correction)
         ]
-        for correction in self.corrections:
-            if correction.needs_critic and not self.needs_critic:
-                raise UserError(
-                    f"algorithm.reward_correction: {type(correction).__name__} needs a critic, "
-                    f"and {type(self).__name__} has none"
-                )
-            misfit = correction.misfit(config.critic) if correction.needs_critic else ""
-            if misfit:
-                raise UserError(f"algorithm.reward_correction: {type(correction).__name__} {misfit}")
+        names = [spec.type for spec in config.reward_correction]
+        check_order(names, self.corrections)
+        check_fit(self, names, self.corrections)
 
     def pieces(self) -> dict[str, Sequence[Component]]:
         """The components that it is made of, by the option that names them, in the order in which they are written."""
         found: dict[str, Sequence[Component]] = {"reward_correction": self.corrections}
         return found if self.objective is None else {**found, "policy_objective": [self.objective]}
+
+    def answer(self) -> Answer:
+        """How its update, with a critic that has learned such rewards, answers when they are all mapped alike."""
+        return Answer()
+
+    def remarks(self) -> list[str]:
+        """What is configured and changes nothing, one sentence each that starts with the place in the configuration."""
+        names = [spec.type for spec in self.config.reward_correction]
+        return without_trace(left_of_maps(names, self.corrections), self.answer())
 
     # --- the run: what the learner tells and asks --------------------------------------------------------------
 

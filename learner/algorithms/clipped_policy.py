@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from learner.algorithms.base import Algorithm, AlgorithmConfig, without_effect
+from learner.algorithms.invariance import MIXED, Answer, answer_of
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
 from learner.algorithms.records import (
@@ -91,6 +91,53 @@ class ClippedPolicy(Algorithm):
     def needs_old_logprobs(self) -> bool:
         """Whether :meth:`estimate` reads ``old.logprobs``."""
         return super().needs_old_logprobs or (self.objective is not None and self.objective.needs_old_logprobs)
+
+    # --- what is told before a run ------------------------------------------------------------------------------
+
+    def advantage_answer(self) -> Answer:
+        """How the advantages answer before they are normalised; see :meth:`answer`."""
+        return answer_of(self.estimate)
+
+    def answer(self) -> Answer:
+        """What is left of a map of all rewards behind KL cost, normalisation, loss and optimiser."""
+        config, found = self.config, self.advantage_answer()
+        kl_is_in_loss = config.kl_coef > 0.0 and config.kl_mode == "loss"
+        if config.kl_coef > 0.0 and not kl_is_in_loss:
+            found = replace(found, scale=MIXED)  # the KL cost keeps its size beside larger or smaller rewards
+        found = found.take_out("whitening", shift=config.whiten in ("std", "mad"), scale=config.whiten != "none")
+        # AdamW takes out a factor of the whole gradient only, and a bound leaves none of the whole.
+        of_whole = config.adv_clip is None and not kl_is_in_loss and not self.needs_entropy and self._is_proportional
+        return found.take_out("AdamW, which divides by the gradient's size,", scale=of_whole)
+
+    @property
+    def _is_proportional(self) -> bool:
+        """Whether the surrogate grows in proportion to the advantages."""
+        if self.objective is not None:
+            return bool(self.objective.is_proportional)
+        return all(
+            getattr(type(self), name) is getattr(ClippedPolicy, name) for name in ("policy_loss", "clipped_loss")
+        )
+
+    def remarks(self) -> list[str]:
+        """Also bounds of a step that cannot act, as there is only one step."""
+        inert = self.bounds_of_steps()
+        if self.config.num_epochs * self.config.num_minibatches > 1 or not inert:
+            return super().remarks()
+        names = f"{', '.join(inert[:-1])} and {inert[-1]} do" if len(inert) > 1 else f"{inert[0]} does"
+        return [
+            *super().remarks(),
+            "algorithm.num_minibatches: one epoch of one mini-batch is one optimiser step a batch, and in that the "
+            f"ratio to the policy before it is 1, so {names} not act; num_minibatches or num_epochs above 1 would let "
+            "them",
+        ]
+
+    def bounds_of_steps(self) -> list[str]:
+        """Options that bound how far an update's later steps go from where it started."""
+        if self.objective is not None:
+            return []
+        return ["clip_ratio_low", "clip_ratio_high", *(["dual_clip"] if self.config.dual_clip is not None else [])]
+
+    # --- what every estimation uses -----------------------------------------------------------------------------
 
     def conclude(self, estimates: Estimates, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """Let the policy objective look at the whole batch. Every :meth:`estimate` ends with it."""
@@ -227,9 +274,3 @@ def sampler_metrics(inputs: PolicyInputs, cap: float | None) -> Metrics:
         float(weights.sum()), float(weights.square().sum()), float(gap.numel())
     )
     return metrics
-
-
-def row_generators(sample_seeds: Tensor, purpose: int) -> list[torch.Generator]:
-    """One CPU generator per trajectory, the same on whichever rank it lands; ``purpose`` keeps streams apart."""
-    mixed = [(seed + purpose * 0x9E3779B97F4A7C15) % (1 << 63) for seed in sample_seeds.tolist()]
-    return [torch.Generator().manual_seed(seed) for seed in mixed]

@@ -184,13 +184,13 @@ PRESETS: dict[str, Preset] = {
     "nc-dr-grpo": Preset(
         "dr_grpo",
         {"reward_correction": [{"type": "noise_corrected", "false_positive_rate": 0.1, "false_negative_rate": 0.1}]},
-        "Dr.GRPO on rewards freed of a verifier's known error rates (set them).",
+        "Dr.GRPO on rewards freed of a verifier's known error rates (set them); under AdamW the same as dr-grpo.",
         "arXiv 2510.18924, 2503.20783",
     ),
     "backward-ppo": Preset(
         "ppo",
         {"reward_correction": [{"type": "noise_corrected", "false_positive_rate": 0.1, "false_negative_rate": 0.1}]},
-        "PPO on rewards freed of a verifier's known error rates (set them).",
+        "PPO on rewards freed of a verifier's known error rates (set them); after whitening the same as ppo.",
         "arXiv 2510.00915 (backward correction)",
     ),
     "forward-corrected": Preset(
@@ -238,7 +238,7 @@ PRESETS: dict[str, Preset] = {
     "dvpo-winsorised": Preset(
         "dvpo",
         {"reward_correction": [{"type": "winsorise"}], "adv_aggregate": "trimmed"},
-        "DVPO that clips each reward to what its own critic thinks possible; for heavy-tailed noise.",
+        "DVPO that clips each reward to what its own critic thinks possible; for heavy tails, not for 0/1 rewards.",
         "ours, on arXiv 2512.03847",
     ),
 }

@@ -8,7 +8,8 @@ from torch import Tensor
 from learner.maths.collective import Collective
 from learner.maths.losses.tail import interquartile_range
 from learner.maths.losses.value import explained_variance
-from learner.maths.quantiles.quantiles import quantile_at, spread, tail_count
+from learner.maths.outcomes import nearest, outcomes
+from learner.maths.quantiles.quantiles import spread, tail_count
 from learner.metrics import Last, Mean, Metrics
 
 COVERAGE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -22,6 +23,7 @@ def critic_metrics(
     values: Tensor,
     returns: Tensor,
     mask: Tensor,
+    uniforms: Tensor,
     world: Collective,
 ) -> Metrics:
     """Fit of the mean, calibration of the quantiles, order, spread and agreement of the heads.
@@ -33,6 +35,7 @@ def critic_metrics(
         values: [batch seq], the scalar read-out.
         returns: [batch seq], sampled discounted returns.
         mask: [batch seq] bool.
+        uniforms: [batch seq] in [0, 1), what makes the coverage of discrete returns exact; the trajectories' own.
     """
     q, v, g = quantiles[mask], values[mask], returns[mask]
     every_v, every_g = world.gather(v), world.gather(g)
@@ -48,8 +51,10 @@ def critic_metrics(
     if q.shape[-1] > 1:
         metrics["critic/crossing_frac"] = _mean(raw_crossing_frac.detach()[mask])
         metrics["critic/iqr"] = _mean(interquartile_range(q))
+        num_rows = int(world.gather(mask.any(dim=1).long()).sum())
+        places = randomised_pit(as_outcomes(q, every_g, num_rows), g, uniforms[mask])
         for level in COVERAGE_LEVELS:
-            metrics[f"critic/coverage_q{round(level * 100):02d}"] = _mean(below(g, quantile_at(q, level)))
+            metrics[f"critic/coverage_q{round(level * 100):02d}"] = _mean(places < level)
     if q.shape[-1] * TAIL_SHARE >= 2:
         n = tail_count(q.shape[-1], TAIL_SHARE)
         metrics["critic/lower_tail_std"] = _mean(spread(q[:, :n]).sqrt())
@@ -57,9 +62,42 @@ def critic_metrics(
     return metrics
 
 
-def below(returns: Tensor, level_values: Tensor) -> Tensor:
-    """1 where the return is below the predicted quantile, 1/2 where it is equal (returns may be discrete)."""
-    return (torch.sign(level_values - returns) + 1.0) / 2.0
+def as_outcomes(quantiles: Tensor, returns: Tensor, num_rows: int) -> Tensor:
+    """Quantiles as the outcomes that they stand for, where returns have few values; else as they are (our choice).
+
+    A critic of 0/1 returns says .003 and .98. Which outcome it means by that is known where both have occurred.
+
+    Args:
+        quantiles: [n M] ascending, and so is the result.
+        returns: of all tokens of all ranks.
+        num_rows: trajectories that they come from.
+    """
+    known = outcomes(returns, num_rows)
+    return quantiles if known is None or len(known) < 2 else nearest(quantiles, known.to(quantiles))
+
+
+def randomised_pit(quantiles: Tensor, returns: Tensor, uniforms: Tensor) -> Tensor:
+    """Where each return lies in its predicted distribution, [n] in [0, 1]; uniform if the predictions are right.
+
+    The randomised probability integral transform ``F(g-) + u * (F(g) - F(g-))`` (Smith 1985; Czado, Gneiting and Held
+    2009). Without u, outcomes that have a probability of their own, such as rewards in {0, 1}, would never be uniform.
+    F is linear between neighbouring quantiles, whose levels are midpoints; beyond the outer ones u decides (ours).
+
+    Args:
+        quantiles: [n M] ascending.
+        returns: [n].
+        uniforms: [n] in [0, 1).
+    """
+    num, g = quantiles.shape[-1], returns.unsqueeze(-1)
+    below, up_to = (quantiles < g).sum(dim=-1), (quantiles <= g).sum(dim=-1)
+    # With a run of equal quantiles the return has the mass of all of them.
+    tied = (below + uniforms * (up_to - below)) / num
+    left = quantiles.gather(-1, (below - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    right = quantiles.gather(-1, below.clamp(max=num - 1).unsqueeze(-1)).squeeze(-1)
+    between = (below - 0.5 + (returns - left) / (right - left)) / num
+    lowest, highest = 0.5 * uniforms / num, 1.0 - 0.5 * uniforms / num
+    outside = torch.where(below == 0, lowest, highest)
+    return torch.where(up_to > below, tied, torch.where((below == 0) | (below == num), outside, between))
 
 
 def _mean(values: Tensor) -> Mean:

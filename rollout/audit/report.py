@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
@@ -111,8 +112,10 @@ def outlier_share(values: Sequence[float]) -> float:
     """Share of ``values`` more than three robust standard deviations (1.4826 * MAD) from their median.
 
     It is what the reward correction ``mad_clip`` would move with its default width if they were one batch: nothing
-    where more than half of the values are equal.
+    where more than half of the values are equal, or where they are few different ones.
     """
+    if len(set(values)) <= max(2, math.isqrt(len(values))):
+        return 0.0
     centre = median(values)
     reach = OUTLIER_WIDTH * MAD_TO_STD * median(abs(value - centre) for value in values)
     return fmean(abs(value - centre) > reach for value in values) if reach > 0.0 else 0.0

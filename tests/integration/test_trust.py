@@ -1,4 +1,4 @@
-"""Labels by vote, estimates from the re-checked share and a correction that uses them, through real engines."""
+"""Labels by vote, estimates from the re-checked share, and a correction that uses or refuses them; real engines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.component import UserError
 from tests.integration.shared_run import SharedRun
 from tests.integration.whole_runs import WriteConfig, read_metrics
 
@@ -16,19 +17,23 @@ FIRST_CHARACTER = "^(.)"
 """What counts as an answer: the model is random, and rarely writes an equals sign."""
 
 
+RANDOM_ANSWERS = {"type": "response_format", "pattern": "[0-8].*", "require_stop": False}
+"""Right about every second time where nothing has been learned."""
+ESTIMATED = {"type": "noise_corrected", "false_positive_rate": 0.2, "false_negative_rate": 0.1, "estimated": True}
+STEPS = {"num_steps": 4, "prompts_per_step": 16, "samples_per_prompt": 4}
+
+
 def test_votes_teach_and_their_errors_are_estimated(
     shared_run: SharedRun, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    correction = {"type": "noise_corrected", "false_positive_rate": 0.2, "false_negative_rate": 0.1, "estimated": True}
     config = write_config(
         reward={
-            "functions": [{"type": "response_format", "pattern": "[0-8].*", "require_stop": False}],
+            "functions": [RANDOM_ANSWERS],
             "pseudo_labels": {"answer_pattern": FIRST_CHARACTER, "min_share": 0.5},
             "gold_share": 0.5,
         },
-        algorithm={"preset": "nc-dr-grpo", "reward_correction": [correction]},
-        trust={"min_labels": 1},
-        training={"num_steps": 4, "prompts_per_step": 16, "samples_per_prompt": 4},
+        algorithm={"preset": "dr-grpo"},
+        training=STEPS,
     )
     shared_run.train(config, tmp_path)
     steps = read_metrics(tmp_path)
@@ -40,9 +45,37 @@ def test_votes_teach_and_their_errors_are_estimated(
     last = steps[-1]
     assert 80 < last["trust/num_rechecked"] < 180, "half of 256"
     assert last["trust/false_positive_rate_low"] < last["trust/false_positive_rate"]
-    js = [step["correction/noise_corrected_j"] for step in steps]
-    assert js[0] == pytest.approx(0.7), "the configured rates, before anything is known"
-    assert js[-1] != pytest.approx(0.7)
     with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         reasons = {reason for (reason,) in ledger.execute("SELECT reason FROM samples WHERE state = 'dropped'")}
     assert reasons == {"no label by vote: the winner has less than reward.pseudo_labels.min_share"}
+
+
+def misjudged(write_config: WriteConfig, rate: float) -> Path:
+    """A run whose verdicts are wrong at this rate, of both kinds, and are corrected by what it estimates."""
+    return write_config(
+        reward={
+            "functions": [RANDOM_ANSWERS],
+            "noise": [{"type": "asymmetric_flip", "false_positive_rate": rate, "false_negative_rate": rate}],
+            "gold_share": 0.9,
+        },
+        algorithm={"preset": "nc-dr-grpo", "reward_correction": [ESTIMATED]},
+        trust={"min_labels": 4},
+        training=STEPS,
+    )
+
+
+def test_a_correction_uses_the_estimates(shared_run: SharedRun, write_config: WriteConfig, tmp_path: Path) -> None:
+    shared_run.train(misjudged(write_config, 0.05), tmp_path)
+    js = [step["correction/noise_corrected_j"] for step in read_metrics(tmp_path)]
+    assert js[0] == pytest.approx(0.7), "the configured rates, before anything is known"
+    assert js[-1] != pytest.approx(0.7) and js[-1] > 0.5
+
+
+def test_a_reward_that_teaches_the_opposite_ends_the_run(
+    shared_run: SharedRun, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        shared_run.train(misjudged(write_config, 0.95), tmp_path)
+    assert "as estimated from re-checked trajectories, so J = -0." in str(caught.value)
+    assert "this reward says nothing of the answer, or the opposite" in str(caught.value)
+    assert len(read_metrics(tmp_path)) == 1, "the first step had no estimates yet"

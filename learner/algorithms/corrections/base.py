@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+from learner.algorithms.invariance import ScoreMap
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
 from learner.models.spec import CriticConfig
@@ -22,6 +23,26 @@ class RewardCorrection(Component):
     """Whether it reads ``old.critic``."""
     needs_reference: bool = False
     """Whether it reads ``old.ref_logprobs`` and ``old.ref_entropy``, of the frozen starting policy."""
+    changes_scores: bool = True
+    """Whether it may change a score; False for one that only sets weights."""
+    changes_units: bool = False
+    """Whether it moves or stretches all scores, so that what is known of those before does not hold for those after."""
+    reads_verdicts: bool = False
+    """Whether it takes scores for a verifier's own 0 or 1, so that nothing may change them before it."""
+    compares_with_critic: bool = False
+    """Whether it compares scores with the critic's values, which are in the units that the last correction leaves."""
+
+    @property
+    def score_map(self) -> ScoreMap | None:
+        """What it makes of all scores, where that is the same ``a * r + b`` for all of them; None where it is not."""
+        return None
+
+    def left_of(self, earlier: ScoreMap) -> ScoreMap | None:
+        """What is left of an earlier correction's map behind this one; None: no such map any more.
+
+        It may take for granted that the critic has learned scores that went through both.
+        """
+        return None
 
     reads_gold: bool = False
     """Whether it reads ``batch.gold_labels``."""

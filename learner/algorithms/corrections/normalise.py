@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.invariance import ScoreMap
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
 from learner.metrics import Last, Mean
@@ -22,6 +23,8 @@ class Normalise(RewardCorrection):
     carry no gradient. Statistics are over all ranks.
     """
 
+    changes_units = True
+
     class Config(StrictModel):
         """Options of the running normalisation."""
 
@@ -34,6 +37,15 @@ class Normalise(RewardCorrection):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.count = self.mean = self.squares = 0.0
+
+    @property
+    def score_map(self) -> ScoreMap | None:
+        """Without its clip, ``(r - mean) / std``; both settle as rewards are seen."""
+        return ScoreMap(shifts=True, scales=True) if self.config.clip is None else None
+
+    def left_of(self, earlier: ScoreMap) -> ScoreMap:
+        """Nothing: mean and deviation are those of the mapped scores."""
+        return ScoreMap()
 
     @property
     def std(self) -> float:

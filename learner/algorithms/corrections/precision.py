@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.corrections.critic_view import predicted_reward, too_few_quantiles
+from learner.algorithms.invariance import ScoreMap
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective, apply_globally
 from learner.maths.quantiles.quantiles import spread
@@ -51,6 +52,7 @@ class Precision(RewardCorrection):
     """
 
     needs_critic = True
+    changes_scores = False
 
     class Config(StrictModel):
         """Options of precision weights."""
@@ -64,6 +66,10 @@ class Precision(RewardCorrection):
     def misfit(self, critic: CriticConfig) -> str:
         """See :class:`RewardCorrection`."""
         return too_few_quantiles(critic, 0.5)
+
+    def left_of(self, earlier: ScoreMap) -> ScoreMap:
+        """Weights are by variances in proportion to each other, and scores stay."""
+        return earlier
 
     def weights(self, variances: Tensor) -> Tensor:
         """Weights of the trajectories of all ranks, [n], from their predicted variances."""

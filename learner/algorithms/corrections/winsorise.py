@@ -13,6 +13,7 @@ from learner.algorithms.corrections.clip import clip_scores
 from learner.algorithms.corrections.critic_view import predicted_reward, too_few_quantiles
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
+from learner.maths.outcomes import outcomes
 from learner.maths.quantiles.quantiles import quantile_at
 from learner.metrics import Last
 from learner.models.spec import CriticConfig
@@ -33,9 +34,13 @@ class Winsorise(RewardCorrection):
     is calibrated: for ``warmup_updates`` batches, and whenever the running share of observed rewards inside
     [q_low - pad, q_high + pad] is more than ``coverage_tolerance`` below ``high - low``. (Too high a coverage only
     means that the range is wide; it stops nothing.) Coverage is that of the rewards as they come in, over all ranks.
+
+    A reward of few values (:func:`learner.maths.outcomes.outcomes`) is left as it is. Each of its values is possible,
+    and quantiles of a coin are no bounds: all but the last hundredth of them are 0 where a success has a chance of 1 %.
     """
 
     needs_critic = True
+    compares_with_critic = True
 
     class Config(StrictModel):
         """Options of winsorising."""
@@ -86,7 +91,8 @@ class Winsorise(RewardCorrection):
         if inside.numel():
             self.covered = c.coverage_decay * self.covered + (1.0 - c.coverage_decay) * float(inside.mean())
             self.weight = c.coverage_decay * self.weight + (1.0 - c.coverage_decay)
-        active = self.calibrated
+        everything = world.gather(scores[earned])
+        active = self.calibrated and outcomes(everything, everything.numel()) is None
         self.num_updates += 1
         low, high = reward_range(quantiles, c.low, c.high, c.pad_share, c.pad)
         if not active:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.base import without_effect
-from learner.algorithms.clipped_policy import row_generators
 from learner.algorithms.critic.readouts import READOUTS, ReadOut
 from learner.algorithms.critic.regularisers import REGULARISERS
 from learner.algorithms.critic.regularisers.base import CriticRegulariser
@@ -21,6 +20,7 @@ from learner.algorithms.critic.terms.compiled_pass import compiled_form
 from learner.algorithms.critic.terms.running_scale import RunningScale
 from learner.algorithms.critic.terms.tails import whole_share
 from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs, Rows
+from learner.algorithms.streams import row_generators
 from learner.batch import TrainBatch
 from learner.masking import token_mean
 from learner.maths.collective import Collective
@@ -29,8 +29,6 @@ from learner.metrics import Last, Metrics
 from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
 from rollout.component import ComponentSpec, UserError, build
 
-_BOOTSTRAP_STREAM = 2
-"""Keeps the draws of the head bootstrap apart from others that start at the same trajectory's seed."""
 _DEFAULT_SHARE = 0.1
 """Share of both tails in the one cut that terms have in common, where none of them says another."""
 
@@ -141,7 +139,7 @@ class CriticSide:
     def _head_mask(self, view: BatchView) -> HeadMask:
         """The bootstrap of the heads; draws are the trajectory's own, so they do not depend on rank or order."""
         p, heads = self.config.head_bootstrap_p, self.config.critic.num_heads
-        generators = row_generators(view.batch.sample_seeds, _BOOTSTRAP_STREAM)
+        generators = row_generators(view.batch.sample_seeds, "head_bootstrap")
         draws = [torch.rand(heads, generator=g) for g in generators]
         uniform = torch.stack(draws) if draws else torch.zeros(0, heads)
         keep = (uniform < p).to(view.returns)

@@ -58,6 +58,7 @@ class BalancedClip(PolicyObjective):
     needs_old_logprobs = True
     over_sampler = True
     replaces = ("clip_ratio_low", "clip_ratio_high", "dual_clip", "importance_cap")
+    is_proportional = True
 
     class Config(StrictModel):
         """Options of BAPO."""

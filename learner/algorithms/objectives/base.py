@@ -28,6 +28,8 @@ class PolicyObjective(Component):
     """Whether its ratio is already over the sampler's policy, so that no importance weight comes on top."""
     replaces: tuple[str, ...] = ("clip_ratio_low", "clip_ratio_high", "dual_clip")
     """Options of the algorithm that have no effect with it; to change one of them is an error."""
+    is_proportional: bool = False
+    """Whether twice the advantages give twice the loss, so that their size is nothing to the optimiser."""
 
     def prepare(
         self, advantages: Tensor, batch: TrainBatch, old: OldOutputs, world: Collective

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.invariance import ALIKE, answers, gone
 from learner.algorithms.records import Denominators
 from learner.algorithms.without_critic.groups import constant_groups, group_mean
 from learner.algorithms.without_critic.grpo import GRPO
@@ -40,6 +41,7 @@ class DrGRPO(GRPO):
             "null: by the number of sampled tokens.",
         )
 
+    @answers(shift=gone("the group's mean"), scale=ALIKE)
     def group_advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:
         """See :func:`centred_scores`."""
         return centred_scores(scores, group_ids)

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from learner.algorithms.clipped_policy import ClippedPolicy, ClippedPolicyConfig
+from learner.algorithms.invariance import Answer, answer_of, answers, gone
 from learner.algorithms.records import Estimates, OldOutputs
 from learner.algorithms.without_critic.groups import constant_groups, z_scored_advantages
 from learner.batch import TrainBatch
@@ -33,9 +34,14 @@ class GRPO(ClippedPolicy):
             "sequence_mean", description="'token_mean': every token weighs the same; 'sequence_mean': every trajectory."
         )
 
+    @answers(shift=gone("the group's mean"), scale=gone("the group's spread"))
     def group_advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:
         """Advantage of each trajectory of the global batch, [n]; the piece that relatives of GRPO replace."""
         return z_scored_advantages(scores, group_ids)
+
+    def advantage_answer(self) -> Answer:
+        """That of :meth:`group_advantages`."""
+        return answer_of(self.group_advantages) if type(self).estimate is GRPO.estimate else Answer()
 
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """Advantages from groups over all ranks, the same for each token of a trajectory."""

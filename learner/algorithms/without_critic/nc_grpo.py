@@ -43,6 +43,8 @@ class NoiseCorrectedGRPO(GRPO):
     p and advantages are detached. Exactly 0 in a group whose observed scores are all equal.
     """
 
+    reads_verdicts = True
+
     class Config(GRPO.Config):
         """Options of noise-corrected GRPO."""
 
@@ -88,4 +90,4 @@ class NoiseCorrectedGRPO(GRPO):
         """Restore it; a checkpoint of before the rates could change has none."""
         super().load_state_dict(state)
         positive, negative = state.get("rates", self.rates)
-        self.rates = (float(positive), float(negative))
+        self.rates = checked_rates(float(positive), float(negative))

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.invariance import answers, gone
 from learner.algorithms.without_critic.groups import constant_groups, group_quantile, group_std
 from learner.algorithms.without_critic.grpo import GRPO
 
@@ -24,6 +25,7 @@ class QAE(GRPO):
 
         baseline_level: float = Field(0.4, gt=0.0, lt=1.0, description="K, the level of the group's quantile.")
 
+    @answers(shift=gone("the group's quantile"), scale=gone("the group's spread"))
     def group_advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:
         """Advantage of each trajectory of the global batch, [n]."""
         above = scores - group_quantile(scores, group_ids, self.config.baseline_level)

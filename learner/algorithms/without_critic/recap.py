@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from learner.algorithms.base import without_effect
+from learner.algorithms.invariance import Answer, answer_of
 from learner.algorithms.records import Denominators, Estimates, OldOutputs, Rows
 from learner.algorithms.without_critic.grpo import GRPO
 from learner.algorithms.without_critic.replay import ReplayBuffer
@@ -92,6 +93,10 @@ class Recap(GRPO):
         replayed = self.replay.draw(round(self.config.replay_frac * self.num_fresh_groups), update_index)
         self.replay.add(samples)
         return [*samples, *replayed]
+
+    def advantage_answer(self) -> Answer:
+        """That of GRPO's advantages, which the estimation leaves as they are."""
+        return answer_of(self.group_advantages) if type(self).estimate is Recap.estimate else Answer()
 
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """Those of GRPO; groups are numbered in the order of :meth:`select`, so replayed ones come last."""

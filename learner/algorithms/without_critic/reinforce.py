@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from learner.algorithms.clipped_policy import ClippedPolicy, ClippedPolicyConfig
+from learner.algorithms.invariance import ALIKE, answers
 from learner.algorithms.records import Estimates, OldOutputs
 from learner.batch import TrainBatch
 from learner.masking import masked
@@ -21,6 +22,7 @@ class Reinforce(ClippedPolicy):
     class Config(ClippedPolicyConfig):
         """Options of REINFORCE."""
 
+    @answers(shift=ALIKE, scale=ALIKE)
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """The corrected score of each trajectory at each of its tokens."""
         corrected = self.correct_rewards(batch, old, world)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from learner.algorithms.clipped_policy import ClippedPolicy, ClippedPolicyConfig
+from learner.algorithms.invariance import ALIKE, MIXED, Answer, answer_of, answers, gone
 from learner.algorithms.records import CorrectedRewards, Estimates, OldOutputs
 from learner.algorithms.without_critic.dr_grpo import centred_scores
 from learner.batch import TrainBatch
@@ -36,9 +38,16 @@ class ReinforcePP(ClippedPolicy):
             "std", description="Normalisation of returns over all action tokens of the batch: none, std, scale or mad."
         )
 
+    @answers(shift=ALIKE, scale=ALIKE)
     def baseline(self, corrected: CorrectedRewards, world: Collective) -> CorrectedRewards:
         """The scores less what they are compared with; here they stay as they are."""
         return corrected
+
+    def advantage_answer(self) -> Answer:
+        """That of :meth:`baseline`; a discount makes of one number a different one at each token."""
+        found = answer_of(self.baseline) if type(self).estimate is ReinforcePP.estimate else Answer()
+        is_even = self.config.gamma == 1.0 or found.shift.taken_out_by
+        return found if is_even else replace(found, shift=MIXED)
 
     def estimate(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> Estimates:
         """Whitened returns, over all ranks."""
@@ -67,6 +76,7 @@ class ReinforcePPBaseline(ReinforcePP):
         )
         kl_loss: Literal["k2", "k3"] = Field("k2", description="Estimator of the KL penalty with kl_mode 'loss'.")
 
+    @answers(shift=gone("the group's mean"), scale=ALIKE)
     def baseline(self, corrected: CorrectedRewards, world: Collective) -> CorrectedRewards:
         """Scores less the mean of their group."""
         batch = corrected.batch

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.invariance import ALIKE, answers, gone
 from learner.algorithms.without_critic.dr_grpo import centred_scores
 from learner.algorithms.without_critic.groups import group_index
 from learner.algorithms.without_critic.grpo import GRPO
@@ -31,6 +32,7 @@ class RLOO(GRPO):
             "token_mean", description="'token_mean': every token weighs the same; 'sequence_mean': every trajectory."
         )
 
+    @answers(shift=gone("the mean of the others"), scale=ALIKE)
     def group_advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:
         """Leave-one-out advantage of each trajectory of the global batch, [n]."""
         index, sizes = group_index(group_ids)

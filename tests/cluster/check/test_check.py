@@ -204,6 +204,21 @@ def test_options_without_effect_are_warnings(tiny_model: Path) -> None:
     assert keys == ["model.critic_path", "learner.critic_warmup_steps"]
 
 
+def test_what_changes_nothing_is_remarked_on(tiny_model: Path) -> None:
+    base = [f"model.path={tiny_model}", "data.task.type=chain", "data.task.num_train=100"]
+
+    def remarks(*overrides: str) -> list[str]:
+        report = check_run(config(*base, *overrides), machine=MACHINE)
+        assert report.errors == []
+        assert report.warnings == []
+        return [remark.split(":")[0] for remark in report.remarks]
+
+    assert remarks("algorithm=backward-ppo") == ["algorithm.reward_correction.0", "algorithm.num_minibatches"]
+    assert remarks("algorithm=nc-dr-grpo", "algorithm.num_epochs=2") == ["algorithm.reward_correction.0"]
+    assert remarks("algorithm=forward-corrected", "algorithm.num_epochs=2") == []
+    assert remarks("algorithm=grpo") == ["algorithm.num_minibatches"]
+
+
 def test_resources_of_a_joined_cluster_are_not_judged_here(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [f"model.path={tiny_model}", "algorithm=grpo", "rollout.num_workers=99"]
     assert len(check_run(config(*flags), machine=MACHINE).errors) == 1

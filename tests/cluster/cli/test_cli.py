@@ -126,6 +126,21 @@ def test_check_prints_the_plan_and_warnings(run_file: Path, dvpo: Dvpo) -> None:
     assert sorted(path.name for path in run_file.parent.iterdir()) == ["small.yaml"]  # nothing was made
 
 
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_what_changes_nothing_is_said_before_a_run(
+    command: str, run_file: Path, dvpo: Dvpo, training: Recorder
+) -> None:
+    result = dvpo(command, run_file, "--set", "algorithm=backward-ppo")
+    assert result.exit_code == 0, result.output
+    first, second = [line for line in result.stdout.splitlines() if line.startswith("remark: ")]
+    place = "--set algorithm=backward-ppo"
+    assert first.startswith(f"remark: {place}: algorithm.reward_correction.0: noise_corrected changes nothing here: ")
+    assert second.startswith(
+        f"remark: {place}: algorithm.num_minibatches: one epoch of one mini-batch is one optimiser"
+    )
+    assert len(training.calls) == (command == "train")
+
+
 def test_check_may_be_asked_while_a_run_goes_on(run_file: Path, dvpo: Dvpo) -> None:
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/metrics.jsonl").touch()

@@ -194,3 +194,61 @@ def test_mistakes_are_named(name: str, correction: dict[str, object], message: s
     with pytest.raises(UserError) as caught:
         build_algorithm(name, options)
     assert message in str(caught.value)
+
+
+# --- rewards of few values ----------------------------------------------------------------------------------------
+
+
+def rewards_of(values: list[float], chances: list[float], rows: int, seed: int) -> Tensor:
+    """Draws of a discrete reward, each value at least once."""
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.tensor(chances, dtype=F64).multinomial(rows, replacement=True, generator=rng)
+    drawn[: len(values)] = torch.arange(len(values))
+    return torch.tensor(values, dtype=F64)[drawn]
+
+
+@pytest.mark.parametrize(
+    ("values", "chances"),
+    [
+        ([0.0, 1.0], [0.97, 0.03]),
+        ([0.0, 1.0], [0.02, 0.98]),
+        ([-1.0, 1.0], [0.96, 0.04]),
+        ([0.0, 0.1, 1.0], [0.5, 0.47, 0.03]),
+        ([0.0, 0.25, 0.5, 0.75, 1.0], [0.9, 0.04, 0.03, 0.02, 0.01]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["winsorise", "percentile_clip", "mad_clip"])
+def test_rare_outcomes_of_a_discrete_reward_are_left_as_they_are(
+    kind: str, values: list[float], chances: list[float]
+) -> None:
+    """A critic, and a batch, that hold a success for impossible: at a chance of 3 % it was clipped to 0.05."""
+    batch = make_batch(5, rows=64)
+    batch = CorrectedRewards(batch).with_scores(rewards_of(values, chances, 64, 0), {}).batch
+    common = torch.full((64,), values[chances.index(max(chances))], dtype=F64)
+    options = {"warmup_updates": 0, "coverage_tolerance": 1.0} if kind == "winsorise" else {}
+    found = built({"type": kind, **options}).correct_rewards(
+        batch, uniform_critic(batch, common - 0.01, common + 0.01), SingleProcess()
+    )
+    assert torch.equal(found.batch.scores, batch.scores)
+    if kind == "winsorise":
+        assert to_floats(found.metrics)["correction/winsorise_active"] == 0.0
+
+
+def test_a_continuous_reward_is_clipped_as_before_and_ranks_agree_on_which_it_is() -> None:
+    """Ranks that see two values each, of four in all, look at the whole batch."""
+    batch = make_batch(6)
+    scores = torch.tensor([0.0, 9.0, 0.5, 0.5, -9.0, 0.0, 0.5, 0.5], dtype=F64)
+    batch = CorrectedRewards(batch).with_scores(scores, {}).batch
+    old = uniform_critic(batch, torch.zeros(8, dtype=F64), torch.ones(8, dtype=F64))
+    options = {"type": "winsorise", "warmup_updates": 0, "coverage_tolerance": 1.0}
+    algorithms = [built(options), built(options)]
+    rows = [torch.tensor([0, 1, 5]), torch.tensor([2, 3, 4, 6, 7])]
+    parts = on_ranks(
+        2,
+        lambda world: algorithms[world.rank].correct_rewards(
+            batch.rows(rows[world.rank]), take(old, rows[world.rank]), world
+        ),
+    )
+    assert all(to_floats(part.metrics)["correction/winsorise_active"] == 1.0 for part in parts)
+    assert float(parts[0].batch.scores.max()) < 2.0 and float(parts[1].batch.scores.min()) > -1.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learner.algorithms.base import Algorithm
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.corrections.verifier import NoiseCorrected, backward_corrected, forward_weights
+from learner.algorithms.corrections.verifier import NoiseCorrected, backward_corrected, forward_weights, youden_j
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.algorithms.without_critic.dr_grpo import centred_scores
 from learner.algorithms.without_critic.groups import z_scored_advantages
@@ -189,3 +189,48 @@ def test_estimated_rates_are_used_where_they_are_asked_for_and_kept_in_checkpoin
         resumed.load_state_dict(estimating.state_dict())
         torch.testing.assert_close(advantages(resumed), advantages(estimating))
     assert not build_algorithm("grpo").takes_estimated_rates
+
+
+@pytest.mark.parametrize("rates", [(0.6, 0.5), (0.5, 0.5), (0.7, 0.3), (0.05, 0.95), (0.95, 0.9)])
+def test_rates_that_leave_no_j_are_refused_wherever_they_come_from(rates: tuple[float, float]) -> None:
+    """They used to train at ten times the size, with J taken for 0.1."""
+    with pytest.raises(ValueError, match="no J above 0"):
+        youden_j(*rates)
+    with pytest.raises(ValueError, match="no J above 0"):
+        backward_corrected(torch.tensor([0.0, 1.0]), *rates)
+    with pytest.raises(ValueError, match="no J above 0"):
+        clean_std(torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), *rates)
+    written = {"false_positive_rate": rates[0], "false_negative_rate": rates[1]}
+    for name, options in (
+        ("nc-grpo", {"rates": written}),
+        ("dr-grpo", {"reward_correction": {"type": "noise_corrected", **written}}),
+    ):
+        with pytest.raises(UserError, match="says nothing of the answer, or the opposite"):
+            build_algorithm(name, options)
+    for algorithm in with_estimates(True):
+        before = algorithm.state_dict()
+        with pytest.raises(UserError) as caught:
+            algorithm.set_rates(*rates)
+        j = f"J = {1.0 - sum(rates):.2f} is not above 0"
+        assert j.replace("-0.00", "0.00") in str(caught.value).replace("-0.00", "0.00")
+        assert "as estimated from re-checked trajectories" in str(caught.value)
+        assert algorithm.state_dict() == before
+    for algorithm in with_estimates(False):
+        algorithm.set_rates(*rates)  # nobody asked for them
+
+
+def test_a_checkpoint_with_such_rates_is_not_gone_on_from() -> None:
+    for algorithm in with_estimates(True)[:2]:
+        state = algorithm.state_dict()
+        kept = state if "rates" in state else state["corrections"][0]
+        kept["rates"] = [0.6, 0.5]
+        with pytest.raises(UserError, match=r"J = -0\.10 is not above 0"):
+            algorithm.load_state_dict(state)
+
+
+def test_j_is_reported_as_it_is_where_the_floor_takes_its_place() -> None:
+    options = {"type": "noise_corrected", "false_positive_rate": 0.45, "false_negative_rate": 0.5}
+    algorithm, batch = build_algorithm("dr-grpo", {"reward_correction": options}), make_batch(1)
+    found = algorithm.correct_rewards(batch, make_old(algorithm, batch, 0), SingleProcess())
+    torch.testing.assert_close(found.batch.scores, (batch.scores - 0.45) / 0.1)
+    assert to_floats(found.metrics)["correction/noise_corrected_j"] == pytest.approx(0.05)

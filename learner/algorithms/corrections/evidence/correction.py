@@ -38,6 +38,7 @@ class Evidence(RewardCorrection):
 
     needs_reference = True
     reads_gold = True
+    reads_verdicts = True
 
     class Config(StrictModel):
         """Options of the correction."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
 
 from learner.algorithms.critic.regularisers.base import CriticRegulariser, Penalty
 from learner.algorithms.records import Estimates
+from learner.algorithms.streams import stream_seeds
 from learner.batch import TrainBatch
 from learner.models.spec import CriticConfig, CriticOutput
 from rollout.component import StrictModel
-
-_SEED_STEP = 0x9E3779B97F4A7C15
 
 
 class Bottleneck(CriticRegulariser):
@@ -41,8 +39,7 @@ class Bottleneck(CriticRegulariser):
 
     def model_inputs(self, batch: TrainBatch, estimates: Estimates | None, step: int) -> dict[str, Any]:
         """Seeds of the latent's noise, fresh in each step and the same wherever a row lands."""
-        mixed = [(seed + (step + 1) * _SEED_STEP) % (1 << 63) for seed in batch.sample_seeds.tolist()]
-        return {"noise_seeds": torch.tensor(mixed, dtype=torch.int64)}
+        return {"noise_seeds": stream_seeds(batch.sample_seeds, "bottleneck", step)}
 
     def penalties(self, output: CriticOutput, estimates: Estimates, progress: float) -> dict[str, Penalty]:
         """See :class:`CriticRegulariser`."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from learner.algorithms.critic.targets.base import OldCritic
 from learner.algorithms.critic.targets.lambda_return import LambdaReturn
+from learner.algorithms.invariance import ALIKE, answers
 from learner.maths.returns import lambda_returns
 
 
@@ -19,6 +20,7 @@ class AfterToken(LambdaReturn):
     ignores = ("lam_actor", "lam_actor_alpha", "bootstrap_truncated")
     needs_end_values = True
 
+    @answers(shift=ALIKE, scale=ALIKE)
     def advantages(self, old: OldCritic) -> Tensor:
         """See :class:`CriticTarget`."""
         assert old.output.end_values is not None

@@ -10,12 +10,16 @@ from typing import NamedTuple
 from pydantic import Field
 from torch import Tensor
 
+from learner.algorithms.invariance import ALIKE, Answer, answer_of, answers, gone
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective
 from learner.maths.returns import Lam, gae
 from learner.metrics import Metrics
 from learner.models.spec import CriticConfig, CriticOutput
 from rollout.component import Component, StrictModel
+
+LEARNED = "the critic, once it has learned such rewards,"
+"""What takes a shift of all rewards out of an advantage that is a reward less a value."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,16 @@ class CriticTarget(Component):
         """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
         return ""
 
+    def answer(self) -> Answer:
+        """How the advantages answer to a map of all rewards that the critic has learned."""
+        is_plain = type(self).__call__ is CriticTarget.__call__
+        return answer_of(self.advantages if is_plain else type(self).__call__)
+
     def __call__(self, old: OldCritic) -> Evaluation:
         """Advantages and targets of this rank's rows."""
         return Evaluation(self.advantages(old), self.targets(old), {})
 
+    @answers(shift=gone(LEARNED), scale=ALIKE)
     def advantages(self, old: OldCritic) -> Tensor:
         """Scalar GAE of the read-out at ``lam_actor``, [batch seq]."""
         return gae(old.rewards, old.values, old.mask, old.gamma, old.lam_actor, old.last_values)[0]

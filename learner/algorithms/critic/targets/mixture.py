@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from learner.algorithms.clipped_policy import row_generators
 from learner.algorithms.critic.targets.base import CriticTarget, OldCritic, WithLambda
+from learner.algorithms.streams import row_generators
 from learner.maths.returns import mixture_targets
-
-_STREAM = 1
-"""Keeps these draws apart from others that start at the same trajectory's seed."""
 
 
 class Mixture(CriticTarget):
@@ -24,6 +21,6 @@ class Mixture(CriticTarget):
 
     def targets(self, old: OldCritic) -> Tensor:
         """See :class:`CriticTarget`."""
-        generators = row_generators(old.batch.sample_seeds, _STREAM)
+        generators = row_generators(old.batch.sample_seeds, "mixture")
         lam = self.config.lam
         return mixture_targets(old.rewards, old.quantiles, old.mask, old.gamma, lam, generators, old.bootstrap)

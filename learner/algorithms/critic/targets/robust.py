@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from learner.algorithms.critic.targets.base import CriticTarget, Evaluation, OldCritic, WithLambda
+from learner.algorithms.critic.targets.base import LEARNED, CriticTarget, Evaluation, OldCritic, WithLambda
+from learner.algorithms.invariance import ALIKE, answers, gone
 from learner.masking import masked
 from learner.maths.logprobs import scatter_to_tokens
 from learner.maths.quantiles.quantiles import quantile_mean
@@ -38,6 +39,7 @@ class RobustTarget(CriticTarget):
             lowest: scalar, the least V of the batch.
         """
 
+    @answers(shift=gone(LEARNED), scale=ALIKE)
     def __call__(self, old: OldCritic) -> Evaluation:
         """Robust targets and advantages, and by how much pessimism lowered the targets."""
         mask, batch, lam = old.mask, old.batch, self.config.lam

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from learner.algorithms.critic.terms.base import CriticTerm, TokenView, Weighted
 from learner.algorithms.records import Estimates
+from learner.algorithms.streams import row_generators
 from learner.batch import TrainBatch
 from learner.maths.quantiles.quantiles import midpoint_taus, spread
 from learner.models.spec import CriticConfig
-
-_SEED_STEP, _STREAM = 0x9E3779B97F4A7C15, 0x51ED270B
 
 
 class FlowMatching(CriticTerm):
@@ -73,8 +72,6 @@ class FlowMatching(CriticTerm):
 def flow_times(batch: TrainBatch, step: int) -> Tensor:
     """u and u' of each token, [batch seq 2] uniform in [0, 1), from the row's seed and the optimiser step only."""
     mask = batch.action_mask
-    rows = []
-    for seed in batch.sample_seeds.tolist():
-        generator = torch.Generator().manual_seed((seed ^ _STREAM) + (step + 1) * _SEED_STEP & (1 << 63) - 1)
-        rows.append(torch.rand(mask.shape[1], 2, generator=generator))
+    generators = row_generators(batch.sample_seeds, "flow_times", step)
+    rows = [torch.rand(mask.shape[1], 2, generator=generator) for generator in generators]
     return torch.stack(rows).to(mask.device) if rows else torch.zeros((*mask.shape, 2), device=mask.device)
