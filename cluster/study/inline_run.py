@@ -24,6 +24,7 @@ from cluster.config.run_config import RunConfig, dump_config
 from cluster.run.assembly import assemble, open_records
 from cluster.run.start import write_config
 from cluster.run.workers import learner_spec
+from cluster.study.remembered import Answers, RememberingWorker
 from rollout.config import RolloutConfig
 from rollout.sampling.vllm_inline import InlineVllmEngine
 from rollout.scoring.service import RewardService
@@ -54,7 +55,7 @@ def pooled(config: RolloutConfig) -> RolloutConfig:
 
 
 class Workshop:
-    """What stays between the runs of a process: the engine, and prompts that are rendered.
+    """What stays between the runs of a process: the engine, rendered prompts, and greedy answers of starting weights.
 
     Args:
         config: of the first run; every other one has the same model and rollout section.
@@ -63,6 +64,7 @@ class Workshop:
     def __init__(self, config: RunConfig) -> None:
         path = absolute_model_path(config.model.path)
         self.engine = InlineVllmEngine(path, pooled(config.rollout), config.model.trust_remote_code)
+        self.answers: Answers = {}
         self._rendered: dict[str, RenderedPrompts] = {}
 
     def prompts(self, config: RunConfig) -> RunPrompts:
@@ -90,7 +92,8 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
     write_config(folder, dump_config(resolve(config)))
     path = absolute_model_path(config.model.path)
     prompts = workshop.prompts(config)
-    worker = RolloutWorker(
+    worker = RememberingWorker(
+        workshop.answers,
         name="rollout-0",
         model_path=path,
         tokenizer_path=path,
