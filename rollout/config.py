@@ -125,6 +125,26 @@ class GoldLabelConfig(StrictModel):
     share: float = Field(
         0.05, gt=0.0, le=1.0, description="Share of trajectories, at random, whose true score is asked for."
     )
+    first_share: float | None = Field(
+        None, gt=0.0, le=1.0, description="The share as long as few updates are done; None: as later."
+    )
+    first_updates: int = Field(
+        0,
+        ge=0,
+        description="Updates of the policy during which 'first_share' holds: labels serve all that comes later.",
+    )
+
+    def share_at(self, policy_version: int) -> float:
+        """The share of what the policy samples after so many updates."""
+        if self.first_share is not None and policy_version < self.first_updates:
+            return self.first_share
+        return self.share
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> GoldLabelConfig:
+        if (self.first_share is None) != (self.first_updates == 0):
+            raise ValueError("first_share and first_updates are given together, or not at all")
+        return self
 
 
 class RewardConfig(StrictModel):

@@ -129,9 +129,10 @@ class RewardService:
     def _is_labelled(self, prompt: Prompt, trajectory: Trajectory) -> bool:
         """Whether training may see the true score."""
         labels = self._config.gold_labels
-        return labels is not None and is_labelled(
-            self._run_seed, prompt.prompt_id, trajectory.sample_index, labels.share
-        )
+        if labels is None:
+            return False
+        share = labels.share_at(trajectory.policy_version_min)
+        return is_labelled(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """Score without noise, that of gold where there is such, for evaluation. A failure has no score at all."""

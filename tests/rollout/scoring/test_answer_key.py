@@ -132,3 +132,15 @@ async def test_without_the_opt_in_no_true_score_is_for_training() -> None:
 def test_labels_that_nothing_could_tell_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"needs reward\.gold"):
         RewardConfig(gold_labels=GoldLabelConfig())
+
+
+async def test_labels_may_come_early() -> None:
+    labels = GoldLabelConfig(share=0.05, first_share=0.5, first_updates=3)
+    assert [labels.share_at(version) for version in (0, 2, 3, 50)] == [0.5, 0.5, 0.05, 0.05]
+    noise = (ComponentSpec(type="symmetric_flip", p=0.5),)
+    early = [await record_of(RewardConfig(noise=noise, gold_labels=labels), "= 8", index) for index in range(60)]
+    asked = [index for index in range(60) if is_labelled(5, "p", index, 0.5)]
+    assert [index for index, record in enumerate(early) if record.gold_label is not None] == asked
+    for wrong in ({"first_share": 0.5}, {"first_updates": 3}):
+        with pytest.raises(ValidationError, match="given together"):
+            GoldLabelConfig.model_validate(wrong)
