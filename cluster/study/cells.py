@@ -66,8 +66,12 @@ def _planned(study: StudyConfig, file: Path, cell: Cell) -> PlannedCell:
 
 
 def _fingerprint(config: RunConfig) -> str:
-    """Of what is trained and how, whatever is written down of it and wherever."""
-    data = config.model_dump(mode="json", exclude={"name", "output_dir", "logging", "recovery"})
+    """Of what is trained and how, whatever is written down of it and wherever.
+
+    Defaults are left out, so that an option that a later version adds does not make its results those of another study.
+    """
+    left_out = {"name", "output_dir", "logging", "recovery"}
+    data = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -129,3 +129,18 @@ def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: W
     assert [point.step for point in result.curve] == [0, 3]
     assert command.survivors() == []
     assert os.path.exists(tmp_path / "study" / "logs" / "slot-0.log")
+
+
+def test_a_cell_that_takes_too_long_is_a_failure(
+    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}}}
+    file = write_study(tmp_path, write_config(), axes=axes, cell_timeout_s=0.5)
+    for options, already in (((), 0), ((), 1), (("--retry",), 0)):
+        command = start_command("study", str(file), *options)
+        assert command.finish() == (0 if already else 1), command.output
+        assert f"1 cells, {already} of them done already" in command.output
+        (result,) = read_results(tmp_path / "study").values()
+        assert result.error == "not done within 0.5 s (cell_timeout_s)"
+        assert result.curve == ()
+        assert command.survivors() == []

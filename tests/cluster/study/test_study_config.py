@@ -90,6 +90,8 @@ def test_the_fingerprint_is_of_what_may_move_a_number(folder: Path) -> None:
     assert len(set(before)) == len(before)
     path = write(folder, output="elsewhere", overrides={**STUDY["overrides"], "logging.tensorboard": True})
     assert [one.fingerprint for one in plan_cells(load_study(path), path)] == before
+    path = write(folder, overrides={**STUDY["overrides"], "training.keep_checkpoints": 3})  # the default, spelled out
+    assert [one.fingerprint for one in plan_cells(load_study(path), path)] == before
     path = write(folder, overrides={**STUDY["overrides"], "learner.critic_lr": 0.5})
     assert not set(before) & {one.fingerprint for one in plan_cells(load_study(path), path)}
 
