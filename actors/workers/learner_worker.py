@@ -50,6 +50,7 @@ class LearnerSpec:
         timeout_s: longest time one operation between ranks may take.
         limits: when an update must not happen.
         lr_scale: factor on both learning rates; less than 1 after a roll-back.
+        kl_to_start_every: updates between two looks at how far the policy is from its start; 0 for none.
     """
 
     model: ModelConfig
@@ -64,6 +65,7 @@ class LearnerSpec:
     timeout_s: float = 1800.0
     limits: UpdateLimits = field(default_factory=UpdateLimits)
     lr_scale: float = 1.0
+    kl_to_start_every: int = 0
 
 
 class LearnerWorker:
@@ -242,6 +244,7 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     from learner.update.collective import TorchCollective
     from learner.update.learner import Learner
     from learner.update.rank import UpdateSettings
+    from learner.update.start_drift import StartDrift
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -260,7 +263,9 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     settings = UpdateSettings(
         spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale
     )
-    return Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
+    learner = Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
+    learner.drift = StartDrift(spec.kl_to_start_every, lambda: load_reference(spec.model, spec.seed))
+    return learner
 
 
 def _seed_everything(seed: int) -> None:

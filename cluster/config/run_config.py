@@ -93,6 +93,13 @@ class LoggingConfig(StrictModel):
     keep_trajectory_files: int = Field(
         1000, ge=1, le=1_000_000, description="Newest steps whose sampled trajectories stay on disk."
     )
+    kl_to_start_every: int = Field(
+        10,
+        ge=0,
+        le=10_000_000,
+        description="Steps between two measurements of policy/kl_to_start, on up to 16 trajectories of the batch; 0 is "
+        "none. Without a frozen reference the starting model is loaded for each: time, and memory for one more copy.",
+    )
     progress: Literal["auto", "plain", "rich", "none"] = Field(
         "auto", description="Display: 'rich' is live, 'plain' one line a step; 'auto' is live on a terminal."
     )

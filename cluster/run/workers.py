@@ -152,6 +152,7 @@ def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
         device="cuda" if config.cluster.gpus_per_learner_worker > 0 else "cpu",
         timeout_s=config.cluster.step_timeout_s,
         lr_scale=lr_scale,
+        kl_to_start_every=config.logging.kl_to_start_every,
         limits=config.guards.update_limits(),
     )
 

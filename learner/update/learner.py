@@ -15,11 +15,15 @@ from learner.update.rank import Rank
 from learner.update.rank_update import RankUpdate, denominators
 from learner.update.result import UpdateResult
 from learner.update.skipped_steps import SkippedSteps
+from learner.update.start_drift import StartDrift
 from rollout.trajectory import ScoredTrajectory
 
 
 class Learner(Rank):
     """Policy, critic and algorithm of one rank. All ranks call the same methods with the same arguments."""
+
+    drift = StartDrift()
+    """When and how the policy is compared with the starting one; by default it is not."""
 
     def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
         """Train on one global batch.
@@ -45,6 +49,8 @@ class Learner(Rank):
         run = None
         try:
             run = self._prepare(samples, update_index, critic_only)
+            if self.drift.is_due(update_index, self.settings.num_updates):
+                run.compare_with_start(self.drift)
             run.compute_old_outputs()
         except UpdateRefused as refusal:
             log.refuse(refusal, self.algorithm.config.num_epochs * self.algorithm.config.num_minibatches)

@@ -20,6 +20,7 @@ from learner.update.finite import refuse_non_finite
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
 from learner.update.sampler_gap import SamplerGap
+from learner.update.start_drift import StartDrift
 from learner.update.step import ModelPass, backward, check
 from rollout.trajectory import ScoredTrajectory
 
@@ -45,7 +46,7 @@ class RankUpdate:
         self.slices = plan.rank_slices(self.world.rank)
         self.placeholder = TrainBatch.placeholder(self.settings.pad_token_id).to(self.world.device)
         self.metrics: list[Metrics] = []
-        self.timings = dict.fromkeys(("old", "estimate", "policy", "critic"), 0.0)
+        self.timings = dict.fromkeys(("drift", "old", "estimate", "policy", "critic"), 0.0)
         single_step = self.algorithm.config.num_epochs * plan.num_minibatches == 1
         reads_old = self.algorithm.needs_old_logprobs
         self.needs_old_logprobs = reads_old or not (single_step or critic_only)
@@ -57,6 +58,11 @@ class RankUpdate:
         self.estimates = Estimates(batch.rewards)
         self.gap = SamplerGap(self.settings.limits, batch, index, own)
         self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
+
+    def compare_with_start(self, drift: StartDrift) -> None:
+        """Measure how far the policy, as it is before the update, has moved from the starting one."""
+        with self._timed("drift"):
+            self.metrics.append(drift.measure(self.learner, self.samples))
 
     def compute_old_outputs(self) -> None:
         """Run the models as they are before the update, then let the algorithm estimate.

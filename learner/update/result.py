@@ -13,7 +13,7 @@ class UpdateResult:
 
     Attributes:
         metrics: merged over micro-batches and ranks.
-        timings: seconds in the phases ``old``, ``estimate``, ``policy`` and ``critic``, of the slowest rank.
+        timings: seconds in the phases ``drift``, ``old``, ``estimate``, ``policy`` and ``critic``, of the slowest rank.
         skipped: why nothing at all was changed, neither weights nor optimisers nor the algorithm's scales; empty if at
             least one optimiser step was taken.
         notes: for each optimiser step that was not taken, or for all of them at once, where and why.
