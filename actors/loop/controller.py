@@ -213,7 +213,7 @@ class Controller:
             metrics |= values
         else:
             await self._write(values)
-        self._records.journal.add("eval", self.step, values=accuracy)
+        self._records.journal.add("eval", self.step, values=values)
         return accuracy
 
     async def _report(self, groups: Sequence[Group], metrics: dict[str, float]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from actors.faults import Quarantined
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
+from rollout.audit.intervals import share_interval
 from rollout.scoring.record import RewardRecord
 from rollout.trajectory import Prompt, SampleRequest, Trajectory
 
@@ -49,15 +50,20 @@ def _unanswered(prompt: Prompt, reason: str) -> Answer:
 
 def mean_clean_score(answers: Sequence[Answer]) -> float:
     """Mean clean score of the answers that could be scored; NaN if none could."""
-    scores = [answer.reward.clean for answer in answers if answer.reward.clean is not None]
+    scores = _clean_scores(answers)
     return sum(scores) / len(scores) if scores else float("nan")
+
+
+def _clean_scores(answers: Sequence[Answer]) -> list[float]:
+    return [answer.reward.clean for answer in answers if answer.reward.clean is not None]
 
 
 def split_metrics(answers: Sequence[Answer]) -> dict[str, float]:
     """Means over the answers to one split's prompts, each over the answers that have the number.
 
     Returns:
-        ``accuracy``, the clean score; ``reward/NAME``, the clean score of each reward function where there are
+        ``accuracy``, the clean score, and where all scores are 0 or 1 ``accuracy_low`` and ``accuracy_high``, the ends
+        of its exact 95 % interval; ``reward/NAME``, the clean score of each reward function where there are
         several; and every number that environments report of their conversations, by its name.
     """
     values: dict[str, list[float]] = defaultdict(list)
@@ -69,7 +75,10 @@ def split_metrics(answers: Sequence[Answer]) -> dict[str, float]:
             for name, value in answer.trajectory.outcome.metrics.items():
                 values[name].append(value)
     means = {name: sum(found) / len(found) for name, found in values.items()}
-    return means | {"accuracy": mean_clean_score(answers)}
+    means["accuracy"] = mean_clean_score(answers)
+    if interval := share_interval(_clean_scores(answers)):
+        means |= {"accuracy_low": interval.low, "accuracy_high": interval.high}
+    return means
 
 
 async def evaluate(

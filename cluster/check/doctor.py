@@ -19,8 +19,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cluster.check.hub import ask_hub
 from cluster.check.machine import Machine, inspect_machine
-from cluster.display.progress import format_table
+from cluster.display.report import format_table
 
 MIN_SHARED_MEMORY_MIB = 512
 """The default size of Ray's object store."""
@@ -218,16 +219,23 @@ def usage_findings(machine: Machine) -> list[DoctorFinding]:
     ray = "not set: a run starts a private Ray unless cluster.address says otherwise"
     if address:
         ray = f"{address} (RAY_ADDRESS is set, so runs join it)"
-    offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "yes", "on")
-    hub = "offline (HF_HUB_OFFLINE is set): only folders and cached models" if offline else "online"
     back_end = "nccl, vLLM on GPU" if machine.gpu_names else "gloo, vLLM on CPU, one thread a process"
     return [
         DoctorFinding("ray address", ray),
-        DoctorFinding("model hub", hub),
+        hub_finding(),
         DoctorFinding(
             "a run would use", f"{back_end}, up to {machine.num_cpus} CPUs and {len(machine.gpu_names)} GPUs"
         ),
     ]
+
+
+def hub_finding(timeout_s: float = 5.0) -> DoctorFinding:
+    """Whether models can be fetched from the hub; folders and cached models work without."""
+    answer = ask_hub(timeout_s)
+    if answer.is_as_wished:
+        return DoctorFinding("model hub", answer.text)
+    fix = "only folders and cached models work; see HTTPS_PROXY, HF_ENDPOINT for a mirror, or set HF_HUB_OFFLINE=1"
+    return DoctorFinding("model hub", answer.text, Level.WARNING, fix)
 
 
 def _version(name: str) -> str | None:

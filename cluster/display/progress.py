@@ -6,13 +6,12 @@ The display lives in the driver. The controller, a Ray actor, reports plain numb
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -21,81 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-Row = tuple[str, str]
-"""One line of a table: what, and its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one training step did.
-
-    Attributes:
-        step: the step, counted from 1.
-        num_steps: steps of the whole run.
-        num_rollouts: trajectories trained on in this step.
-        tokens_per_s: sampled tokens per second of wall time, over all rollout workers.
-        observed_reward: mean observed (noisy) reward of the batch; NaN if none was scored.
-        staleness: mean number of weight versions that trajectories were behind.
-        step_s: wall time of the step, in seconds.
-        time_left_s: expected time to the end of the run, in seconds; NaN if not known.
-        accuracy: newest clean held-out accuracy by split, in [0, 1]; empty before the first evaluation.
-    """
-
-    step: int
-    num_steps: int
-    num_rollouts: int
-    tokens_per_s: float
-    observed_reward: float
-    staleness: float
-    step_s: float
-    time_left_s: float = math.nan
-    accuracy: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def from_metrics(
-        cls,
-        step: int,
-        num_steps: int,
-        metrics: Mapping[str, float],
-        time_left_s: float = math.nan,
-        accuracy: Mapping[str, float] | None = None,
-    ) -> StepReport:
-        """Pick the shown quantities out of a step's metrics (docs/metrics.md); NaN where one is absent.
-
-        Args:
-            accuracy: newest accuracy by split; by default the ``eval/SPLIT/accuracy`` keys of ``metrics``.
-        """
-        if accuracy is None:
-            keys = {key: key.removeprefix("eval/").removesuffix("/accuracy") for key in metrics}
-            accuracy = {split: metrics[key] for key, split in keys.items() if key == f"eval/{split}/accuracy"}
-        return cls(
-            step=step,
-            num_steps=num_steps,
-            num_rollouts=int(metrics.get("rollout/num_trajectories", 0)),
-            tokens_per_s=metrics.get("rollout/tokens_per_s", math.nan),
-            observed_reward=metrics.get("reward/observed_mean", math.nan),
-            staleness=metrics.get("rollout/staleness_mean", math.nan),
-            step_s=metrics.get("time/step_s", math.nan),
-            time_left_s=time_left_s,
-            accuracy=accuracy,
-        )
-
-    def rows(self) -> list[Row]:
-        """The quantities as a reader wants them."""
-        held_out = "  ".join(f"{split} {value:.3f}" for split, value in self.accuracy.items())
-        return [
-            ("throughput", f"{_number(self.tokens_per_s, '.0f')} tokens/s"),
-            ("observed reward", _number(self.observed_reward, ".3f")),
-            ("clean held-out accuracy", held_out or "-"),
-            ("staleness", _number(self.staleness, ".2f")),
-            ("step time", f"{_number(self.step_s, '.1f')} s"),
-            ("time left", format_duration(self.time_left_s)),
-        ]
-
-    def line(self) -> str:
-        """The report on one line."""
-        shown = "  ".join(f"{name} {value}" for name, value in self.rows())
-        return f"step {self.step}/{self.num_steps}  {self.num_rollouts} rollouts  {shown}"
+from cluster.display.report import ESTIMATING, TIME_LEFT, Row, StepReport, format_duration, format_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +137,7 @@ class RichProgress:
         self._bars = Bars(*columns, console=self._console)
         self._steps = self._bars.add_task("steps", total=None)
         self._rollouts = self._bars.add_task("rollouts", total=None)
-        self._rows: list[Row] = []
+        self._rows: list[Row] = [(TIME_LEFT, ESTIMATING)]
         # Transient: the display makes room for the closing table.
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
 
@@ -253,26 +178,6 @@ def make_progress(mode: Literal["auto", "plain", "rich", "none"], stream: TextIO
         return SilentProgress()
     is_live = mode == "rich" or (mode == "auto" and target.isatty() and os.environ.get("TERM", "dumb") != "dumb")
     return RichProgress(target) if is_live else PlainProgress(target)
-
-
-def format_table(rows: Sequence[Row]) -> list[str]:
-    """Two aligned columns, one line a row."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
-
-
-def format_duration(seconds: float) -> str:
-    """``1:02:03``, ``2:03``; ``-`` for what is not known."""
-    if not math.isfinite(seconds):
-        return "-"
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _number(value: float, spec: str) -> str:
-    """A number, or ``-`` where there is none."""
-    return format(value, spec) if math.isfinite(value) else "-"
 
 
 __all__ = [

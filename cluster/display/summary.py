@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.recording.sinks import read_metrics
 from cluster.config.run_config import RunConfig
-from cluster.display.progress import Row
+from cluster.display.report import Row, intervals, with_interval
 
 
 def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) -> list[Row]:
@@ -18,11 +18,13 @@ def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) ->
     Args:
         result: what the controller returned: ``checkpoint``, ``step``, ``initial_accuracy``, ``final_accuracy``.
     """
+    records = read_metrics(run_dir / "metrics.jsonl")
     # An evaluation before the first step has a line of its own.
-    steps = [record for record in read_metrics(run_dir / "metrics.jsonl") if "time/step_s" in record]
+    steps = [record for record in records if "time/step_s" in record]
     return [
         ("steps", f"{result['step']} of {config.training.num_steps}"),
-        *_accuracy_rows(result["initial_accuracy"], result["final_accuracy"]),
+        *_accuracy_rows(result["initial_accuracy"], result["final_accuracy"], records),
+        *_training_rows(steps),
         *_noise_rows(steps),
         *_speed_rows(steps),
         ("checkpoint", str(result["checkpoint"])),
@@ -31,14 +33,30 @@ def summary_rows(config: RunConfig, run_dir: Path, result: Mapping[str, Any]) ->
     ]
 
 
-def _accuracy_rows(before: Mapping[str, float], after: Mapping[str, float]) -> list[Row]:
+def _accuracy_rows(
+    before: Mapping[str, float], after: Mapping[str, float], records: Sequence[Mapping[str, float]]
+) -> list[Row]:
     """In-domain is the task's first split, out-of-domain the one of that name; others may be either."""
     rows = []
+    evaluated = [intervals(record) for record in records if any(key.startswith("eval/") for key in record)]
+    first, last = (evaluated[0], evaluated[-1]) if evaluated else ({}, {})
     for index, (split, start) in enumerate(before.items()):
         kind = ", in-domain" if index == 0 else ", out-of-domain" if split == "ood" else ""
         end = after.get(split)
-        change = "" if end is None else f" -> {end:.3f} ({100 * (end - start):+.1f} points)"
-        rows.append((f"clean accuracy{kind} ({split})", f"{start:.3f}{change}"))
+        key, change = f"eval/{split}/accuracy", ""
+        if end is not None:
+            change = f" -> {with_interval(end, last.get(key))} ({100 * (end - start):+.1f} points)"
+        rows.append((f"clean accuracy{kind} ({split})", f"{with_interval(start, first.get(key))}{change}"))
+    return rows
+
+
+def _training_rows(steps: Sequence[Mapping[str, float]]) -> list[Row]:
+    """The rewards of the first and of the last batch."""
+    rows = []
+    for key, label in (("reward/observed_mean", "observed"), ("reward/clean_mean", "clean")):
+        told = [with_interval(record[key], intervals(record).get(key)) for record in steps if key in record]
+        if told:
+            rows.append((f"{label} reward in training", told[0] if len(told) == 1 else f"{told[0]} -> {told[-1]}"))
     return rows
 
 

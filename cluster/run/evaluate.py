@@ -11,12 +11,14 @@ import ray
 from actors.loop.evaluation import Answer, answer_all, split_metrics
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
-from cluster.display.progress import Row
+from cluster.display.report import Row, intervals, with_interval
 from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
 from cluster.run.workers import Fleet
 from rollout.component import UserError
 from rollout.trajectory import Prompt
+
+_ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
 
 
 def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output: Path | None) -> list[Row]:
@@ -44,8 +46,9 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
         note = f", {unscored} could not be scored" if unscored else ""
         # Always has the accuracy; whatever else is in it follows, indented.
         means = split_metrics(members)
-        rows.append((f"clean accuracy ({split})", f"{means.pop('accuracy'):.3f} on {len(members)} prompts{note}"))
-        rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items()]
+        accuracy = with_interval(means["accuracy"], intervals(means).get("accuracy"))
+        rows.append((f"clean accuracy ({split})", f"{accuracy} on {len(members)} prompts{note}"))
+        rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items() if name not in _ACCURACY]
     return rows
 
 

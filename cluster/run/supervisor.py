@@ -21,7 +21,9 @@ from actors.processes import stack_dump
 from actors.recording.event_log import EventLog, Level
 from actors.recording.journal import Entry
 from cluster.config.run_config import RunConfig
-from cluster.display.progress import Progress, StepReport
+from cluster.display.pace import Pace
+from cluster.display.progress import Progress
+from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
@@ -141,7 +143,7 @@ class Supervisor:
         """Show what the controller reports until its run is over."""
         running = self._controller.run.remote()
         cursor, told = 0, False
-        pace = _Pace(self._config.training.num_steps)
+        pace = Pace(self._config.training.num_steps)
         answer_s = self._config.recovery.stall_timeout_s
         while True:
             if self._signals.received is not None and not told:
@@ -163,12 +165,15 @@ class Supervisor:
             if finished and not entries:
                 return dict(ray.get(running))
 
-    def _show(self, entry: Entry, pace: _Pace) -> None:
+    def _show(self, entry: Entry, pace: Pace) -> None:
         if entry.kind == "event":
             self._progress.event(entry.text)
         elif entry.kind == "eval":
-            pace.accuracy = entry.values
-            shown = "  ".join(f"{split} {value:.3f}" for split, value in entry.values.items())
+            pace.evaluation, ends = entry.values, intervals(entry.values)
+            shown = "  ".join(
+                f"{split} {with_interval(value, ends.get(f'eval/{split}/accuracy'))}"
+                for split, value in accuracies(entry.values).items()
+            )
             self._progress.event(f"clean held-out accuracy after step {entry.step}: {shown}")
         else:
             self._step = entry.step
@@ -205,24 +210,6 @@ class Supervisor:
     def _tell(self, kind: str, text: str, level: Level = "info") -> None:
         self._progress.event(text)
         self._events.write(kind, self._step, text, level)
-
-
-class _Pace:
-    """How long the rest will take, from the steps seen so far."""
-
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps = num_steps
-        self._first_step: int | None = None
-        self._first_time = time.monotonic()
-        self.accuracy: dict[str, float] = {}
-
-    def report(self, step: int, metrics: dict[str, float]) -> StepReport:
-        """One finished step, for the display."""
-        if self._first_step is None:
-            self._first_step, self._first_time = step, time.monotonic()
-        done = step - self._first_step
-        pace = (time.monotonic() - self._first_time) / done if done else float("nan")
-        return StepReport.from_metrics(step, self._num_steps, metrics, pace * (self._num_steps - step), self.accuracy)
 
 
 def _without_ray(error: BaseException) -> BaseException:

@@ -29,8 +29,8 @@ class StartDrift:
     """Compares the policy with the starting one every so many updates.
 
     Between two looks nothing is kept of the starting model: it is read from its files again, by rank 0 alone, unless
-    the method has a frozen reference anyway. So a look costs time for loading, and for its length the memory of one copy
-    of the policy's weights on rank 0.
+    the method has a frozen reference anyway. So a look costs time for loading, and for its length the memory of one
+    copy of the policy's weights on rank 0.
 
     Args:
         every: updates between two looks; 0 for none. There is always one before the last update.

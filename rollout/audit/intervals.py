@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -51,6 +51,13 @@ def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Estimate:
     low = 0.0 if hits == 0 else _root(lambda p: upper_tail(hits, count, p) - tail)
     high = 1.0 if hits == count else _root(lambda p: upper_tail(hits + 1, count, p) - (1.0 - tail))
     return Estimate(hits / count, low, high, count)
+
+
+def share_interval(scores: Sequence[float]) -> Estimate | None:
+    """:func:`clopper_pearson` of scores that are all 0 or 1; None where there are others, or none at all."""
+    if not scores or any(score not in (0.0, 1.0) for score in scores):
+        return None
+    return clopper_pearson(int(sum(scores)), len(scores))
 
 
 def wilson(hits: float, count: int, level: float = LEVEL) -> Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from rollout.audit.intervals import share_interval
 from rollout.rewards.errors import RewardErrorKind
 from rollout.scoring.record import RewardOutcome, RewardRecord
 
@@ -54,7 +55,7 @@ class RewardCounts:
 
 
 def reward_metrics(records: Sequence[RewardRecord]) -> dict[str, float]:
-    """Means of observed and clean scores, and for scores in {0, 1} the noise rates.
+    """Means of observed and clean scores, and for scores in {0, 1} their exact 95 % intervals and the noise rates.
 
     ``reward/false_positive_rate`` is P(observed = 1 | clean = 0), ``reward/false_negative_rate`` is
     P(observed = 0 | clean = 1) and ``reward/j`` is 1 minus both (Youden's J); a rate without any case is left out.
@@ -66,8 +67,12 @@ def reward_metrics(records: Sequence[RewardRecord]) -> dict[str, float]:
     metrics = {}
     if observed:
         metrics["reward/observed_mean"] = sum(observed) / len(observed)
+    if interval := share_interval(observed):
+        metrics |= {"reward/observed_mean_low": interval.low, "reward/observed_mean_high": interval.high}
     if clean:
         metrics["reward/clean_mean"] = sum(clean) / len(clean)
+    if interval := share_interval(clean):
+        metrics |= {"reward/clean_mean_low": interval.low, "reward/clean_mean_high": interval.high}
     if pairs:
         metrics["reward/corrupted_frac"] = sum(record.corrupted for record in both) / len(both)
         metrics |= noise_rates(pairs)

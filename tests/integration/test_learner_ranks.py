@@ -188,3 +188,14 @@ def test_a_group_has_one_deadline_and_keeps_the_order() -> None:
             group.call_each("nap", [(0.0,), (60.0,), (0.1,)], timeout_s=1)
     finally:
         group.kill()
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_looks_at_the_start_leave_no_trace_on_several_ranks(tiny_model: Path, stage: int) -> None:
+    found = {}
+    for every in (0, 2):
+        with ranks(2, spec(tiny_model, "dvpo", stage, kl_to_start_every=every)) as group:
+            drift = [metrics.get("policy/kl_to_start") for metrics in curve(group)]
+            found[every] = drift, group.call_blocking("held", timeout_s=60)
+    assert found[0] == ([None] * len(SIZES), found[2][1])
+    assert [value is not None and value > 1e-7 for value in found[2][0]] == [False, True] * 3

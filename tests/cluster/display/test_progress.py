@@ -5,10 +5,15 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
+from actors.recording.sinks import JsonlSink
+from cluster.config.run_config import RunConfig
+from cluster.display.pace import Pace
 from cluster.display.progress import (
     PlainProgress,
     Progress,
@@ -20,6 +25,7 @@ from cluster.display.progress import (
     format_table,
     make_progress,
 )
+from cluster.display.summary import summary_rows
 
 METRICS = {
     "rollout/num_trajectories": 128.0,
@@ -64,7 +70,74 @@ def test_a_report_picks_its_numbers_from_the_metrics() -> None:
     report = StepReport.from_metrics(12, 60, METRICS, time_left_s=151.2)
     assert report == StepReport(12, 60, 128, 2931.4, 0.6125, 0.75, 3.14, 151.2, {"test": 0.5, "ood": 0.25})
     assert report.line() == LINE
-    assert StepReport.from_metrics(12, 60, METRICS, accuracy={"test": 0.75}).accuracy == {"test": 0.75}
+    assert StepReport.from_metrics(12, 60, METRICS, evaluation={"eval/test/accuracy": 0.75}).accuracy == {"test": 0.75}
+
+
+def test_shares_have_an_error_bar() -> None:
+    """Those that the metrics have one for."""
+    ends = {"reward/observed_mean_low": 0.5223, "reward/observed_mean_high": 0.697}
+    evaluation = {"eval/test/accuracy": 0.5, "eval/test/accuracy_low": 0.401, "eval/test/accuracy_high": 0.599}
+    evaluation["eval/ood/accuracy"] = 0.25
+    shown = dict(StepReport.from_metrics(12, 60, {**METRICS, **ends}, evaluation=evaluation).rows())
+    assert shown["observed reward"] == "0.613 [0.522, 0.697]"
+    assert shown["clean held-out accuracy"] == "test 0.500 [0.401, 0.599]  ood 0.250"
+
+
+def test_the_closing_table_has_error_bars(tmp_path: Path) -> None:
+    start = {"eval/test/accuracy": 0.25, "eval/test/accuracy_low": 0.1, "eval/test/accuracy_high": 0.45}
+    end = {"eval/test/accuracy": 0.5, "eval/test/accuracy_low": 0.3, "eval/test/accuracy_high": 0.7}
+    trained = {"time/step_s": 2.0, "rollout/num_response_tokens": 8.0, "reward/clean_mean": 0.4}
+    sink = JsonlSink(tmp_path / "metrics.jsonl", None)
+    sink.write(0, start)
+    for step, mean in enumerate((0.2, 0.3, 0.6), start=1):
+        bars = {"reward/observed_mean_low": mean - 0.1, "reward/observed_mean_high": mean + 0.1}
+        sink.write(step, {**trained, "reward/observed_mean": mean, **bars, **(end if step == 3 else {})})
+    sink.close()
+    config = RunConfig.model_validate({"model": {"path": "m"}})
+    result = {"step": 3, "checkpoint": "c", "initial_accuracy": {"test": 0.25}, "final_accuracy": {"test": 0.5}}
+    shown = dict(summary_rows(config, tmp_path, result))
+    accuracy = "0.250 [0.100, 0.450] -> 0.500 [0.300, 0.700] (+25.0 points)"
+    assert shown["clean accuracy, in-domain (test)"] == accuracy
+    assert shown["observed reward in training"] == "0.200 [0.100, 0.300] -> 0.600 [0.500, 0.700]"
+    assert shown["clean reward in training"] == "0.400 -> 0.400"  # without an interval where scores are no shares
+
+
+class Clock:
+    """Time as a test says."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "times", "expected"),
+    [
+        (1, 5, (10.0, 14.0, 20.0), ("0:40", "0:12", "0:10")),  # the first step's own 10 s, then 4 s, then 5 s a step
+        (41, 44, (10.0, 14.0), ("0:30", "0:08")),  # after a restart
+        (1, 1, (10.0,), ("0:00",)),  # nothing is left
+    ],
+)
+def test_the_time_left_is_estimated_from_the_first_step_on(
+    first: int, last: int, times: tuple[float, ...], expected: tuple[str, ...]
+) -> None:
+    clock = Clock()
+    pace, shown = Pace(last, clock), []
+    for number, clock.seconds in enumerate(times):
+        shown.append(dict(pace.report(first + number, {"time/step_s": 10.0}).rows())["time left"])
+    assert tuple(shown) == expected
+
+
+def test_without_a_step_the_live_display_says_that_it_is_estimating() -> None:
+    from rich.console import Console
+
+    progress = RichProgress(Terminal())
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(progress._render())
+    assert re.search(r"time left\s+estimating", capture.get())
 
 
 def test_a_report_without_numbers_says_so() -> None:
@@ -72,7 +145,7 @@ def test_a_report_without_numbers_says_so() -> None:
     assert math.isnan(report.observed_reward)
     assert report.line() == (
         "step 1/2  0 rollouts  throughput - tokens/s  observed reward -  clean held-out accuracy -  staleness -  "
-        "step time - s  time left -"
+        "step time - s  time left estimating"
     )
 
 
