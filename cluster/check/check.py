@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.guards.guards import further_guards
 from actors.recording.sinks import further_sinks
+from cluster.check.demand import compare, demand_of, model_sizes
 from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
@@ -109,10 +110,23 @@ def check_run(
     report.attempt(check_run_folder, config, resume, overwrite)
     is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
     if is_private and models is not None:  # a cluster is judged when it is joined
-        found = machine or inspect_machine()
+        found = machine or inspect_machine(config.run_dir)
         report.errors += machine_errors(config, found)
         report.warnings += machine_warnings(config, found)
+        if algorithm is not None and tokenizer is not None:
+            check_demand(config, algorithm, found, report)
     return report
+
+
+def check_demand(config: RunConfig, algorithm: Algorithm, machine: Machine, report: CheckReport) -> None:
+    """Compare the memory, shared memory and disk that the run needs with what there is."""
+    sizes = report.attempt(model_sizes, config, algorithm.needs_critic, algorithm.needs_reference)
+    if sizes is None:
+        return
+    found = compare(config, demand_of(config, sizes), machine)
+    report.errors += found.errors
+    report.warnings += found.warnings
+    report.plan += found.plan
 
 
 def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:

@@ -21,10 +21,11 @@ from packaging.specifiers import SpecifierSet
 
 from cluster.check.hub import ask_hub
 from cluster.check.machine import Machine, inspect_machine
+from cluster.config.object_store import FLOOR_MIB
 from cluster.display.report import format_table
 
-MIN_SHARED_MEMORY_MIB = 512
-"""The default size of Ray's object store."""
+MIN_SHARED_MEMORY_MIB = FLOOR_MIB
+"""Ray's object store for the smallest models."""
 CPU_INSTALL = "pip install --no-deps -r requirements/cpu.lock"
 IMPORTED_MODULES = ("torch", "transformers", "ray", "deepspeed", "vllm.v1.engine.async_llm")
 
@@ -184,7 +185,9 @@ def machine_findings(machine: Machine) -> list[DoctorFinding]:
             DoctorFinding("shared memory", "no /dev/shm", Level.WARNING, "Ray will use files instead: slow")
         )
     elif free < MIN_SHARED_MEMORY_MIB:
-        fix = f"at least {MIN_SHARED_MEMORY_MIB} MiB, or lower cluster.object_store_mib; in a container: --shm-size=1g"
+        fix = (
+            f"at least {MIN_SHARED_MEMORY_MIB} MiB, more for larger models (dvpo check); in a container: --shm-size=1g"
+        )
         findings.append(DoctorFinding("shared memory", f"{free} MiB free in /dev/shm", Level.WARNING, fix))
     else:
         findings.append(DoctorFinding("shared memory", f"{free} MiB free in /dev/shm"))

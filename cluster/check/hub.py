@@ -27,8 +27,7 @@ def ask_hub(timeout_s: float = 5.0) -> HubAnswer:
     """
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return HubAnswer(False, True, "offline (HF_HUB_OFFLINE is set): only folders and cached models")
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
     begin = time.monotonic()

@@ -29,6 +29,7 @@ class Machine:
         gpu_names: one name a visible GPU.
         memory_available_mib: memory that can be had without swapping; 0 if unknown.
         shared_memory_free_mib: free space in /dev/shm; None if there is no such folder.
+        disk_free_mib: free space where runs are written; None if that is not known.
     """
 
     num_cpus: int
@@ -37,10 +38,15 @@ class Machine:
     gpu_names: tuple[str, ...]
     memory_available_mib: int
     shared_memory_free_mib: int | None
+    disk_free_mib: int | None = None
 
 
-def inspect_machine() -> Machine:
-    """Look at this machine."""
+def inspect_machine(runs: Path = Path()) -> Machine:
+    """Look at this machine.
+
+    Args:
+        runs: folder that runs are written to; it need not be there yet.
+    """
     info = _read("/proc/cpuinfo")
     # Every core has the same keys; the last core stands for all.
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
@@ -53,6 +59,7 @@ def inspect_machine() -> Machine:
         gpu_names=_gpu_names(),
         memory_available_mib=_available_memory_mib(),
         shared_memory_free_mib=shared,
+        disk_free_mib=_free_mib(runs),
     )
 
 
@@ -80,6 +87,15 @@ def _gpu_names() -> tuple[str, ...]:
     names = tuple(line.strip() for line in result.stdout.splitlines() if line.strip()) if result.returncode == 0 else ()
     # CUDA_VISIBLE_DEVICES names GPUs by number or by id: how many there are is all that counts here.
     return names if visible is None else names[: len(visible.split(","))]
+
+
+def _free_mib(folder: Path) -> int | None:
+    """Free space where a folder is, or would be made."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        return shutil.disk_usage(existing).free >> 20
+    except OSError:
+        return None
 
 
 def _available_memory_mib() -> int:
@@ -120,11 +136,11 @@ def machine_errors(config: RunConfig, machine: Machine) -> list[str]:
             f"{len(machine.gpu_names)}; lower cluster.gpus_per_rollout_worker and cluster.gpus_per_learner_worker, or "
             "join a cluster by cluster.address"
         )
-    free = machine.shared_memory_free_mib
-    if free is not None and cluster.object_store_mib > free:
+    free, given = machine.shared_memory_free_mib, cluster.object_store_mib
+    if free is not None and given is not None and given > free:
         errors.append(
-            f"cluster.object_store_mib: {cluster.object_store_mib} MiB do not fit the {free} MiB that are free in "
-            "/dev/shm; lower it or make /dev/shm larger"
+            f"cluster.object_store_mib: {given} MiB do not fit the {free} MiB that are free in /dev/shm; lower it or "
+            "make /dev/shm larger"
         )
     return errors
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from learner.config import ModelConfig
 from rollout.component import UserError, nearest
 
 _HUB_ID = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?")
@@ -58,6 +59,38 @@ def max_positions(model: Any) -> int | None:
     """
     limit: int | None = getattr(model.get_text_config(), "max_position_embeddings", None)  # not every kind has it
     return limit
+
+
+def num_policy_weights(model: ModelConfig) -> int:
+    """Parameters of the policy, tied ones counted once; made without memory for them.
+
+    Raises:
+        UserError: the model is not there, or is no causal language model.
+    """
+    return _num_weights(model, model.path, "model.path", "AutoModelForCausalLM")
+
+
+def num_critic_weights(model: ModelConfig) -> int:
+    """Parameters of the critic's transformer body.
+
+    Raises:
+        UserError: the model is not there.
+    """
+    key = "model.path" if model.critic_path is None else "model.critic_path"
+    return _num_weights(model, model.critic_body_path, key, "AutoModel")
+
+
+def _num_weights(model: ModelConfig, path: str, key: str, kind: str) -> int:
+    import torch
+    import transformers
+
+    found = load_model_config(path, key, model.trust_remote_code)
+    try:
+        with torch.device("meta"):  # shapes alone
+            made = getattr(transformers, kind).from_config(found, trust_remote_code=model.trust_remote_code)
+    except Exception as error:  # of transformers or of the model's own code
+        raise UserError(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
+    return sum(parameter.numel() for parameter in made.parameters())
 
 
 def hub_is_reachable(timeout_s: float = 5.0) -> bool:

@@ -68,8 +68,12 @@ class ClusterConfig(StrictModel):
     num_cpus: int | None = Field(
         None, ge=1, le=65_536, description="CPUs the private Ray may hand out; none is all that this machine has."
     )
-    object_store_mib: int = Field(
-        512, ge=96, le=16_777_216, description="Shared memory of the private Ray's object store, in MiB."
+    object_store_mib: int | None = Field(
+        None,
+        ge=96,
+        le=16_777_216,
+        description="Shared memory of the private Ray's object store, in MiB; by default what the run needs: two "
+        "copies of the policy's weights in float32 and the trajectories on their way, at least 256.",
     )
     cpus_per_rollout_worker: float = Field(1.0, gt=0.0, le=4096.0, description="CPUs each rollout worker asks for.")
     gpus_per_rollout_worker: float = Field(0.0, ge=0.0, le=64.0, description="GPUs each rollout worker asks for.")

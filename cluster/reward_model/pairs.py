@@ -70,7 +70,7 @@ def make_pairs(
     source = load_prompts(config, path).training
     prompts = [source.at(index)[1] for index in range(min(num_prompts, len(source)))]
     _write(output, "")  # before anything is computed
-    with ray_session(config, config.run_dir.resolve()):
+    with ray_session(config, config.run_dir.resolve(), trains=False):
         responses = _responses(config, path, prompts, samples_per_prompt)
     rows = []
     for prompt in prompts:

@@ -30,10 +30,10 @@ from actors.recording.run_status import RunStatus
 from actors.recording.sinks import JsonlSink, Sink, TensorBoardSink, further_sinks
 from actors.recording.tell import TellEvent
 from actors.recording.trajectory_log import TrajectoryLog
+from cluster.config.object_store import uses_nccl
 from cluster.config.prompts import RunPrompts
 from cluster.config.run_config import RunConfig
 from cluster.run.processes import Processes
-from cluster.run.workers import uses_nccl
 from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 from rollout.data.prompt_source import PromptSource

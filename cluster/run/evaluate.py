@@ -36,7 +36,7 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     """
     path = str(model.resolve())
     prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
-    with ray_session(config, config.run_dir.resolve()):
+    with ray_session(config, config.run_dir.resolve(), trains=False):
         answers = _answers(config, path, prompts)
     if output is not None:
         _write_answers(output, answers)

@@ -13,6 +13,7 @@ import ray
 
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
+from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.run_config import RunConfig
 from cluster.config.search_path import import_packages, workers_path
 from rollout.component import UserError
@@ -26,12 +27,15 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
-def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
+def ray_session(config: RunConfig, run_dir: Path, trains: bool = True) -> Iterator[None]:
     """Connect to Ray; disconnect at the end, and remove everything of a private one.
 
     An address comes from ``cluster.address``, or from ``RAY_ADDRESS``, which is set inside ``ray job submit``. The
     source is shipped to a joined cluster unless the job has shipped it already. The logs of a private Ray's processes
     are kept in ``run_dir/logs``.
+
+    Args:
+        trains: whether weights will go through its object store.
 
     Raises:
         UserError: the cluster cannot be reached.
@@ -43,7 +47,7 @@ def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        with _private(config, run_dir):
+        with _private(config, run_dir, chosen_object_store_mib(config, trains)):
             yield
         return
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
@@ -59,7 +63,7 @@ def ray_session(config: RunConfig, run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
+def _private(config: RunConfig, run_dir: Path, object_store_mib: int) -> Iterator[None]:
     """A Ray of this run's own, in a folder of its own that also takes its processes' temporary files.
 
     The reaper clears up whether the block is left in order, by an exception, or because this process is killed.
@@ -69,7 +73,7 @@ def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
     reaper = Reaper(folder, run_dir)
     os.environ[MARK] = str(folder)
     try:
-        _start_private(config, folder)
+        _start_private(config, folder, object_store_mib)
         yield
     finally:
         try:
@@ -79,7 +83,7 @@ def _private(config: RunConfig, run_dir: Path) -> Iterator[None]:
             reaper.finish()
 
 
-def _start_private(config: RunConfig, folder: Path) -> None:
+def _start_private(config: RunConfig, folder: Path, object_store_mib: int) -> None:
     """Start Ray in ``folder``.
 
     Raises:
@@ -90,7 +94,7 @@ def _start_private(config: RunConfig, folder: Path) -> None:
         ray.init(
             address="local",
             num_cpus=config.cluster.num_cpus,
-            object_store_memory=config.cluster.object_store_mib << 20,
+            object_store_memory=object_store_mib << 20,
             include_dashboard=False,
             runtime_env={
                 "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},

@@ -18,6 +18,7 @@ from actors.processes import stack_dump
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from actors.workers.reward_model_worker import RewardModelWorker
 from actors.workers.rollout_worker import RolloutWorker
+from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
@@ -155,12 +156,6 @@ def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
         kl_to_start_every=config.logging.kl_to_start_every,
         limits=config.guards.update_limits(),
     )
-
-
-def uses_nccl(config: RunConfig) -> bool:
-    """Whether weights go from GPU to GPU; see ``rollout.weight_sync``."""
-    both_on_gpu = config.cluster.gpus_per_learner_worker > 0 and config.cluster.gpus_per_rollout_worker > 0
-    return config.rollout.weight_sync == "nccl" or (config.rollout.weight_sync == "auto" and both_on_gpu)
 
 
 def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True) -> Fleet:

@@ -31,7 +31,7 @@ def learner_of(tiny_model: Path, algorithm: str, every: int = 1, **options: Any)
 
 def streams() -> tuple[Any, ...]:
     """The state of every random stream."""
-    numbers = np.random.get_state()
+    numbers: Any = np.random.get_state()
     return torch.get_rng_state().tolist(), random.getstate(), list(numbers[1]), numbers[2]
 
 
