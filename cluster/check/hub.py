@@ -6,6 +6,9 @@ import os
 import time
 from dataclasses import dataclass
 
+MODELS = "/api/models"
+"""Where a hub lists its models."""
+
 
 @dataclass(frozen=True, slots=True)
 class HubAnswer:
@@ -32,7 +35,7 @@ def ask_hub(timeout_s: float = 5.0) -> HubAnswer:
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
     begin = time.monotonic()
     try:
-        answer = get_session().get(f"{endpoint}/api/models", params={"limit": "1"}, timeout=timeout_s)
+        answer = get_session().get(endpoint + MODELS, params={"limit": "1"}, timeout=timeout_s)
     except Exception as error:  # of whichever HTTP library it uses, and of what that is set up with
         reason = " ".join(str(error).split())[:200]
         return HubAnswer(False, False, f"{endpoint} cannot be reached: {type(error).__name__}: {reason}")
