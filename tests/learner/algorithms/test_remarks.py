@@ -175,7 +175,13 @@ def with_visible_kl(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **({"kl_coef": 0.1} if is_there else {})}
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+QUICK = ("ppo", "grpo", "reinforce", "dvpo", "nc-dr-grpo", "rloo")
+"""Settings that the fast part of the suite looks at."""
+
+
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS]
+)
 def test_a_remark_is_made_if_and_only_if_the_update_is_the_same(setting: str) -> None:
     name, options = SETTINGS[setting]
     options = with_visible_kl(name, options)
