@@ -24,8 +24,8 @@ BROKEN = (
     "    async def __call__(self, prompt, trajectory):\n"
     "        raise KeyError('no such thing')\n"
 )
-MACHINE_DEPENDENT = ("time", "rollout/tokens_per_s", "vllm/")
-"""Metrics of how fast, and of how many engines there were."""
+MACHINE_DEPENDENT = ("time", "rollout/tokens_per_s", "vllm/", "reward/num_")
+"""Metrics of how fast, of how many engines there were, and of what was scored until the moment of the report."""
 
 
 def write_study(tmp_path: Path, base: Path, **keys: Any) -> Path:
