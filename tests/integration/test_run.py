@@ -51,6 +51,7 @@ DOCUMENTED = [
 ]
 
 
+@pytest.mark.timeout(1500)  # three commands, each with engines of its own
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
     """One run through its life: two steps, two more after --resume, then its checkpoint is measured.
 
