@@ -191,8 +191,7 @@ def _key(*names: str) -> int:
 
 def _sample_seed(seed: int, trajectory_id: str) -> int:
     """A 63-bit seed that depends on nothing but the run's seed and the trajectory's name."""
-    digest = hashlib.blake2b(f"{seed}\x1f{trajectory_id}\x1flearner".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return _key(str(seed), trajectory_id, "learner")
 
 
 Rows = tuple[int, ...]

@@ -46,7 +46,7 @@ class AnswerKey:
             return ""
         # A kind in front, so that no answer is ever spelled like the tokens of a text.
         said = f"answer\x1f{answer}" if answer is not None else f"text\x1f{_after_prompt(trajectory)}"
-        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _after_prompt(trajectory: Trajectory) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from scipy.special import expit
 from torch import Tensor
 
 from learner.algorithms.corrections.base import RewardCorrection
-from learner.algorithms.corrections.evidence.cells import CellMemory
+from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray, IntArray
 from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
 from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, OutcomeModel, inputs_of
 from learner.algorithms.records import CorrectedRewards, OldOutputs
-from learner.maths.collective import Collective
+from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Last
 from rollout.component import StrictModel, UserError
 
@@ -23,6 +25,8 @@ MIN_GOLD = 20
 MIN_REPEATED = 200
 """Cells with at least three scores before error rates are estimated without gold: fewer scores cannot tell two rates
 and the share of right answers apart (three moments are needed)."""
+CERTAIN = 60.0
+"""Log-odds of what is known: large, and far from overflow."""
 MAX_YOUDEN_STD = 0.25
 """Standard error of J = 1 - both rates above which scores are left alone: J is divided by, as it were."""
 
@@ -84,17 +88,19 @@ class Evidence(RewardCorrection):
         assert old.ref_logprobs is not None and old.ref_entropy is not None
         batch, config = current.batch, self.config
         inputs = inputs_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
-        span = config.high - config.low
+        metrics: dict[str, float] = {}
+
+        def estimate(seeds: Tensor, *columns: Tensor) -> Tensor:
+            order = seeds.argsort(stable=True)  # the same on any number of ranks
+            rewards, found = self._update(seeds[order], *(column[order] for column in columns))
+            metrics.update(found)
+            return torch.empty_like(rewards).index_copy(0, order, rewards)
+
         scores, gold = self._shares(batch.scores, "score"), self._shares(batch.gold_labels, "gold label")
-        columns = [inputs, scores, gold, batch.prompt_keys.cpu(), batch.answer_keys.cpu(), batch.sample_seeds.cpu()]
-        everyone = [world.gather(column) for column in columns]
-        order = everyone[-1].argsort(stable=True)  # the same on any number of ranks
-        everyone = [column[order] for column in everyone]
-        rewards, metrics = self._update(*everyone)
-        found = dict(zip(everyone[-1].tolist(), rewards.tolist(), strict=True))
-        own = torch.tensor([found[seed] for seed in batch.sample_seeds.tolist()], dtype=torch.float64)
-        told = {name: Last(value) for name, value in metrics.items()}
-        return current.with_scores((config.low + span * own).to(batch.scores), told)
+        keys = batch.prompt_keys.cpu(), batch.answer_keys.cpu()
+        shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), inputs, scores, gold, *keys)
+        rewards = config.low + (config.high - config.low) * shares
+        return current.with_scores(rewards, {name: Last(value) for name, value in metrics.items()})
 
     def _shares(self, values: Tensor, name: str) -> Tensor:
         """Scores [n] as shares of the way from wrong to right; NaN stays."""
@@ -110,7 +116,7 @@ class Evidence(RewardCorrection):
         return shares.clamp(0.0, 1.0)
 
     def _update(
-        self, inputs: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor, seeds: Tensor
+        self, seeds: Tensor, inputs: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         """[n] rewards in [0, 1] of the whole batch, after what it says has been added to what is known."""
         config = self.config
@@ -122,12 +128,13 @@ class Evidence(RewardCorrection):
         rows = self.cells.rows(prompts.numpy(), answers.numpy(), self.num_updates)
         self.cells.count(rows[fresh.numpy()], scores[fresh].numpy(), gold[fresh].numpy())
         self.window.add(inputs[fresh], torch.stack([prompts, answers], dim=1)[fresh], seeds[fresh], config.window)
-        self._fit()
+        in_window = self._forget_with_the_cells()
+        self._fit(in_window)
         q = self._posterior(rows, logits.double())
         known = torch.from_numpy(self.cells.gold[rows])
         rewards = torch.where(known.isnan(), q if self.is_identified else scores, known)
         if config.value_model:
-            self._train()
+            self._train(in_window)
         self.num_updates += 1
         metrics = self._metrics(rows, rewards, scores)
         asked = ~gold.isnan()
@@ -136,7 +143,7 @@ class Evidence(RewardCorrection):
             metrics["correction/evidence_prior_brier"] = float(error)
         return rewards, metrics
 
-    def _metrics(self, rows: Any, rewards: Tensor, scores: Tensor) -> dict[str, float]:
+    def _metrics(self, rows: IntArray, rewards: Tensor, scores: Tensor) -> dict[str, float]:
         cells, channel = self.cells, self.channel
         metrics = {
             "correction/evidence_cells": float(len(cells)),
@@ -171,55 +178,54 @@ class Evidence(RewardCorrection):
     def _prior(self, logits: Tensor) -> Tensor:
         return torch.full_like(logits, 0.5) if self.channel is None else self.channel.prior_logits(logits).sigmoid()
 
-    def _fit(self) -> None:
-        """Error rates, and how far to trust the value model, from all cells in the window."""
+    def _forget_with_the_cells(self) -> IntArray:
+        """[window] rows of the cells of the responses in the window, which drops those whose cell is forgotten."""
+        rows = np.array([self.cells.row_of(prompt, answer) for prompt, answer in self.window.keys.tolist()], np.int64)
+        self.window.keep(torch.from_numpy(rows >= 0))
+        return rows[rows >= 0]
+
+    def _fit(self, rows: IntArray) -> None:
+        """Error rates, and how far to trust the value model, from the cells ``rows`` of the responses in the window."""
         if self._num_gold < MIN_GOLD and int((self.cells.num_scores >= 3).sum()) < MIN_REPEATED:
             return
-        rows, first = self._window_cells()
-        logits = self.model.logits(self.window.inputs, self.window.keys[:, 0]) if self.config.value_model else None
-        of_cell = torch.zeros(len(rows)) if logits is None else logits[first]
+        some, first = np.unique(rows[::-1], return_index=True)
+        newest = torch.from_numpy(len(rows) - 1 - first)  # of the responses of each cell
+        logits = torch.zeros(len(some), dtype=torch.float64)
+        if self.config.value_model:
+            logits = self.model.logits(self.window.inputs, self.window.keys[:, 0])[newest].double()
         cells = self.cells
-        table = CellTable(cells.num_scores[rows], cells.sum_scores[rows], cells.gold[rows], of_cell.double().numpy())
+        table = CellTable(cells.num_scores[some], cells.sum_scores[some], cells.gold[some], logits.numpy())
         self.channel = fit_channel(table, self.channel)
 
-    def _window_cells(self) -> tuple[Any, Tensor]:
-        """Cells of the responses in the window, each once, and its newest response there."""
-        rows = self._window_rows()
-        unique, first = np.unique(rows[::-1], return_index=True)
-        return unique, torch.from_numpy(len(rows) - 1 - first)
+    def _evidence(self, rows: IntArray) -> FloatArray:
+        """[n] log-odds that each cell is right, of what was seen of it; where its true reward is known, certainty."""
+        assert self.channel is not None
+        gold = self.cells.gold[rows]
+        odds = self.channel.evidence(self.cells.num_scores[rows], self.cells.sum_scores[rows])
+        return np.where(np.isnan(gold), odds, np.where(gold > 0.5, CERTAIN, -CERTAIN))
 
-    def _window_rows(self) -> Any:
-        keys = self.window.keys.tolist()
-        return np.array([self.cells.row_of(prompt, answer) for prompt, answer in keys], np.int64)
-
-    def _posterior(self, rows: Any, logits: Tensor) -> Tensor:
+    def _posterior(self, rows: IntArray, logits: Tensor) -> Tensor:
         """[n] probability that each response's cell is right."""
         if self.channel is None:
             return torch.full((len(rows),), 0.5, dtype=torch.float64)
-        prior = self.channel.prior_logits(logits).numpy()
-        self.cells.prior_logit[rows] = prior
-        cells, numbers = self.cells.neighbours(rows) if self.config.exclusive else (np.unique(rows), None)
-        odds = self.cells.prior_logit[cells] + self.channel.evidence(
-            self.cells.num_scores[cells], self.cells.sum_scores[cells]
-        )
-        gold = self.cells.gold[cells]
-        odds = np.where(np.isnan(gold), odds, np.where(gold > 0.5, 60.0, -60.0)).clip(-60.0, 60.0)
-        if numbers is None:
-            q = 1.0 / (1.0 + np.exp(-odds))
-        else:
-            weights = np.exp(odds)
-            q = weights / (1.0 + np.bincount(numbers, weights))[numbers]
-        return torch.from_numpy(q[np.searchsorted(cells, rows)]) if numbers is None else _at(cells, q, rows)
+        cells = self.cells
+        cells.prior_logit[rows] = self.channel.prior_logits(logits).numpy()
+        some, prompts = cells.neighbours(rows) if self.config.exclusive else (rows, None)
+        # A known cell is as it is, whatever was thought of it before.
+        prior = np.where(np.isnan(cells.gold[some]), cells.prior_logit[some], 0.0)
+        odds = (prior + self._evidence(some)).clip(-CERTAIN, CERTAIN)
+        if prompts is None:
+            return torch.from_numpy(expit(odds))
+        weights = np.exp(odds)
+        shares = weights / (1.0 + np.bincount(prompts, weights))[prompts]
+        order = np.argsort(some)
+        return torch.from_numpy(shares[order[np.searchsorted(some, rows, sorter=order)]])
 
-    def _train(self) -> None:
-        """Several passes over the window with what is now known of each cell."""
-        channel = self.channel
-        if channel is None:
+    def _train(self, rows: IntArray) -> None:
+        """Several passes over the window, whose cells are ``rows``, with what is now known of each."""
+        if self.channel is None:
             return
-        rows = self._window_rows()
-        evidence = torch.from_numpy(channel.evidence(self.cells.num_scores[rows], self.cells.sum_scores[rows]))
-        gold = torch.from_numpy(self.cells.gold[rows])
-        evidence = torch.where(gold.isnan(), evidence, torch.where(gold > 0.5, 60.0, -60.0)).float().clamp(-60.0, 60.0)
+        evidence = torch.from_numpy(self._evidence(rows).clip(-CERTAIN, CERTAIN)).float()
         _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
         weights = torch.from_numpy(1.0 / counts[inverse]).float()
         self.model.train(
@@ -228,12 +234,11 @@ class Evidence(RewardCorrection):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered."""
-        c = self.channel
         return {
             "cells": self.cells.state_dict(),
             "model": self.model.state_dict(),
             "window": {"inputs": self.window.inputs, "keys": self.window.keys, "seeds": self.window.seeds},
-            "channel": None if c is None else {name: getattr(c, name) for name in Channel.__slots__},
+            "channel": None if self.channel is None else asdict(self.channel),
             "num_updates": self.num_updates,
         }
 
@@ -260,7 +265,7 @@ class Window:
         self.keys = torch.cat([self.keys, keys])[-size:]
         self.seeds = torch.cat([self.seeds, seeds])[-size:]
 
-
-def _at(cells: Any, values: Any, rows: Any) -> Tensor:
-    order = np.argsort(cells)
-    return torch.from_numpy(values[order][np.searchsorted(cells[order], rows)])
+    def keep(self, chosen: Tensor) -> None:
+        """Drop the responses where ``chosen`` [window] is false."""
+        if not bool(chosen.all()):
+            self.inputs, self.keys, self.seeds = self.inputs[chosen], self.keys[chosen], self.seeds[chosen]

@@ -28,7 +28,7 @@ def evidence(**options: Any) -> Evidence:
 
 
 def step(correction: Evidence, batch: Simulated) -> tuple[Tensor, dict[str, float]]:
-    return correction._update(batch.inputs, batch.scores, batch.gold, batch.prompts, batch.answers, batch.seeds)
+    return correction._update(batch.seeds, batch.inputs, batch.scores, batch.gold, batch.prompts, batch.answers)
 
 
 def quality(
@@ -119,7 +119,7 @@ def test_posterior_equals_the_enumeration_of_all_truths(exclusive: bool) -> None
     correction = evidence(exclusive=exclusive, value_model=False)
     batch = responses(24, 0, (0.3, 0.2), 0.1, num_prompts=3)
     correction.channel = channel = Channel(0.3, 0.2, 1.0, -0.4, 0.01)
-    correction._fit = lambda: None  # type: ignore[method-assign]  # the rates are given here
+    correction._fit = lambda rows: None  # type: ignore[method-assign]  # the rates are given here
     rewards, _ = step(correction, batch)
     cells = correction.cells
     for row in range(24):
@@ -254,3 +254,14 @@ def test_another_range_of_scores() -> None:
     found = evidence(low=-2.0, high=4.0)(CorrectedRewards(batch), old_outputs(batch), SingleProcess())
     assert found.batch.scores[0] == 4.0
     assert torch.equal(found.batch.scores[1:], batch.scores[1:])
+
+
+def test_the_window_forgets_with_the_cells() -> None:
+    correction = evidence(max_cells=1024, window=4096, value_model=False)
+    for update in range(20):
+        batch = responses(128, update, (0.3, 0.3), 0.05)
+        rewards, _ = step(correction, batch)
+    assert len(correction.cells) <= 1024
+    assert len(correction.window.keys) == len(correction.window.inputs) == len(correction.window.seeds) <= 1024
+    known = ~batch.gold.isnan()
+    assert torch.equal(rewards[known], batch.truths[known])
