@@ -19,10 +19,10 @@ from rollout.sampling.vllm_options import (
     EngineCounters,
     completion_of,
     engine_options,
-    load_outcome,
     response_params,
     score_params,
     scores_of,
+    settle_load,
 )
 from rollout.sampling.vllm_weights import SharedWeights
 from rollout.sampling.weight_check import TensorFact
@@ -107,13 +107,7 @@ class VllmEngine:
             results = await self._while_alive(loading)
         finally:
             file.close()
-        outcome = load_outcome(results)
-        is_loaded = not outcome.refused and not outcome.not_loaded
-        if is_loaded:
-            await self.set_version(version)
-        if is_loaded or all(result["refused"] for result in results):
-            await self.resume()  # else it stays paused: nobody knows what it would sample from
-        return outcome
+        return await settle_load(self, results, version)
 
     async def pause(self) -> None:
         """Run no step from here on. Requests stay, without their KV cache, which belongs to the old weights."""

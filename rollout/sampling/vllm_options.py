@@ -5,7 +5,7 @@ vLLM is imported inside functions: naming this module costs nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
@@ -177,3 +177,27 @@ def load_outcome(results: list[dict[str, Any]]) -> LoadOutcome:
         not_loaded=tuple(sorted({name for result in results for name in result["not_loaded"]})),
         check_s=max(result["check_s"] for result in results),
     )
+
+
+class PausedEngine(Protocol):
+    """What an engine that was paused for loading does afterwards."""
+
+    async def set_version(self, version: int) -> None:
+        """Name the current weights."""
+
+    async def resume(self) -> None:
+        """Sample again."""
+
+
+async def settle_load(engine: PausedEngine, results: list[dict[str, Any]], version: int) -> LoadOutcome:
+    """What comes after weights were loaded into a paused engine: its new version, and that it samples again.
+
+    An engine of which only some workers have loaded stays paused: nobody knows what it would sample from.
+    """
+    outcome = load_outcome(results)
+    is_loaded = not outcome.refused and not outcome.not_loaded
+    if is_loaded:
+        await engine.set_version(version)
+    if is_loaded or all(result["refused"] for result in results):
+        await engine.resume()
+    return outcome
