@@ -61,6 +61,11 @@ class RolloutConfig(StrictModel):
     max_concurrent_requests: int = Field(256, ge=1, description="Sequences one engine decodes at the same time.")
     kv_cache_mib: int = Field(256, ge=16, description="Size of one engine's KV cache on CPU, in MiB.")
     gpu_memory_utilization: float = Field(0.85, gt=0.0, le=1.0, description="Share of GPU memory for one engine.")
+    engine_process: Literal["auto", "own", "worker"] = Field(
+        "auto",
+        description="Where an engine computes: in a process of its own, or in that of the 'worker' who talks with it, "
+        "which starts twice as fast and is for CPUs; 'auto' takes the latter on CPU.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the engine's weights. float32 makes log-probabilities exact on CPU."
     )

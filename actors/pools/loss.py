@@ -25,7 +25,7 @@ from rollout.component import UserError
 DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 """What Ray says of an actor whose process is gone."""
 ENGINE_DEAD = "EngineDeadError"
-"""vLLM's exception for an engine whose process has ended. Named, since vLLM is not imported here."""
+"""The exception of an engine that has ended: vLLM's, which is not imported here, or ``rollout.sampling.engine``'s."""
 USER_ERROR = f"{UserError.__name__}: "
 OUT_OF_MEMORY_ADVICE = "lower learner.micro_batch_tokens, rollout.kv_cache_mib or the number of workers"
 

@@ -1,4 +1,4 @@
-"""One rollout worker: a vLLM engine in its own process, weights that follow the learner."""
+"""One rollout worker: a vLLM engine, weights that follow the learner."""
 
 from __future__ import annotations
 
@@ -57,10 +57,14 @@ class RolloutWorker:
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
         begin = time.monotonic()
-        await self.serve(
-            VllmEngine(self._paths[0], self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend)
-        )
+        await self.serve(self._new_engine())
         return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
+
+    def _new_engine(self) -> VllmEngine | InlineVllmEngine:
+        model_path, _ = self._paths
+        if self._config.engine_process == "own" or self._on_gpu:
+            return VllmEngine(model_path, self._config, self._on_gpu, self._trust_remote_code, self._transfer_backend)
+        return InlineVllmEngine(model_path, self._config, self._trust_remote_code)
 
     async def serve(self, engine: VllmEngine | InlineVllmEngine) -> None:
         """Answer requests with an engine that has been started."""
@@ -97,7 +101,7 @@ class RolloutWorker:
 
     async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
         """One stage of vLLM's weight-transfer protocol; see :meth:`VllmEngine.transfer`."""
-        assert isinstance(self._engine, VllmEngine), "an engine on CPU has no NCCL"
+        assert isinstance(self._engine, VllmEngine), "an engine in the worker's process has no NCCL"
         await self._engine.transfer(stage, payload)
 
     async def pause(self) -> None:

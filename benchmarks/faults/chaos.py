@@ -75,6 +75,7 @@ def run_demo(folder: Path, seed: int, num_kills: int) -> Outcome:
     settings["model"]["path"] = str(ROOT / settings["model"]["path"])
     settings["training"] |= {"checkpoint_every_steps": 5, "eval_every_steps": 0}
     settings["recovery"] = {"max_restarts": 20}
+    settings["rollout"]["engine_process"] = "own"  # one of the victims
     settings["logging"] = {"progress": "plain", "tensorboard": False}
     config = folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(settings))

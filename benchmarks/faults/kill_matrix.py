@@ -140,10 +140,12 @@ def what_happened(run: LiveRun, since: int) -> str:
 
 def run_victim(victim: str, moments: Sequence[str], model: Path, timeout_s: float) -> list[Cell]:
     """All kills of one victim in one run, which is then ended by SIGTERM and has to balance."""
-    _, staleness = (VICTIMS | FROZEN)[victim]
+    process, staleness = (VICTIMS | FROZEN)[victim]
     name = victim.replace(",", "").replace(" ", "-")
     training = {"max_staleness": staleness, "checkpoint_every_steps": INTERVAL}
     sections: dict[str, Any] = {"training": training, "recovery": {"max_restarts": 20}}
+    if process.startswith("engine"):
+        sections["rollout"] = {"engine_process": "own"}
     if victim in FROZEN:
         sections["recovery"] |= {"request_timeout_s": 20.0, "stall_timeout_s": 40.0}
         sections["reward"] = {"timeout_s": 5.0, "max_retries": 0}

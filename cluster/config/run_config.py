@@ -184,6 +184,11 @@ class RunConfig(StrictModel):
                 ("cluster", "gpus_per_rollout_worker"),
                 f"must equal rollout.tensor_parallel_size = {shards}, the GPUs that share one engine (got {gpus:g})",
             )
+        if gpus > 0.0 and rollout.engine_process == "worker":
+            yield (
+                ("rollout", "engine_process"),
+                "'worker' is for engines on CPU, whose requests need no processor beside the GPU; use 'auto' or 'own'",
+            )
         yield from self._label_conflicts()
         if self.reward.deadline_s >= cluster.step_timeout_s:
             longest = f"{self.reward.deadline_s:g} s with {self.reward.max_retries} retries and the pauses before them"

@@ -32,15 +32,21 @@ class ControllerActor:
     def __init__(self, config: RunConfig, run_dir: str, tokenizer_path: str, fleet: Fleet) -> None:
         self._config, self._folder, self._tokenizer_path, self._fleet = config, Path(run_dir), tokenizer_path, fleet
 
+    def load_prompts(self) -> None:
+        """Read and render the prompts, for which no other worker is needed.
+
+        Apart from the constructor, so that errors come back as they are.
+        """
+        self._prompts = load_prompts(self._config, self._tokenizer_path)
+
     def prepare(self, step: int, state: dict[str, Any] | None) -> None:
-        """Put everything together. Apart from the constructor, so that its errors come back as they are.
+        """Put everything together, after :meth:`load_prompts`.
 
         Args:
             step: updates already done, by the checkpoint to go on from.
             state: the controller's part of that checkpoint, or None without one: what earlier attempts did is undone.
         """
-        config, folder = self._config, self._folder
-        prompts = load_prompts(config, self._tokenizer_path)
+        config, folder, prompts = self._config, self._folder, self._prompts
         self._records = open_records(
             config=config, folder=folder, num_prompts=len(prompts.training), step=step, state=state
         )

@@ -107,10 +107,14 @@ class Supervisor:
         begin = time.monotonic()
         if point is not None:  # or the abandoned branch would be taken for the newest one day
             set_aside_newer(self._run_dir / "checkpoints", point.step)
-        state = self._start_workers(point, is_first)
+        # First of all, since reading prompts and loading models use different processors.
         self._controller = create_controller(self._config, self._run_dir, self._fleet)
+        prompts = {"controller": self._controller.load_prompts.remote()}
+        state = self._start_workers(point, is_first)
+        deadline = time.monotonic() + self._config.cluster.start_timeout_s
+        wait_for(prompts, "load_prompts", deadline, self._signals)
         prepared = {"controller": self._controller.prepare.remote(point.step if point else 0, state)}
-        wait_for(prepared, "prepare", time.monotonic() + self._config.cluster.start_timeout_s, self._signals)
+        wait_for(prepared, "prepare", deadline, self._signals)
         self._started = True
         self._tell("start", f"everything started in {time.monotonic() - begin:.1f} s")
         return self._follow()

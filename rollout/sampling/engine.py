@@ -39,6 +39,10 @@ class LoadOutcome:
     check_s: float
 
 
+class EngineDeadError(RuntimeError):
+    """An engine failed and computes nothing any more. Named as vLLM names it where its process is gone."""
+
+
 class Engine(Protocol):
     """An inference engine with continuous batching, whose weights can be replaced while it runs."""
 

@@ -25,6 +25,7 @@ class ControllerProcess:
     async def train(self, config: RunConfig, run_dir: str, model: str, fleet: Fleet) -> dict[str, Any]:
         """What :class:`ControllerActor` does with a run."""
         host = ControllerActor(config, run_dir, model, fleet)
+        host.load_prompts()
         host.prepare(0, None)
         return await host.run()
 

@@ -29,7 +29,8 @@ KILLS = [
 
 def test_six_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
     training = {"max_staleness": 1, "checkpoint_every_steps": INTERVAL}
-    run = LiveRun(write_small_config(tmp_path, tiny_model, "killed", training=training))
+    rollout = {"engine_process": "own"}
+    run = LiveRun(write_small_config(tmp_path, tiny_model, "killed", training=training, rollout=rollout))
     try:
         run.start()
         run.wait_until(lambda: run.steps() >= 2, "past its second step", 300.0)
