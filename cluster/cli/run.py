@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,8 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
         _delete_run(run)
     from cluster.run.start import run_training
 
-    try:
+    with _told_by_its_message(run):
         summary = run_training(run, resume=resume)
-    # What can go wrong in a run is told by its message; anything else is a fault of ours and keeps its traceback.
-    except (RuntimeError, TimeoutError) as error:
-        raise RunFailed(_failure(run, error)) from error
     if summary.stopped_by is not None:
         click.echo(f"stopped by {summary.signal_name}", err=True)
     click.get_current_context().exit(summary.exit_status)
@@ -72,14 +70,23 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
 @click.command()
 @CONFIG
 @OVERRIDES
-def check(config: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--measure", is_flag=True, help="Then take a few steps with the real model, to say how long a run takes.")
+def check(config: Path, overrides: tuple[str, ...], measure: bool) -> None:
     """Check that CONFIG can run here, without starting anything.
 
     Looks at keys and values, the model, the data, the reward and noise classes, and the machine's resources; prints
-    what follows from the configuration, such as the number of trajectories in one step.
+    what follows from the configuration, such as the number of trajectories in one step. With --measure a short run
+    follows, whose folder is removed: its rewards are asked, and what it takes is told.
     """
     source, run = _read(config, overrides)
-    print_lines([*_check(run, source, resume=None, overwrite=True, is_training=True), "ok"])
+    print_lines(_check(run, source, resume=None, overwrite=True, is_training=True))
+    if measure:
+        from cluster.check.measure import measure as take_steps
+
+        click.echo("measuring: a start and a few steps, which takes a minute or more", err=True)
+        with _told_by_its_message(run):
+            print_lines(take_steps(run).lines(run))
+    print_lines(["ok"])
 
 
 @click.command(name="eval", short_help="Measure a checkpoint on held-out prompts.")
@@ -183,10 +190,20 @@ def _chosen_splits(run: RunConfig, splits: Sequence[str]) -> tuple[str, ...]:
     return tuple(splits) or tuple(known)
 
 
+@contextmanager
+def _told_by_its_message(run: RunConfig) -> Iterator[None]:
+    """What can go wrong in a run is told by its message; anything else is a fault of ours and keeps its traceback."""
+    try:
+        yield
+    except (RuntimeError, TimeoutError) as error:
+        raise RunFailed(_failure(run, error)) from error
+
+
 def _failure(run: RunConfig, error: Exception) -> str:
     """What happened, and the file that holds the traceback."""
     file = run.run_dir / "error.txt"
     try:
+        run.run_dir.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError:
         return str(error)

@@ -21,6 +21,7 @@ from rollout.component import UserError
 NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 SYSTEM_CONFIG = {
     "task_events_report_interval_ms": 0,  # else the GCS records each call, 100,000 of them
+    "prestart_worker_first_driver": False,  # else processes are started that no actor takes: all have environments
     "free_objects_period_milliseconds": 100,  # else as many versions of the weights stay as there are steps in a second
 }
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}

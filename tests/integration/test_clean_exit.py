@@ -1,6 +1,6 @@
 """However a run ends, nothing of it stays: no process, port, shared memory or temporary file.
 
-SIGTERM ends the run of six kills in test_faults.py.
+SIGTERM ends the run of four kills in test_faults.py.
 """
 
 from __future__ import annotations

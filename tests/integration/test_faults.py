@@ -1,6 +1,6 @@
 """Faults in real runs: they recover, balance, and are the runs that would have been.
 
-The short form of ``benchmarks/faults``: six kills of one run and one exact resume; and a guard that takes a run back.
+The short form of ``benchmarks/faults``: four kills of one run and one exact resume; and a guard that takes a run back.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 pytestmark = pytest.mark.slow
 
 KILLS = [
-    ("rollout worker, serving", "during sync"),
-    ("engine process", "before sync"),
+    ("engine process", "during sync"),
     ("reward actor", "after sync"),
     ("learner rank", "during checkpoint"),
-    ("controller", "before checkpoint"),
-    ("driver", "during checkpoint"),
+    ("driver", "before checkpoint"),
 ]
+"""One of each way to recover; ``benchmarks/faults/kill_matrix.py`` has all victims at all moments."""
 
 
-def test_six_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
+def test_four_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
     training = {"max_staleness": 1, "checkpoint_every_steps": INTERVAL}
     rollout = {"engine_process": "own"}
     run = LiveRun(write_small_config(tmp_path, tiny_model, "killed", training=training, rollout=rollout))
@@ -41,15 +40,13 @@ def test_six_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
         run.end()
     expected = [
         "rollout worker replaced",
-        "rollout worker replaced",
         "reward worker replaced",
-        "learner and controller restarted",
         "learner and controller restarted",
         "resumed by a new driver",
     ]
     assert [how for how, cell in zip(expected, cells, strict=True) if how not in cell.how] == []
     assert (account["num_lost"], account["num_trained_twice"], account["quarantined"]) == (0, 0, [])
-    assert account["num_rollbacks"] == 3
+    assert account["num_rollbacks"] == 2
 
 
 def test_killed_and_resumed_is_the_run_that_would_have_been() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,25 @@ def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
         )
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False)
         assert output[0, prompt["input_ids"].shape[1] :].tolist() == record["token_ids"]
+
+
+def test_what_check_measures_is_what_a_run_takes(
+    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
+) -> None:
+    training = {"num_steps": 24, "prompts_per_step": 96, "eval_every_steps": 12, "checkpoint_every_steps": 12}
+    config = write_config(training=training)
+    check = start_command("check", str(config), "--measure")
+    assert check.finish() == 0, check.output
+    found = re.search(r"the whole run about ([\d.:]+)", check.output)
+    assert found is not None, check.output
+    *minutes, seconds = found[1].removesuffix(" s").split(":")
+    expected = 60.0 * float(minutes[0] if minutes else 0.0) + float(seconds)
+    assert check.output.endswith("ok\n")
+    assert check.survivors() == []
+    assert list((tmp_path / "runs").iterdir()) == []  # not even for a moment in the run's own folder
+
+    begin = time.monotonic()
+    run = start_command("train", str(config))
+    assert run.finish() == 0, run.output
+    took = time.monotonic() - begin
+    assert 0.5 * took < expected < 2.0 * took, (took, check.output)
