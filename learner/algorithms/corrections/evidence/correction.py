@@ -14,7 +14,12 @@ from torch import Tensor
 from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray, IntArray
 from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
-from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, OutcomeModel, inputs_of
+from learner.algorithms.corrections.evidence.outcome_model import (
+    NUM_INPUTS,
+    OutcomeModel,
+    signals_of,
+    votes_of,
+)
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Last
@@ -49,7 +54,9 @@ class Evidence(RewardCorrection):
 
         low: float = Field(0.0, description="Score of a wrong response.")
         high: float = Field(1.0, description="Score of a right response.")
-        memory: bool = Field(True, description="Whether scores and labels of an answer count for its later responses.")
+        memory: bool = Field(
+            True, description="Whether scores and labels of an answer count for its later responses, and agreement."
+        )
         value_model: bool = Field(True, description="Whether a value model gives the prior.")
         exclusive: bool = Field(False, description="Whether at most one answer to a prompt is right.")
         window: int = Field(8192, ge=256, description="Newest responses that the value model trains on.")
@@ -87,7 +94,7 @@ class Evidence(RewardCorrection):
         """
         assert old.ref_logprobs is not None and old.ref_entropy is not None
         batch, config = current.batch, self.config
-        inputs = inputs_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
+        signals = signals_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
         metrics: dict[str, float] = {}
 
         def estimate(seeds: Tensor, *columns: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ class Evidence(RewardCorrection):
 
         scores, gold = self._shares(batch.scores, "score"), self._shares(batch.gold_labels, "gold label")
         keys = batch.prompt_keys.cpu(), batch.answer_keys.cpu()
-        shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), inputs, scores, gold, *keys)
+        shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), signals, scores, gold, *keys)
         rewards = config.low + (config.high - config.low) * shares
         return current.with_scores(rewards, {name: Last(value) for name, value in metrics.items()})
 
@@ -116,17 +123,18 @@ class Evidence(RewardCorrection):
         return shares.clamp(0.0, 1.0)
 
     def _update(
-        self, seeds: Tensor, inputs: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor
+        self, seeds: Tensor, signals: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         """[n] rewards in [0, 1] of the whole batch, after what it says has been added to what is known."""
         config = self.config
         alone = answers == 0 if config.memory else torch.ones_like(answers, dtype=torch.bool)
         answers = torch.where(alone, seeds, answers)
-        logits = self.model.logits(inputs, prompts) if config.value_model else torch.zeros(len(inputs))
         # What an algorithm replays, or a batch that is tried again, has been counted.
         fresh = ~torch.isin(seeds, self.window.seeds)
         rows = self.cells.rows(prompts.numpy(), answers.numpy(), self.num_updates)
         self.cells.count(rows[fresh.numpy()], scores[fresh].numpy(), gold[fresh].numpy())
+        inputs = torch.cat([signals, self._votes(rows, alone)], dim=1)
+        logits = self.model.logits(inputs, prompts) if config.value_model else torch.zeros(len(inputs))
         self.window.add(inputs[fresh], torch.stack([prompts, answers], dim=1)[fresh], seeds[fresh], config.window)
         in_window = self._forget_with_the_cells()
         self._fit(in_window)
@@ -142,6 +150,17 @@ class Evidence(RewardCorrection):
             error = (self._prior(logits.double())[asked] - gold[asked]).square().mean()
             metrics["correction/evidence_prior_brier"] = float(error)
         return rewards, metrics
+
+    def _votes(self, rows: IntArray, alone: Tensor) -> Tensor:
+        """[n 2] how the answers of counted responses agree with all others to their prompts, see :func:`votes_of`."""
+        cells = self.cells
+        some, numbers = cells.neighbours(rows)
+        totals = np.bincount(numbers, cells.num_scores[some])[numbers]
+        order = np.argsort(some)
+        num_others = torch.from_numpy(totals[order[np.searchsorted(some, rows, sorter=order)]] - 1.0)
+        num_others = torch.where(alone, 0.0, num_others)
+        num_same = torch.where(alone, 0.0, torch.from_numpy(cells.num_scores[rows] - 1.0))
+        return votes_of(num_same, num_others)
 
     def _metrics(self, rows: IntArray, rewards: Tensor, scores: Tensor) -> dict[str, float]:
         cells, channel = self.cells, self.channel

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NUM_LAST_TOKENS = 8
-NUM_INPUTS = 2 * NUM_LAST_TOKENS + 8
+NUM_SIGNALS = 2 * NUM_LAST_TOKENS + 8
+NUM_INPUTS = NUM_SIGNALS + 2
 HIDDEN = 64
 BATCH = 256
 _MIN_SCALE = 1e-3
 
 
-def inputs_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tensor) -> Tensor:
-    """What the network sees of each response.
+def signals_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tensor) -> Tensor:
+    """What the network sees of each response itself.
 
     Args:
         logprobs, entropies: [batch seq] of the frozen starting model, in nats, 0 outside ``mask``.
@@ -28,7 +29,7 @@ def inputs_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tens
         truncated: [batch] bool.
 
     Returns:
-        [batch :data:`NUM_INPUTS`] float32: both signals at the last tokens, the last one first, and their mean,
+        [batch :data:`NUM_SIGNALS`] float32: both signals at the last tokens, the last one first, and their mean,
         standard deviation and extreme over the response; its length in log tokens, and whether it was cut.
     """
     lengths = mask.sum(dim=1)
@@ -45,6 +46,21 @@ def inputs_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tens
         columns += [mean[:, None], spread.sqrt()[:, None], extreme(sampled, dim=1)[:, None]]
     columns += [lengths.float().log1p()[:, None], truncated.float()[:, None]]
     return torch.cat(columns, dim=1)
+
+
+def votes_of(num_same: Tensor, num_others: Tensor) -> Tensor:
+    """What the network sees of the other responses to the same prompt.
+
+    Args:
+        num_same: [n] how many of them gave the same answer.
+        num_others: [n] how many there are; 0 says nothing.
+
+    Returns:
+        [n 2] float32: the share of the same answer, drawn to one half where there are few, less one half; and how
+        many there are, as log(1 + n). Agreement is no truth: what it is worth, scores and gold labels tell.
+    """
+    share = (num_same + 0.5) / (num_others + 1.0) - 0.5
+    return torch.stack([share, num_others.log1p()], dim=1).float()
 
 
 class OutcomeModel:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS
+from learner.algorithms.corrections.evidence.outcome_model import NUM_SIGNALS
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """One batch; [n] but for ``inputs`` [n inputs]. Scores, truths and gold are in {0, 1}, gold is NaN mostly."""
+    """One batch; [n] but for ``signals`` [n signals]. Scores, truths and gold are in {0, 1}, gold is NaN mostly."""
 
-    inputs: Tensor
+    signals: Tensor
     scores: Tensor
     gold: Tensor
     prompts: Tensor
@@ -30,22 +30,30 @@ def responses(
     gold_share: float = 0.0,
     num_prompts: int = 0,
     signal: float = 1.0,
+    group: int = 1,
+    right: float = 0.25,
 ) -> Simulated:
-    """Four answers to each prompt, of which one is right; prompts recur if ``num_prompts`` is not 0."""
+    """Four answers to each prompt, of which one is right; prompts recur if ``num_prompts`` is not 0.
+
+    Args:
+        group: responses to each prompt of a batch that does not recur.
+        right: share of responses that are right; the others spread over the three wrong answers.
+    """
     g = torch.Generator().manual_seed(7_919 * step + 1)
-    prompts = torch.arange(number) + step * number
+    prompts = torch.arange(number) // group + step * number
     if num_prompts:
         prompts = torch.randint(num_prompts, (number,), generator=g)
-    answers = torch.randint(4, (number,), generator=g)
+    misses = torch.randint(1, 4, (number,), generator=g) * (torch.rand(number, generator=g) >= right)
+    answers = (prompts + misses) % 4
     truths = (answers == prompts % 4).double()
-    inputs = torch.randn(number, NUM_INPUTS, generator=g)
-    inputs[:, 0] += 2.0 * signal * truths.float()
-    inputs[:, 3] += signal * truths.float()
+    signals = torch.randn(number, NUM_SIGNALS, generator=g)
+    signals[:, 0] += 2.0 * signal * truths.float()
+    signals[:, 3] += signal * truths.float()
     wrong = torch.where(truths > 0.5, rates[1], rates[0])
     scores = torch.where(torch.rand(number, generator=g) < wrong, 1 - truths, truths)
     gold = torch.where(torch.rand(number, generator=g) < gold_share, truths, torch.nan)
     seeds = torch.arange(number) + step * number + (1 << 40)
-    return Simulated(inputs, scores, gold, prompts + 1, answers + 1, seeds, truths)
+    return Simulated(signals, scores, gold, prompts + 1, answers + 1, seeds, truths)
 
 
 def area_under_curve(values: Tensor, truths: Tensor) -> float:

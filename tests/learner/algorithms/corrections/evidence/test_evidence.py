@@ -14,7 +14,12 @@ from torch import Tensor
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.corrections.evidence.channel import Channel
 from learner.algorithms.corrections.evidence.correction import Evidence
-from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, NUM_LAST_TOKENS, inputs_of
+from learner.algorithms.corrections.evidence.outcome_model import (
+    NUM_LAST_TOKENS,
+    NUM_SIGNALS,
+    signals_of,
+    votes_of,
+)
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import SingleProcess
 from rollout.component import UserError
@@ -28,7 +33,7 @@ def evidence(**options: Any) -> Evidence:
 
 
 def step(correction: Evidence, batch: Simulated) -> tuple[Tensor, dict[str, float]]:
-    return correction._update(batch.seeds, batch.inputs, batch.scores, batch.gold, batch.prompts, batch.answers)
+    return correction._update(batch.seeds, batch.signals, batch.scores, batch.gold, batch.prompts, batch.answers)
 
 
 def quality(
@@ -50,6 +55,45 @@ def test_gold_labels_are_carried_to_prompts_that_were_never_seen() -> None:
     assert raw < 0.65
     assert auc > 0.85
     assert mse < 0.15
+
+
+def groups(right: float, with_votes: bool) -> float:
+    """Area under the curve within groups of 8 of whom only scores, labels and what others answered tell anything."""
+    found = []
+    for seed in range(2):
+        correction = evidence(seed=seed)
+        if not with_votes:
+            correction._votes = lambda rows, alone: torch.zeros(len(rows), 2)  # type: ignore[method-assign]
+        for update in range(30):
+            batch = responses(128, 1000 * seed + update, (0.4, 0.4), 0.05, signal=0.0, group=8, right=right)
+            rewards, _ = step(correction, batch)
+            if update >= 22:
+                found.append(area_under_curve(rewards, batch.truths))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize(("right", "least"), [(0.6, 0.1), (0.4, 0.03), (0.25, -0.03)])
+def test_what_samples_agree_on_counts_for_as_much_as_labels_say_it_is_worth(right: float, least: float) -> None:
+    """Much where most are right, less where most are wrong in several ways, and no loss where it says nothing."""
+    assert groups(right, with_votes=True) - groups(right, with_votes=False) > least
+
+
+def test_agreement_is_that_of_all_others_of_the_prompt() -> None:
+    correction = evidence()
+    batch = responses(3, 0, (0.0, 0.0))
+    prompts, answers = torch.tensor([7, 7, 7, 7, 8]), torch.tensor([1, 1, 2, 0, 1])
+    correction._update(
+        torch.arange(100, 105),
+        batch.signals[:1].expand(5, -1),
+        torch.ones(5),
+        torch.full((5,), torch.nan),
+        prompts,
+        answers,
+    )
+    # The fourth has no answer: it is no vote for itself, and what the others say is not about it.
+    expected = votes_of(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 3.0, 3.0, 0.0, 0.0]))
+    torch.testing.assert_close(correction.window.inputs[:, NUM_SIGNALS:], expected)
+    assert expected[:, 0].tolist() == pytest.approx([-0.125, -0.125, -0.375, 0.0, 0.0])
 
 
 def test_scores_that_say_the_opposite_become_useful_with_gold() -> None:
@@ -150,8 +194,9 @@ def test_what_is_said_of_a_prompt_does_not_come_of_its_own_scores() -> None:
                 batch.gold[own] = 1 - batch.gold[own]
         correction.channel = Channel(0.2, 0.2, 1.0, 0.0, 0.01)
         evidence_of = torch.where(batch.gold.isnan(), 0.0, torch.where(batch.gold > 0.5, 9.0, -9.0)).float()
-        correction.model.train(batch.inputs, batch.prompts, evidence_of, torch.ones(128), 3, 0)
-        return correction.model.logits(batch.inputs, batch.prompts), own
+        inputs = torch.cat([batch.signals, torch.zeros(128, 2)], dim=1)
+        correction.model.train(inputs, batch.prompts, evidence_of, torch.ones(128), 3, 0)
+        return correction.model.logits(inputs, batch.prompts), own
 
     (one, own), (other, _) = logits(False), logits(True)
     assert torch.equal(one[own], other[own])
@@ -211,13 +256,13 @@ def _saved(state: dict[str, Any]) -> Any:
     return stream
 
 
-def test_inputs_are_the_last_tokens_and_the_spread_over_the_response() -> None:
+def test_signals_are_the_last_tokens_and_the_spread_over_the_response() -> None:
     mask = torch.zeros(2, 14, dtype=torch.bool)
     mask[0, 3:6] = True
     mask[1, [2, 3, 4, 7, 8, 9, 10, 11, 12, 13]] = True  # two turns
     logprobs = torch.where(mask, -torch.arange(1.0, 15.0), 0.0)
-    found = inputs_of(logprobs, -logprobs / 2, mask, torch.tensor([False, True]))
-    assert found.shape == (2, NUM_INPUTS)
+    found = signals_of(logprobs, -logprobs / 2, mask, torch.tensor([False, True]))
+    assert found.shape == (2, NUM_SIGNALS)
     assert found[0, :4].tolist() == [-6.0, -5.0, -4.0, 0.0]
     assert found[1, :NUM_LAST_TOKENS].tolist() == [-14.0, -13.0, -12.0, -11.0, -10.0, -9.0, -8.0, -5.0]
     after = NUM_LAST_TOKENS
