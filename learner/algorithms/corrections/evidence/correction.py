@@ -60,12 +60,14 @@ class Evidence(RewardCorrection):
         value_model: bool = Field(True, description="Whether a value model gives the prior.")
         exclusive: bool = Field(False, description="Whether at most one answer to a prompt is right.")
         window: int = Field(8192, ge=256, description="Newest responses that the value model trains on.")
-        passes: int = Field(2, ge=1, description="Passes over them in each update.")
+        num_batches: int = Field(
+            32, ge=1, description="Optimiser steps of the value model in each update, on 256 of them each."
+        )
         folds: int = Field(
             4, ge=2, description="Parts of the prompts; each is judged by a network trained on the others."
         )
         lr: float = Field(3e-3, gt=0.0, description="Learning rate of the value model.")
-        weight_decay: float = Field(0.05, ge=0.0, description="Of the value model.")
+        weight_decay: float = Field(0.3, ge=0.0, description="Of the value model.")
         dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Share of hidden units left out while it trains.")
         max_cells: int = Field(1_000_000, ge=1024, description="Answers remembered; the longest unseen are forgotten.")
         seed: int = Field(0, ge=0, description="Of the value model.")
@@ -241,14 +243,14 @@ class Evidence(RewardCorrection):
         return torch.from_numpy(shares[order[np.searchsorted(some, rows, sorter=order)]])
 
     def _train(self, rows: IntArray) -> None:
-        """Several passes over the window, whose cells are ``rows``, with what is now known of each."""
+        """Some batches of the window, whose cells are ``rows``, with what is now known of each."""
         if self.channel is None:
             return
         evidence = torch.from_numpy(self._evidence(rows).clip(-CERTAIN, CERTAIN)).float()
         _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
         weights = torch.from_numpy(1.0 / counts[inverse]).float()
         self.model.train(
-            self.window.inputs, self.window.keys[:, 0], evidence, weights, self.config.passes, self.num_updates
+            self.window.inputs, self.window.keys[:, 0], evidence, weights, self.config.num_batches, self.num_updates
         )
 
     def state_dict(self) -> dict[str, Any]:

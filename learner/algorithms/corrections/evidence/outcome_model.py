@@ -108,7 +108,7 @@ class OutcomeModel:
 
     @torch.enable_grad()
     def train(
-        self, inputs: Tensor, prompt_keys: Tensor, evidence: Tensor, weights: Tensor, passes: int, update: int
+        self, inputs: Tensor, prompt_keys: Tensor, evidence: Tensor, weights: Tensor, num_batches: int, update: int
     ) -> None:
         """Maximise ``log(m + (1 - m) exp(-evidence))``, the likelihood of the scores whatever the truth is.
 
@@ -117,7 +117,7 @@ class OutcomeModel:
             prompt_keys: [n] int64.
             evidence: [n] float32, log of P(scores | right) / P(scores | wrong) of the response's cell.
             weights: [n] float32, 1 / responses of the same cell.
-            passes: over all rows.
+            num_batches: optimiser steps; as many while there are few rows, which are all there is to learn from.
             update: names the order of the rows.
         """
         self.scale, self.mean = torch.std_mean(inputs, dim=0)
@@ -125,15 +125,17 @@ class OutcomeModel:
         rows = (inputs - self.mean) / self.scale
         others = self.fold_of(prompt_keys)[None] != torch.arange(self.folds)[:, None]
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (update + 1))
-        for _ in range(passes):
-            for chosen in torch.randperm(len(rows), generator=generator).split(BATCH):
-                kept = torch.rand(self.folds, len(chosen), HIDDEN, generator=generator) >= self.dropout
-                logits = self._forward(rows[chosen], kept / (1.0 - self.dropout))
-                loss = _negative_log_likelihood(logits, evidence[chosen])
-                share = others[:, chosen] * weights[chosen]
-                self.optimiser.zero_grad()
-                ((loss * share).sum(dim=1) / share.sum(dim=1).clamp(min=1e-6)).sum().backward()
-                self.optimiser.step()
+        batches: list[Tensor] = []
+        for _ in range(num_batches):
+            batches = batches or list(torch.randperm(len(rows), generator=generator).split(BATCH))
+            chosen = batches.pop()
+            kept = torch.rand(self.folds, len(chosen), HIDDEN, generator=generator) >= self.dropout
+            logits = self._forward(rows[chosen], kept / (1.0 - self.dropout))
+            loss = _negative_log_likelihood(logits, evidence[chosen])
+            share = others[:, chosen] * weights[chosen]
+            self.optimiser.zero_grad()
+            ((loss * share).sum(dim=1) / share.sum(dim=1).clamp(min=1e-6)).sum().backward()
+            self.optimiser.step()
         self.is_trained = True
 
     def _forward(self, rows: Tensor, kept: Tensor | None = None) -> Tensor:
