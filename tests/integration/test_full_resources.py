@@ -24,7 +24,7 @@ from tests.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS = 36
+NUM_STEPS = 35
 PATIENCE_S = 20.0
 """How long the run waits for space; the test gives it back after a few seconds without a step."""
 
