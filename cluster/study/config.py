@@ -46,6 +46,13 @@ class Axes(StrictModel):
         return entries
 
 
+class GapConfig(StrictModel):
+    """Two methods, between which the others are placed."""
+
+    floor: str = Field(description="The method that makes 0: what noise leaves of it.")
+    ceiling: str = Field(description="The method that makes 1: the same under clean rewards, say.")
+
+
 class ReportConfig(StrictModel):
     """What ``dvpo study --report`` computes."""
 
@@ -54,6 +61,9 @@ class ReportConfig(StrictModel):
     num_resamples: int = Field(10_000, ge=1000, le=1_000_000, description="Bootstrap samples of each interval.")
     clean: str | None = Field(
         None, description="The entry of axes.noise without noise: the reference of gaps and of outcome classes."
+    )
+    gap: GapConfig | None = Field(
+        None, description="Two methods; the others are told how much of the way between them they make."
     )
 
 
@@ -71,7 +81,7 @@ class StudyConfig(StrictModel):
         ("eval/test/accuracy",),
         min_length=1,
         description="Metrics that cells.jsonl keeps at each evaluation: of it (eval/...) or of the step before it. The "
-        "report is about the first.",
+        "report has a table of each; what is over all tasks is about the first.",
     )
     processes: Literal["shared", "run"] = Field(
         "shared",
@@ -109,6 +119,8 @@ class StudyConfig(StrictModel):
         for option, value, known in (
             ("baseline", self.report.baseline, self.axes.algorithm),
             ("clean", self.report.clean, self.axes.noise),
+            ("gap.floor", self.report.gap and self.report.gap.floor, self.axes.algorithm),
+            ("gap.ceiling", self.report.gap and self.report.gap.ceiling, self.axes.algorithm),
         ):
             if value is not None and value not in known:
                 raise ValueError(f"report.{option}: {value!r} is none of {', '.join(known)}")

@@ -15,6 +15,7 @@ from cluster.study.statistics import (
     Estimate,
     Scores,
     mean_interval,
+    share_of_gap,
     simultaneous_differences,
     stratified_bootstrap,
 )
@@ -85,40 +86,45 @@ def curve_of(result: CellResult, metric: str, by: str = "samples") -> Curve:
 
 def report_lines(study: StudyConfig, results: Results) -> list[str]:
     """The whole page, line by line."""
-    metric, options = study.metrics[0], study.report
-    percent = f"{100 * options.confidence:g} %"
+    percent = f"{100 * study.report.confidence:g} %"
     lines = [
         f"# Study {Path(study.output).name}",
         "",
-        f"Made by `dvpo study --report` from {len(results)} lines of `cells.jsonl`. The score is `{metric}`; intervals "
-        f"are {percent} over seeds, and paired differences to `{study.baseline}` hold for all methods of a table at "
+        f"Made by `dvpo study --report` from {len(results)} lines of `cells.jsonl`. Intervals are {percent} over "
+        f"seeds, and paired differences to `{study.baseline}` hold for all methods of a table at "
         "once. What the columns mean: docs/study.md.",
     ]
     for block in blocks(study, results):
-        lines += ["", f"## {block.task}, {block.noise}", ""]
-        lines += _block_lines(study, block)
+        lines += ["", f"## {block.task}, {block.noise}", "", *_seed_lines(block)]
+        for metric in study.metrics if block.seeds else ():
+            lines += ["", f"### {metric}", "", *_table(study, block, metric)]
     if len(study.axes.task) > 1:
         lines += _across_tasks(study, results)
     return lines
 
 
-def _block_lines(study: StudyConfig, block: Block) -> list[str]:
+def _seed_lines(block: Block) -> list[str]:
     notes = [f"Left out or missing: {', '.join(block.missing)}.", ""] if block.missing else []
     if not block.seeds:
         return [*notes, "No seed has been run by every method yet."]
-    lines = [
-        *notes,
-        f"{len(block.seeds)} seeds: {', '.join(map(str, block.seeds))}.",
-        "",
-        "| method | final score | difference | equal time | area | worst drop | gap closed | outcomes | core s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    metric, options = study.metrics[0], study.report
+    return [*notes, f"{len(block.seeds)} seeds: {', '.join(map(str, block.seeds))}."]
+
+
+def _table(study: StudyConfig, block: Block, metric: str) -> list[str]:
+    """One line for each method, about one metric."""
+    options = study.report
+    if not all(np.isfinite(one.values(metric)).any() for results in block.results.values() for one in results):
+        return ["Some runs have no value of it."]
     finals = _final_scores(block, metric, "samples")
     by_samples = _differences(study, finals)
     by_time = _differences(study, _final_scores(block, metric, "train_s"))
+    lines = [
+        "| method | final score | difference | equal time | area | worst drop | gap closed | outcomes | core s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for method, results in block.results.items():
         curves = [curve_of(result, metric) for result in results]
+        gap, outcomes = _against_clean(block, method, curves, metric)
         row = [
             method,
             _shown(mean_interval(finals[method], options.confidence)),
@@ -126,11 +132,21 @@ def _block_lines(study: StudyConfig, block: Block) -> list[str]:
             _shown(by_time.get(method), signed=True),
             f"{np.mean([area(curve) for curve in curves]):.3f}",
             f"{np.mean([worst_drop(curve) for curve in curves]):.3f}",
-            *_against_clean(block, method, curves, metric),
+            _share_of_gap(study, finals, method) or gap,
+            outcomes,
             f"{np.mean([result.cpu_s or np.nan for result in results]):.0f}".replace("nan", ""),
         ]
         lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def _share_of_gap(study: StudyConfig, finals: dict[str, Scores], method: str) -> str:
+    """Of the way between the two methods of ``report.gap``; empty without, and of those two themselves."""
+    options, gap = study.report, study.report.gap
+    if gap is None or method in (gap.floor, gap.ceiling):
+        return ""
+    floor, ceiling = finals[gap.floor], finals[gap.ceiling]
+    return _shown(share_of_gap(finals[method], floor, ceiling, options.confidence, options.num_resamples), digits=2)
 
 
 def _final_scores(block: Block, metric: str, by: str) -> dict[str, Scores]:
@@ -180,11 +196,11 @@ def _score(block: Block, method: str, seed: int, metric: str) -> float:
     return curve_of(block.results[method][block.seeds.index(seed)], metric).scores[-1]
 
 
-def _shown(estimate: Estimate | None, signed: bool = False) -> str:
+def _shown(estimate: Estimate | None, signed: bool = False, digits: int = 3) -> str:
     """``.912 [.905, .919]``; in bold where a difference's interval excludes 0."""
     if estimate is None:
         return "baseline"
-    form = "+.3f" if signed else ".3f"
+    form = f"+.{digits}f" if signed else f".{digits}f"
     text = f"{estimate.value:{form}}"
     if np.isfinite(estimate.low):
         text += f" [{estimate.low:{form}}, {estimate.high:{form}}]"

@@ -77,6 +77,42 @@ def stratified_bootstrap(
     return Estimate(value, float(low), float(high))
 
 
+def share_of_gap(
+    scores: Scores,
+    floor: Scores,
+    ceiling: Scores,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """How much of the way from ``floor`` to ``ceiling`` was made.
+
+    The mean of ``scores - floor`` over that of ``ceiling - floor``, since single seeds may have no gap. The percentile
+    interval is of a bootstrap over paired seeds, without ends if a resample has no gap at all.
+
+    Args:
+        scores, floor, ceiling: ``[seeds]``, equal places are one seed.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: not as many of one as of the others.
+    """
+    _require_pairs(scores, floor)
+    _require_pairs(scores, ceiling)
+    made, whole = scores - floor, ceiling - floor
+    if np.mean(whole) <= 0.0:
+        return Estimate(np.nan, np.nan, np.nan)
+    value = float(np.mean(made) / np.mean(whole))
+    if len(scores) < 2:
+        return Estimate(value, np.nan, np.nan)
+    draws = np.random.default_rng(seed).integers(len(scores), size=(num_resamples, len(scores)))
+    ways = whole[draws].mean(axis=1)
+    if ways.min() <= 0.0:
+        return Estimate(value, np.nan, np.nan)
+    low, high = np.quantile(made[draws].mean(axis=1) / ways, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Estimate(value, float(low), float(high))
+
+
 def simultaneous_differences(
     methods: Mapping[str, Scores], baseline: str, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
 ) -> dict[str, Estimate]:

@@ -15,7 +15,7 @@ from benchmarks.faults.kill_matrix import INTERVAL, end_in_order, kill_once
 from benchmarks.faults.live_run import LiveRun, write_small_config
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # several starts, one after the other
 
 KILLS = [
     ("engine process", "during sync"),

@@ -118,7 +118,7 @@ def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
 def test_what_check_measures_is_what_a_run_takes(
     tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
 ) -> None:
-    training = {"num_steps": 24, "prompts_per_step": 96, "eval_every_steps": 12, "checkpoint_every_steps": 12}
+    training = {"num_steps": 12, "prompts_per_step": 80, "eval_every_steps": 6, "checkpoint_every_steps": 6}
     config = write_config(training=training)
     check = start_command("check", str(config), "--measure")
     assert check.finish() == 0, check.output

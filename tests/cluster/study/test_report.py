@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -77,6 +78,46 @@ def test_a_table_has_means_and_paired_differences(tmp_path: Path) -> None:
     assert table["dvpo"][6] == "2 delay, 1 reached"
     assert table["dvpo"][7] == "7"
     assert rows(lines, "## base, clean")["ppo"][5:7] == ["", ""]
+
+
+def test_the_way_between_two_methods(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    gap = {"floor": "ppo", "ceiling": "dvpo"}
+    axes = study.axes.model_copy(update={"algorithm": {"ppo": {}, "ours": {}, "dvpo": {}}})
+    report = study.report.model_validate({"gap": gap, "num_resamples": 1000})
+    study = study.model_copy(update={"axes": axes, "report": report})
+    ours = [result("ours", noise, seed, 0.7 + 0.02 * seed) for noise in study.axes.noise for seed in SEEDS]
+    lines = report_lines(study, all_results() | {one.cell: one for one in ours})
+    below = lines[lines.index("## base, flips") :]
+    shown = {line.split("|")[1].strip(): line.split("|")[7].strip() for line in below if line.startswith("| ")}
+    ppo, dvpo = (np.array(FINALS[method, "flips"]) for method in ("ppo", "dvpo"))
+    made, whole = np.array([0.7, 0.72, 0.74]) - ppo, dvpo - ppo
+    draws = np.array(list(itertools.product(range(3), repeat=3)))  # every resample that there is
+    shares = made[draws].mean(axis=1) / whole[draws].mean(axis=1)  # 27, so each end has more than 2.5 %
+    value, ends = shown["ours"].split(" ", 1)
+    assert value == f"{made.mean() / whole.mean():.2f}"
+    assert [float(end) for end in ends.strip("[]").split(", ")] == pytest.approx(
+        [shares.min(), shares.max()], abs=0.006
+    )
+    assert (shown["ppo"], shown["dvpo"]) == ("", "")
+    with pytest.raises(ValueError, match=r"report\.gap\.floor: 'no' is none of ppo, dvpo"):
+        StudyConfig.model_validate(study_in(tmp_path).model_dump() | {"report": {"gap": gap | {"floor": "no"}}})
+
+
+def test_each_metric_has_a_table(tmp_path: Path) -> None:
+    study = study_in(tmp_path).model_copy(update={"metrics": (METRIC, "eval/ood/accuracy", "policy/nothing")})
+    results = all_results()
+    for one in results.values():
+        for point in one.curve:
+            point.values["policy/nothing"] = None
+            point.values["eval/ood/accuracy"] = (point.values[METRIC] or 0.0) - 0.25
+    lines = report_lines(study, results)
+    flips = lines[lines.index("## base, flips") :]
+    inside = rows(flips, f"### {METRIC}")["dvpo"]
+    outside = rows(flips, "### eval/ood/accuracy")["dvpo"]
+    assert float(inside[0].split()[0]) - float(outside[0].split()[0]) == pytest.approx(0.25, abs=1e-9)
+    assert inside[1] == outside[1]  # differences are the same
+    assert flips[flips.index("### policy/nothing") + 2] == "Some runs have no value of it."
 
 
 def test_only_seeds_of_all_methods_are_compared(tmp_path: Path) -> None:
