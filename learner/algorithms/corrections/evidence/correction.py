@@ -158,8 +158,7 @@ class Evidence(RewardCorrection):
         cells = self.cells
         some, numbers = cells.neighbours(rows)
         totals = np.bincount(numbers, cells.num_scores[some])[numbers]
-        order = np.argsort(some)
-        num_others = torch.from_numpy(totals[order[np.searchsorted(some, rows, sorter=order)]] - 1.0)
+        num_others = torch.from_numpy(totals[_places(some, rows)] - 1.0)
         num_others = torch.where(alone, 0.0, num_others)
         num_same = torch.where(alone, 0.0, torch.from_numpy(cells.num_scores[rows] - 1.0))
         return votes_of(num_same, num_others)
@@ -239,8 +238,7 @@ class Evidence(RewardCorrection):
             return torch.from_numpy(expit(odds))
         weights = np.exp(odds)
         shares = weights / (1.0 + np.bincount(prompts, weights))[prompts]
-        order = np.argsort(some)
-        return torch.from_numpy(shares[order[np.searchsorted(some, rows, sorter=order)]])
+        return torch.from_numpy(shares[_places(some, rows)])
 
     def _train(self, rows: IntArray) -> None:
         """Some batches of the window, whose cells are ``rows``, with what is now known of each."""
@@ -270,6 +268,13 @@ class Evidence(RewardCorrection):
         self.window = Window(**state["window"])
         self.channel = None if state["channel"] is None else Channel(**state["channel"])
         self.num_updates = int(state["num_updates"])
+
+
+def _places(some: IntArray, rows: IntArray) -> IntArray:
+    """[n] where in ``some`` [m], each of them once and in any order, each of ``rows`` [n] is."""
+    order = np.argsort(some)
+    places: IntArray = order[np.searchsorted(some, rows, sorter=order)]
+    return places
 
 
 class Window:
