@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from rollout.trajectory import Prompt
 
 log = logging.getLogger(__name__)
 
+QWEN_TOKENIZERS = {(model_type, "Qwen2Tokenizer") for model_type in ("qwen2_moe", "qwen3", "qwen3_moe")}
+"""Models and the names of their tokenizers for which transformers takes its ``Qwen2Tokenizer``."""
+
 
 def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model.path") -> Any:
     """The tokenizer of a model folder or hub id; ``key`` is its place in the configuration, for messages.
@@ -20,15 +25,13 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model
     Raises:
         UserError: it cannot be loaded, or it has no chat template or end-of-sequence token.
     """
-    from transformers import AutoTokenizer
-
     if not Path(path).exists() and path.startswith((".", "/", "~")):
         parent = Path(path).parent
         siblings = [str(parent / entry.name) for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
         hint = nearest(path, siblings) if siblings else f"{parent} has no folders"
         raise UserError(f"{key}: no such folder: {path}; {hint}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = _tokenizer_class(Path(path)).from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for one mistake
         summary = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{key}: cannot load a tokenizer from {path!r}: {summary}") from error
@@ -37,6 +40,26 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model
     if tokenizer.eos_token_id is None:
         raise UserError(f"{key}: the tokenizer of {path!r} has no end-of-sequence token")
     return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """``AutoTokenizer``, or the class that it would choose, where that is certain.
+
+    To choose it imports torch and the configurations of all models: four seconds and a quarter of a GiB, for which the
+    controller, which only reads and spells prompts, has no other use.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        named = str(config.get("tokenizer_class", "")).removesuffix("Fast")
+        # What tokenizers of Qwen 2 call themselves on the hub is known to be wrong, and transformers ignores it.
+        if "auto_map" not in config and (model_type == "qwen2" or (model_type, named) in QWEN_TOKENIZERS):
+            from transformers import Qwen2Tokenizer
+
+            return Qwen2Tokenizer
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def all_splits(task: Task, name: str) -> tuple[str, ...]:

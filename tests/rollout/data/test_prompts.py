@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cluster.warmstart.warmstart import build_tokenizer
 from rollout.component import StrictModel, UserError
@@ -173,3 +177,32 @@ def test_a_template_that_refuses_is_told_in_its_own_words(template: str, roles: 
     assert [prompt.prompt_id for prompt in render_split(tokenizer, tolerant, "train", 64)] == ["a"]
     assert list(tolerant.left_out) == ["train b"]
     assert tolerant.left_out["train b"].startswith("the chat template of model.path says: ")
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "qwen3_moe", "llama"])
+@pytest.mark.parametrize("named", ["Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", None])
+def test_the_tokenizer_is_the_one_that_transformers_chooses(
+    model_type: str, named: str | None, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    for file, key, value in (
+        ("config.json", "model_type", model_type),
+        ("tokenizer_config.json", "tokenizer_class", named),
+    ):
+        written = json.loads((folder / file).read_text()) | {key: value}
+        (folder / file).write_text(json.dumps({name: each for name, each in written.items() if each is not None}))
+    found, expected = load_tokenizer(str(folder)), AutoTokenizer.from_pretrained(folder)
+    assert type(found) is type(expected)
+    chat = [{"role": "user", "content": "1+2=?"}]
+    assert found.apply_chat_template(chat) == expected.apply_chat_template(chat)
+
+
+def test_a_tokenizer_is_loaded_without_torch(tiny_model: Path) -> None:
+    """The controller has no other use for it."""
+    code = (
+        "import sys; from rollout.data.prompts import load_tokenizer; "
+        f"load_tokenizer({str(tiny_model)!r}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
