@@ -28,7 +28,7 @@ from actors.recording.event_log import read_events
 from actors.recording.sinks import read_metrics
 from rollout.audit.hacking import DetectorConfig, HackingDetector, StepSignals
 from rollout.audit.pairs import GoldPair
-from rollout.audit.recheck import is_rechecked
+from rollout.scoring.recheck import is_rechecked
 from rollout.tasks.base import Example
 from rollout.tasks.chain import Chain
 

@@ -18,7 +18,7 @@ from rollout.audit.hacking import Flag, HackingDetector, StepSignals
 from rollout.audit.intervals import Estimate
 from rollout.audit.pairs import GoldPair
 from rollout.audit.ranking import pairwise_accuracy, spearman
-from rollout.audit.recheck import is_rechecked
+from rollout.scoring.recheck import is_rechecked
 
 LENGTH = "length_tokens"
 PROXIES = {"entropy": "policy/entropy", "length": "rollout/response_tokens_mean"}

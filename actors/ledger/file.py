@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rollout.component import UserError
 
-LEDGER_FORMAT = 1
-"""``PRAGMA user_version`` of the file."""
+LEDGER_FORMAT = 2
+"""``PRAGMA user_version`` of the file. Format 1 had no scores; it is read as one whose samples have none."""
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -29,6 +29,9 @@ CREATE TABLE samples (
     step INTEGER,
     num_tokens INTEGER,
     reason TEXT,
+    observed REAL,
+    answer_key TEXT,
+    gold REAL,
     CHECK ((state IN ('trained', 'dropped')) = (step IS NOT NULL)),
     CHECK ((state = 'dropped') = (reason IS NOT NULL))
 ) WITHOUT ROWID;
@@ -46,6 +49,8 @@ CREATE TABLE undone_steps (
     committed_at REAL NOT NULL
 );
 """
+SCORE_COLUMNS = ("observed REAL", "answer_key TEXT", "gold REAL")
+"""What format 2 added to samples."""
 
 
 class LedgerError(RuntimeError):
@@ -66,7 +71,7 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
             db.execute("BEGIN")
             (found_format,) = db.execute("PRAGMA user_version").fetchone()
-            if found_format != LEDGER_FORMAT:
+            if found_format not in (1, LEDGER_FORMAT):
                 raise LedgerError(f"{path}: not a ledger of format {LEDGER_FORMAT} (found {found_format})")
             yield db
     except sqlite3.Error as error:
@@ -113,6 +118,10 @@ class LedgerFile:
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
                 db.executemany("INSERT INTO facts VALUES (?, ?)", [(name, str(facts[name])) for name in facts])
+                db.execute(f"PRAGMA user_version = {LEDGER_FORMAT}")
+            elif found_format == 1:
+                for column in SCORE_COLUMNS:
+                    db.execute(f"ALTER TABLE samples ADD COLUMN {column}")
                 db.execute(f"PRAGMA user_version = {LEDGER_FORMAT}")
             elif found_format != LEDGER_FORMAT:
                 raise UserError(f"{self._path}: a ledger of format {found_format}; this version has {LEDGER_FORMAT}")

@@ -22,14 +22,14 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from actors.ledger.file import LedgerError, LedgerFile
 from rollout.trajectory import REPLACEMENT_STRIDE
 
-__all__ = ["Ledger", "LedgerError", "Position", "SampleState", "pack_ids", "unpack_ids"]
+__all__ = ["Ledger", "LedgerError", "Position", "SampleScore", "SampleState", "pack_ids", "unpack_ids"]
 
 
 PLACE = "CAST(SUBSTR(trajectory_id, LENGTH(prompt_id) + 2) AS INTEGER)"
@@ -45,6 +45,24 @@ class SampleState(StrEnum):
     READY = "ready"
     TRAINED = "trained"
     DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleScore:
+    """What reports may know of a sample's score.
+
+    Attributes:
+        observed: the score that training sees; None where a vote or a stand-in takes its place.
+        answer_key: samples of one prompt with the same key have the same true reward; empty if it stands for itself.
+        gold: the true score, where the user lets it be looked at.
+    """
+
+    observed: float | None = None
+    answer_key: str = ""
+    gold: float | None = None
+
+
+UNKNOWN_SCORE = SampleScore()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +145,11 @@ class Ledger:
             self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), state=SampleState.IN_FLIGHT)
             db.execute("INSERT INTO reissues (trajectory_id, cause) VALUES (?, ?)", (trajectory_id, cause))
 
-    def ready(self, trajectory_id: str, num_tokens: int) -> None:
+    def ready(self, trajectory_id: str, num_tokens: int, score: SampleScore = UNKNOWN_SCORE) -> None:
         """A sample in flight is generated and scored; ``num_tokens`` is the response's length."""
+        columns = {"state": SampleState.READY, "num_tokens": num_tokens, **asdict(score)}
         with self._file.change() as db:
-            self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), state=SampleState.READY, num_tokens=num_tokens)
+            self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), **columns)
 
     def drop(self, trajectory_id: str, reason: str, step: int, replacement: str = "") -> None:
         """A sample in flight or ready will not be trained on. If it is replaced, both happen or neither.
@@ -217,7 +236,8 @@ class Ledger:
                 )
             # The groups in which anything is unfinished, or was finished after that checkpoint.
             num_samples = db.execute(
-                "UPDATE samples SET state = 'pending', step = NULL, num_tokens = NULL, reason = NULL "
+                "UPDATE samples SET state = 'pending', step = NULL, num_tokens = NULL, reason = NULL, "
+                "observed = NULL, answer_key = NULL, gold = NULL "
                 "WHERE state != 'pending' AND group_index IN "
                 "(SELECT group_index FROM samples WHERE state NOT IN ('trained', 'dropped') OR step > ?)",
                 (step,),
@@ -252,7 +272,7 @@ class Ledger:
         db: sqlite3.Connection,
         trajectory_ids: Sequence[str],
         allowed: Sequence[SampleState],
-        **columns: str | int,
+        **columns: str | int | float | None,
     ) -> None:
         """Write ``columns`` of samples that must each be in a state that is ``allowed``."""
         change = ", ".join(f"{column} = ?" for column in columns)

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.faults import DataLost, Quarantined, TooManyRewardErrors
 from actors.groups import Dropped, Group, Sample
+from actors.ledger.ledger import SampleScore
 from actors.loop.activity import ActivityClock
 from actors.loop.config import PartialGroups
 from actors.loop.group_buffer import GroupBuffer
@@ -19,6 +20,7 @@ from actors.loop.records import Records
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from rollout.data.prompt_source import PromptSource
+from rollout.scoring.recheck import is_rechecked
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import SampleRequest, TrajectorySummary
 
@@ -56,6 +58,7 @@ class Generation:
         buffer, pool, rewards, clock: the parts it connects.
         records: of these the ledger, which has every change, and those who are told of failed and of finished scores.
         labels: scores a group by its samples' votes; None where the reward scores each sample.
+        run_seed, gold_share: of which trajectories the ledger keeps a true score, see ``reward.gold_share``.
         partial_groups: what becomes of a group of which some samples have no score.
     """
 
@@ -70,6 +73,8 @@ class Generation:
         rewards: RewardPool,
         clock: ActivityClock,
         records: Records,
+        run_seed: int,
+        gold_share: float,
         labels: PseudoLabels | None = None,
         partial_groups: PartialGroups = "train",
     ) -> None:
@@ -79,6 +84,7 @@ class Generation:
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
         self._ledger, self._tell, self._status, self._disk = records.ledger, records.tell, records.status, records.disk
         self._labels, self._partial_groups = labels, partial_groups
+        self._run_seed, self._gold_share = run_seed, gold_share
         position = self._ledger.position()
         self._next_index = position.next_index
         self._again = deque(position.unfinished)
@@ -186,9 +192,18 @@ class Generation:
         if record.observed is None and record.outcome is not RewardOutcome.PENDING:
             kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
             return f"no score: {record.outcome.value}{kind}"
-        await self._record(partial(self._ledger.ready, request.trajectory_id, summary.num_response_tokens))
+        num_tokens, score = summary.num_response_tokens, self._score_of(record)
+        await self._record(partial(self._ledger.ready, request.trajectory_id, num_tokens, score))
         group.samples.append(Sample(summary, record, trajectory))
         return ""
+
+    def _score_of(self, record: RewardRecord) -> SampleScore:
+        """What the ledger keeps: no stand-in for a score, and a true one only where it may be looked at."""
+        gold = record.gold_label
+        if gold is None and is_rechecked(self._run_seed, record.prompt_id, record.sample_index, self._gold_share):
+            gold = record.clean
+        observed = record.observed if record.outcome is RewardOutcome.SCORED else None
+        return SampleScore(observed=observed, answer_key=record.answer_key, gold=gold)
 
     async def _sample_and_score(self, request: SampleRequest) -> tuple[TrajectorySummary, Any, RewardRecord]:
         """Sample again when the node that held the trajectory is lost before it was scored."""

@@ -15,6 +15,7 @@ from cluster.audit.responses import Response, gold_responses, logged_responses
 from cluster.config.run_config import RunConfig
 from cluster.reward_model.local import local_scorers
 from rollout.audit.advice import advised
+from rollout.audit.cells.report import RepeatReport
 from rollout.audit.features import response_features
 from rollout.audit.latent_class import LatentRates, latent_rates
 from rollout.audit.pairs import GoldPair, is_binary
@@ -145,11 +146,20 @@ def _spread_phrase(responses: Sequence[Response], values: Sequence[float]) -> Ph
     return suspect_phrase(before, [text for text, _ in now], [value for _, value in now])
 
 
-def _write(report: AuditReport, output: Path) -> None:
+def write_report(report: AuditReport | RepeatReport, output: Path) -> None:
+    """Write a report as JSON.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _write(report: AuditReport, output: Path) -> None:
+    write_report(report, output)
     if report.gold is not None and report.gold.calibration is not None and has_matplotlib():
         draw_calibration({"reward": report.gold.calibration}, output.with_suffix(".png"))

@@ -114,21 +114,43 @@ def evaluate(
 
 
 @click.command(short_help="Estimate how far the reward can be trusted.")
-@CONFIG
+@click.argument("config", metavar="CONFIG|RUN", type=PATH)
 @OVERRIDES
 @click.option("--gold", type=PATH, help="JSONL or Parquet: prompt, response, gold label.")
 @click.option("--num-samples", type=click.IntRange(min=1), help="Most responses that are scored; all by default.")
+@click.option("--exclusive", is_flag=True, help="Of a RUN: at most one answer to a prompt is right.")
 @click.option("--output", type=PATH, help="JSON file for the report; a plot goes beside it.")
 def audit(
-    config: Path, overrides: tuple[str, ...], gold: Path | None, num_samples: int | None, output: Path | None
+    config: Path,
+    overrides: tuple[str, ...],
+    gold: Path | None,
+    num_samples: int | None,
+    exclusive: bool,
+    output: Path | None,
 ) -> None:
     """Estimate how far the reward of CONFIG can be trusted, and say which method suits it.
 
     With --gold, labelled responses are scored and false positives and negatives are estimated with intervals. Without,
     the responses that a run of CONFIG has logged are scored; what can be said then is less, and the report says so.
-    """
-    from cluster.audit.audit import run_audit
 
+    With the folder of a RUN, which may be going on, nothing is scored: where answers came again, its own scores tell
+    the errors that are drawn anew at each score, and true scores that it was allowed to look at tell the others.
+    """
+    from actors.ledger.report import find_run
+    from cluster.audit.audit import run_audit, write_report
+    from cluster.audit.recorded import audit_run
+
+    if config.is_dir():
+        folder = find_run(str(config))
+        if overrides or gold is not None or num_samples is not None:
+            raise UserError(f"{config}: --set, --gold and --num-samples are for a CONFIG; a RUN is audited as it was")
+        recorded = audit_run(folder, exclusive=exclusive)
+        if output is not None:
+            write_report(recorded, output)
+        print_lines(recorded.lines())
+        return
+    if exclusive:
+        raise UserError("--exclusive: is for a RUN, whose answers are compared with each other")
     _, run = _read(config, overrides)
     print_lines(run_audit(run, gold, num_samples, output).lines())
 

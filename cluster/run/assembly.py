@@ -176,6 +176,8 @@ def assemble(
             rewards=rewards,
             clock=clock,
             records=records,
+            run_seed=config.seed,
+            gold_share=config.reward.compared_share,
             labels=_pseudo_labels(config),
             partial_groups=training.partial_groups,
         ),

@@ -29,6 +29,11 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def width(self) -> float:
+        """high - low."""
+        return self.high - self.low
+
     def holds(self, truth: float) -> bool:
         """Whether ``truth`` lies in the interval."""
         return self.low <= truth <= self.high

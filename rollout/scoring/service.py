@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rollout.audit.recheck import is_labelled, is_rechecked
 from rollout.component import build
 from rollout.config import PseudoLabelConfig, RewardConfig
 from rollout.noise import NOISES
@@ -18,6 +17,7 @@ from rollout.rewards.exact_match import find_answer
 from rollout.rewards.model import Scorer
 from rollout.scoring.answer_key import AnswerKey
 from rollout.scoring.panel import RewardPanel
+from rollout.scoring.recheck import is_labelled, is_rechecked
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.scoring.threads import RewardThreads
 from rollout.trajectory import Prompt, Trajectory

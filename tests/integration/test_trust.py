@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.audit.recorded import audit_run
 from rollout.component import UserError
 from tests.integration.shared_run import SharedRun
 from tests.integration.whole_runs import WriteConfig, read_metrics
@@ -48,6 +49,30 @@ def test_votes_teach_and_their_errors_are_estimated(
     with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         reasons = {reason for (reason,) in ledger.execute("SELECT reason FROM samples WHERE state = 'dropped'")}
     assert reasons == {"no label by vote: the winner has less than reward.pseudo_labels.min_share"}
+
+
+def test_a_run_is_audited_by_the_scores_it_has_recorded(
+    shared_run: SharedRun, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    """A fifth of them is wrong, and half of the true ones may be looked at."""
+    config = write_config(
+        data={"task": {"type": "chain", "num_train": 24, "num_eval": 16}},
+        reward={
+            "functions": [RANDOM_ANSWERS],
+            "noise": [{"type": "symmetric_flip", "p": 0.2}],
+            "gold_share": 0.5,
+        },
+        algorithm={"preset": "dr-grpo"},
+        training={**STEPS, "num_steps": 8, "prompts_per_step": 32, "samples_per_prompt": 8},
+    )
+    shared_run.train(config, tmp_path)
+    report = audit_run(tmp_path)
+    assert report.num_contradictions == 0
+    assert (report.num_scores, report.num_prompts, report.rates.num_cells) == (2048, 24, 48)
+    for rate in (report.rates.rho_plus, report.rates.rho_minus):
+        assert rate is not None and rate.holds(0.2)
+        assert rate.value == pytest.approx(0.2, abs=0.04)
+    assert report.rates.pi_plus is not None and report.rates.pi_plus.value < 0.02
 
 
 def misjudged(write_config: WriteConfig, rate: float) -> Path:

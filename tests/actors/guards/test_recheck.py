@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.audit.recheck import is_rechecked
 from rollout.component import ComponentSpec
 from rollout.config import PseudoLabelConfig, RewardConfig
+from rollout.scoring.recheck import is_rechecked
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.scoring.report import RewardCounts
 from rollout.scoring.service import RewardService

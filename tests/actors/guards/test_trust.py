@@ -16,7 +16,7 @@ from actors.guards.guards import GuardFinding
 from actors.guards.trust import RewardTrust
 from actors.guards.trust_config import TrustConfig
 from rollout.audit.hacking import DetectorConfig
-from rollout.audit.recheck import is_rechecked
+from rollout.scoring.recheck import is_rechecked
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import FinishReason, Prompt, TrajectorySummary
 from tests.actors.loop.test_controller import FakeRewards, Run

@@ -91,13 +91,13 @@ EDITS: dict[str, tuple[list[str], list[str], int, int]] = {
         0,
     ),
     "a sample too many": (
-        ["INSERT INTO samples VALUES ('p-1#9', 5, 'in_flight', NULL, NULL, NULL)"],
+        ["INSERT INTO samples (trajectory_id, group_index, state) VALUES ('p-1#9', 5, 'in_flight')"],
         ["groups that do not have 2 samples: 5 (p-1)", "not of the prompt or the epoch of their group: p-1#9"],
         0,
         0,
     ),
     "a sample of no group": (
-        ["INSERT INTO samples VALUES ('q#0', 99, 'in_flight', NULL, NULL, NULL)"],
+        ["INSERT INTO samples (trajectory_id, group_index, state) VALUES ('q#0', 99, 'in_flight')"],
         ["samples of no group: q#0"],
         0,
         0,
@@ -230,7 +230,7 @@ REPLACEMENT_EDITS: dict[str, tuple[str, str, int]] = {
         1,
     ),
     "a replacement of no sample of the group": (
-        "INSERT INTO samples VALUES ('p-1#1000000000009', 5, 'in_flight', NULL, NULL, NULL)",
+        "INSERT INTO samples (trajectory_id, group_index, state) VALUES ('p-1#1000000000009', 5, 'in_flight')",
         "samples not of the prompt or the epoch of their group: p-1#1000000000009",
         0,
     ),

@@ -232,6 +232,8 @@ class Run:
             source=PromptSource(prompts, 0),
             samples_per_prompt=config.samples_per_prompt,
             limits=FailureLimits(max_errors, 1e9, config.trajectories_per_step),
+            run_seed=0,
+            gold_share=0.0,
             labels=labels,
             partial_groups=config.partial_groups,
             **shared,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from rollout.audit.recheck import is_labelled, is_rechecked
 from rollout.component import ComponentSpec, UserError
 from rollout.config import GoldLabelConfig, RewardConfig
+from rollout.scoring.recheck import is_labelled, is_rechecked
 from rollout.scoring.record import RewardRecord
 from rollout.scoring.service import RewardService
 from rollout.trajectory import FinishReason, Prompt, Trajectory

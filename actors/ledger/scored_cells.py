@@ -1,0 +1,69 @@
+"""What a ledger knows of scores: counts of each answer to each prompt, and true scores where they may be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.ledger.file import open_for_reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredCell:
+    """The scored samples of one answer to one prompt, or one sample whose answer nothing could read.
+
+    Attributes:
+        prompt_id: of all of them.
+        num_scores: samples with a score of the reward; those that a rollback took back are not among them.
+        sum_scores: of their scores.
+        golds: the different true scores that were looked at. More than one: the answers are not one answer.
+    """
+
+    prompt_id: str
+    num_scores: int
+    sum_scores: float
+    golds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerScores:
+    """All scores of a run.
+
+    Attributes:
+        cells: in the order of their prompts' names.
+        num_other: scores that are neither 0 nor 1.
+    """
+
+    cells: Sequence[ScoredCell]
+    num_other: int
+
+
+_CELLS = """
+SELECT prompt_id, COUNT(observed), TOTAL(observed), GROUP_CONCAT(DISTINCT gold)
+FROM samples JOIN groups USING (group_index) WHERE observed IS NOT NULL
+GROUP BY prompt_id, CASE answer_key WHEN '' THEN trajectory_id ELSE answer_key END ORDER BY prompt_id
+"""
+
+
+def read_scores(path: Path) -> LedgerScores:
+    """Read the scores of a run that may be going on.
+
+    Raises:
+        LedgerError: the file cannot be read.
+    """
+    with open_for_reading(path) as db:
+        if db.execute("SELECT 1 FROM pragma_table_info('samples') WHERE name = 'observed'").fetchone() is None:
+            return LedgerScores(cells=(), num_other=0)  # of an earlier format
+        rows = db.execute(_CELLS).fetchall()
+        (num_other,) = db.execute("SELECT COUNT(*) FROM samples WHERE observed NOT IN (0.0, 1.0)").fetchone()
+    cells = [
+        ScoredCell(
+            prompt_id=prompt_id,
+            num_scores=number,
+            sum_scores=total,
+            golds=tuple(sorted(map(float, golds.split(",")))) if golds else (),
+        )
+        for prompt_id, number, total, golds in rows
+    ]
+    return LedgerScores(cells=cells, num_other=num_other)
