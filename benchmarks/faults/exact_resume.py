@@ -83,25 +83,25 @@ def report(straight: LiveRun, killed: LiveRun, moments: Sequence[str], exact: bo
     print(f"killed {len(moments)} times: {'; '.join(moments)}")
     accounts = [run.ledger() for run in (straight, killed)]
     print(f"ledgers: {accounts[0]['verdict']} | {accounts[1]['verdict']}")
-    same_ids = trained_ids(straight) == trained_ids(killed)
-    print(f"trained trajectories: {len(trained_ids(straight))}, {'the same' if same_ids else 'DIFFERENT'}")
+    same_ids = trained_ids(straight.folder) == trained_ids(killed.folder)
+    print(f"trained trajectories: {len(trained_ids(straight.folder))}, {'the same' if same_ids else 'DIFFERENT'}")
     if not exact:
         return 0 if same_ids else 1
-    hashes = [checkpoint_hashes(run) for run in (straight, killed)]
+    hashes = [checkpoint_hashes(run.folder) for run in (straight, killed)]
     differing = sorted(name for name in hashes[0] | hashes[1] if hashes[0].get(name) != hashes[1].get(name))
     print(f"files of the last checkpoint: {len(hashes[0])}, different: {', '.join(differing) or 'none'}")
     return 0 if same_ids and not differing else 1
 
 
-def trained_ids(run: LiveRun) -> list[str]:
-    """Ids of all trajectories that were trained on, by the ledger."""
-    with sqlite3.connect(f"file:{run.folder / 'ledger.sqlite'}?mode=ro", uri=True) as ledger:
+def trained_ids(run_dir: Path) -> list[str]:
+    """Ids of all trajectories that a run was trained on, by its ledger."""
+    with sqlite3.connect(f"file:{run_dir / 'ledger.sqlite'}?mode=ro", uri=True) as ledger:
         return sorted(name for (name,) in ledger.execute("SELECT trajectory_id FROM samples WHERE state = 'trained'"))
 
 
-def checkpoint_hashes(run: LiveRun) -> dict[str, str]:
-    """SHA-256 of every file of the last checkpoint."""
-    newest, _ = find_newest_complete(run.folder / "checkpoints")
+def checkpoint_hashes(run_dir: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run's last checkpoint."""
+    newest, _ = find_newest_complete(run_dir / "checkpoints")
     assert newest is not None
     manifest = json.loads((newest / MANIFEST).read_text())
     return {name: entry["sha256"] for name, entry in manifest["files"].items()}

@@ -3,8 +3,9 @@
 Victims: a rollout worker that is idle, one that serves requests, the engine's own process, the reward actor, a learner
 rank, the controller, and the driver (which is then started again with ``--resume``). Moments: before, during and after
 the weights are sent to the engines, and before, during and after a checkpoint is written. A kill counts as survived
-when two more steps are done in time and, at the end of the victim's run, the ledger balances, the run ends in order and
-no process is left. Further rows freeze a process (SIGSTOP) instead of killing it.
+when two more steps are done in time and, at the end of the victim's run, the ledger balances, the run ends in order, no
+process is left, and what evidence remembers of scores is what the ledger says was trained on. Further rows freeze a
+process (SIGSTOP) instead of killing it.
 
     python -m benchmarks.faults.kill_matrix [--victim NAME ...] [--moment NAME ...]
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.recording.event_log import read_events
+from benchmarks.faults.evidence_store import EVIDENCE, remembered_and_recorded
 from benchmarks.faults.live_run import PROMPT_POLL_S, FaultTestError, LiveRun, make_small_model, write_small_config
 from learner.storage.manifest import MANIFEST
 
@@ -143,12 +145,12 @@ def run_victim(victim: str, moments: Sequence[str], model: Path, timeout_s: floa
     process, staleness = (VICTIMS | FROZEN)[victim]
     name = victim.replace(",", "").replace(" ", "-")
     training = {"max_staleness": staleness, "checkpoint_every_steps": INTERVAL}
-    sections: dict[str, Any] = {"training": training, "recovery": {"max_restarts": 20}}
+    sections: dict[str, Any] = {"training": training, "recovery": {"max_restarts": 20}, **EVIDENCE}
     if process.startswith("engine"):
         sections["rollout"] = {"engine_process": "own"}
     if victim in FROZEN:
         sections["recovery"] |= {"request_timeout_s": 20.0, "stall_timeout_s": 40.0}
-        sections["reward"] = {"timeout_s": 5.0, "max_retries": 0}
+        sections["reward"] = {**sections["reward"], "timeout_s": 5.0, "max_retries": 0}
     run = LiveRun(write_small_config(model.parent, model, name, **sections))
     cells = []
     try:
@@ -164,7 +166,7 @@ def run_victim(victim: str, moments: Sequence[str], model: Path, timeout_s: floa
 
 
 def end_in_order(run: LiveRun) -> None:
-    """SIGTERM; the run has to write a checkpoint, balance and leave nothing behind."""
+    """SIGTERM; the run has to write a checkpoint, balance, have counted each score once, and leave nothing behind."""
     assert run.process is not None
     run.note_processes()
     run.process.send_signal(signal.SIGTERM)
@@ -173,6 +175,9 @@ def end_in_order(run: LiveRun) -> None:
     if left := run.survivors():
         raise run.failure(f"processes left behind: {left}")
     run.ledger()
+    remembered, recorded = remembered_and_recorded(run.folder)
+    if remembered != recorded:
+        raise run.failure(f"evidence has counted {remembered}, and the ledger {recorded}")
 
 
 def show(cell: Cell) -> None:

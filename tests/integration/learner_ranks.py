@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from actors.pools.checkpoint_saver import IO_GROUP
 from actors.pools.ranks import Ranks
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from learner.storage.files import CheckpointFiles
+from learner.storage.manifest import FileFacts
 
 
 class SpoiltGradient(torch.autograd.Function):
@@ -54,8 +58,25 @@ class TestedRanks(Ranks):
         return asyncio.run(call())
 
 
+GATE = "gate"
+"""A file beside the checkpoints; while it is there no rank begins to write."""
+DEADLY = "deadly"
+"""A file beside the checkpoints; while it is there rank 1 is killed when it has begun to write."""
+
+
 class ExaminedRank(LearnerWorker):
-    """A rank that shows what it holds, and whose backward pass can be spoilt."""
+    """A rank that shows what it holds, whose backward pass can be spoilt, and which can be stopped while it writes."""
+
+    def write_snapshot(self, folder: str) -> dict[str, FileFacts]:
+        checkpoints = Path(folder).parent
+        deadline = time.monotonic() + 60
+        while (checkpoints / GATE).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if self.rank == 1 and (checkpoints / DEADLY).exists():
+            (Path(folder) / "torn").write_text("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write_snapshot(folder)
 
     def moments(self) -> dict[str, np.ndarray]:
         """Both moments of Adam of every parameter, put together from all ranks."""
@@ -135,18 +156,18 @@ def same(one: Any, other: Any) -> bool:
     return same(vars(one), vars(other)) if hasattr(one, "__dict__") else bool(one == other)
 
 
-_idle: dict[tuple[int, type[LearnerWorker]], TestedRanks] = {}
-"""Groups that no test uses now; Ray ends them with the session."""
+_idle: dict[int, TestedRanks] = {}
+"""Groups that no test uses now, by their number of ranks; Ray ends them with the session."""
 
 
 @contextmanager
-def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedRank) -> Iterator[TestedRanks]:
+def ranks(world: int, what: LearnerSpec) -> Iterator[TestedRanks]:
     """Learner ranks that have been set up with ``what``.
 
     Their processes may have served other tests of as many ranks, each with models and optimisers of its own. Those of a
     test that fails, or kills one, are not used again.
     """
-    group = _idle.pop((world, worker), None) or _started(world, worker)
+    group = _idle.pop(world, None) or _started(world)
     try:
         host, port = group.call_blocking("address", timeout_s=60)[0]
         arguments = [(rank, world, host, port, what) for rank in range(world)]
@@ -160,9 +181,9 @@ def ranks(world: int, what: LearnerSpec, worker: type[LearnerWorker] = ExaminedR
     except WorkerError:  # the test has killed one
         group.kill()
     else:
-        _idle[world, worker] = group
+        _idle[world] = group
 
 
-def _started(world: int, worker: type[LearnerWorker]) -> TestedRanks:
-    remote = ray.remote(num_cpus=0, concurrency_groups={IO_GROUP: 1})(worker)
+def _started(world: int) -> TestedRanks:
+    remote = ray.remote(num_cpus=0, concurrency_groups={IO_GROUP: 1})(ExaminedRank)
     return TestedRanks([remote.remote() for _ in range(world)], "learner")

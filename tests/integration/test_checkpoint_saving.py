@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +12,12 @@ import ray
 from actors.faults import WorkerDied
 from actors.pools.checkpoint_saver import CheckpointSaver
 from actors.pools.ranks import Ranks
-from actors.workers.learner_worker import LearnerWorker
 from learner.metrics import to_floats
-from learner.storage.manifest import FileFacts, find_newest_complete, verify
-from tests.integration.learner_ranks import ranks
+from learner.storage.manifest import find_newest_complete, verify
+from tests.integration.learner_ranks import DEADLY, GATE, ranks
 from tests.integration.test_learner_ranks import assert_close, batches, curve, save, spec, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
-
-
-class GatedWorker(LearnerWorker):
-    """A rank that does not begin to write while a file called gate lies beside the checkpoints."""
-
-    def write_snapshot(self, folder: str) -> dict[str, FileFacts]:
-        deadline = time.monotonic() + 60
-        while (Path(folder).parent / "gate").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        return super().write_snapshot(folder)
-
-
-class DyingWorker(LearnerWorker):
-    """Rank 1 is killed when it has begun to write."""
-
-    def write_snapshot(self, folder: str) -> dict[str, FileFacts]:
-        if self.rank == 1:
-            (Path(folder) / "torn").write_text("x")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().write_snapshot(folder)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
@@ -71,9 +46,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(tiny_model: Path, tmp_pa
                 assert not saver.saving
         return metrics
 
-    checkpoints, gate = tmp_path / "checkpoints", tmp_path / "checkpoints" / "gate"
+    checkpoints, gate = tmp_path / "checkpoints", tmp_path / "checkpoints" / GATE
     checkpoints.mkdir()
-    with ranks(2, spec(tiny_model, "dvpo"), GatedWorker) as group:
+    with ranks(2, spec(tiny_model, "dvpo")) as group:
         found = asyncio.run(train_while_saving(group))
         expected = weights(group)
     assert verify(checkpoints / "step-2")["num_ranks"] == 2
@@ -111,10 +86,10 @@ def test_a_rank_that_dies_while_writing_leaves_the_older_checkpoint(tiny_model: 
     with ranks(2, what) as group:
         curve(group, 0, 1)
         save(group, tmp_path, 1)
-    with ranks(2, what, DyingWorker) as group:
-        group.call_blocking("load", str(tmp_path / "step-1"), timeout_s=60)
+        (tmp_path / DEADLY).touch()
         curve(group, 1, 2)
         with pytest.raises(WorkerDied, match="learner-1 failed in write_snapshot: its process died"):
             save(group, tmp_path, 2)
+    (tmp_path / DEADLY).unlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-1"]
     assert find_newest_complete(tmp_path) == (tmp_path / "step-1", [])

@@ -1,12 +1,8 @@
-"""A whole run whose disk fills while it goes on, and one in an object store that others have filled."""
+"""A whole run whose disk fills while it goes on. One in a full object store is in test_job.py."""
 
 from __future__ import annotations
 
 import json
-import secrets
-import signal
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +14,7 @@ from actors.recording.event_log import read_events
 from benchmarks.faults.live_run import LiveRun, write_small_config
 from learner.storage.manifest import verify
 from tests.actors.recording.event_files import points
-from tests.integration.test_job import RAY, free_port
-from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+from tests.integration.whole_runs import read_metrics
 from tests.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.slow
@@ -141,67 +136,3 @@ def checkpoint_hashes(run: LiveRun) -> dict[str, dict[str, str]]:
     """Of every file of every checkpoint; each checkpoint must be complete."""
     folders = [path for path in (run.folder / "checkpoints").iterdir() if path.name.startswith("step-")]
     return {path.name: {name: facts["sha256"] for name, facts in verify(path)["files"].items()} for path in folders}
-
-
-HOLD_OBJECTS = """
-import sys
-import time
-import numpy
-import ray
-from ray._private.internal_api import memory_summary
-ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
-total = int(ray.cluster_resources()["object_store_memory"])
-held = []
-for size in [1 << 20] * (total >> 20) + [150_000] * 10:
-    reference = ray.put(numpy.zeros(size, numpy.uint8))
-    held.append((reference, ray.get(reference)))  # what a process looks at can neither be moved to the disk nor evicted
-print(memory_summary(sys.argv[1], stats_only=True), flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def cluster_environment() -> dict[str, str]:
-    """Lets a command join the cluster of this test and no other."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-@pytest.fixture
-def small_cluster(start_command: StartCommand, cluster_environment: dict[str, str]) -> Iterator[str]:
-    """Address of a cluster whose object store has 100 MB, in the foreground so that it can be ended by its id."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="dvpo-", dir="/tmp", ignore_cleanup_errors=True) as temp_dir:
-        options = ["--block", "--num-cpus=4", "--object-store-memory=100000000", f"--temp-dir={temp_dir}"]
-        options += [f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-        head = start_command("start", "--head", *options, program=(RAY,), **cluster_environment)
-        head.wait_for("This command will now block")
-        yield f"127.0.0.1:{port}"
-        head.note_processes()
-        head.process.send_signal(signal.SIGTERM)
-        head.finish(30.0)
-        assert head.survivors() == []
-
-
-def test_a_run_goes_on_in_a_full_object_store(
-    tmp_path: Path,
-    start_command: StartCommand,
-    write_config: WriteConfig,
-    cluster_environment: dict[str, str],
-    small_cluster: str,
-) -> None:
-    """Ray gives what finds no place in shared memory a file on the disk instead: the run is slower and completes."""
-    training = {"num_steps": 8, "checkpoint_every_steps": 4}
-    config = write_config(cluster={"address": small_cluster, "num_cpus": None}, training=training)
-    run = start_command("train", str(config), **cluster_environment)
-    run.wait_for("step 1/8")
-    holder = start_command("-c", HOLD_OBJECTS, small_cluster, program=(sys.executable,), **cluster_environment)
-    holder.wait_for("Plasma filesystem mmap usage")  # which is there when shared memory was not enough
-    before = run.output.count("/8 ")
-    assert run.finish(240.0) == 0, run.output
-    assert holder.process.poll() is None  # it has held its objects all the time
-    holder.process.terminate()
-    holder.finish(30.0)
-    assert before < 8
-    assert run.survivors() == []
-    assert [line["step"] for line in read_metrics(tmp_path / "runs" / "run")] == list(range(1, 9))
-    assert start_command("ledger", str(tmp_path / "runs" / "run")).finish() == 0

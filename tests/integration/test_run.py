@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+from tests.integration.whole_runs import Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -55,43 +55,46 @@ DOCUMENTED = [
 
 @pytest.mark.timeout(1500)  # three commands, each with engines of its own
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
-    """One run through its life: two steps, two more after --resume, then its checkpoint is measured.
+    """One run through its life: its length is foretold, it ends, is resumed, and its checkpoint is measured.
 
-    It is resumed with three rollout workers and two learner ranks instead of one each.
+    It is resumed with two rollout workers and two learner ranks instead of one each.
     """
-    config = write_config(
-        reward={"noise": [{"type": "symmetric_flip", "p": 0.5}]},
-        training={"num_steps": 2, "checkpoint_every_steps": 1},
-    )
+    training = {"num_steps": 12, "prompts_per_step": 32, "eval_every_steps": 6, "checkpoint_every_steps": 6}
+    config = write_config(reward={"noise": [{"type": "symmetric_flip", "p": 0.5}]}, training=training)
     run_dir = tmp_path / "runs" / "run"
+    expected_s = foretold_s(start_command("check", str(config), "--measure"))
+    assert list((tmp_path / "runs").iterdir()) == []  # not even for a moment in the run's own folder
+    begin = time.monotonic()
     first = start_command("train", str(config))
     assert first.finish() == 0, first.output
+    took_s = time.monotonic() - begin
+    assert 0.5 * took_s < expected_s < 2.0 * took_s
     assert first.survivors() == []
-    assert "step 2/2" in first.output
+    assert "step 12/12" in first.output
     assert "clean accuracy, in-domain (test)" in first.output
     steps = read_metrics(run_dir)
-    assert [step["step"] for step in steps] == [1, 2]
+    assert [step["step"] for step in steps] == list(range(1, 13))
     for step in steps:
         assert not [key for key in DOCUMENTED if not math.isfinite(step[key])]
-        assert step["rollout/num_trajectories"] == 16
+        assert step["rollout/num_trajectories"] == 64
         assert step["policy/sampler_logprob_gap_max"] < 1e-4, "engines and learner disagree although nothing is stale"
-    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-1", "step-2"]
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-12", "step-6"]
     assert list((run_dir / "tensorboard").iterdir())
     assert {p.name for p in (run_dir / "logs").iterdir()}
     sample = json.loads((run_dir / "trajectories" / "step-1.jsonl").read_text().splitlines()[0])
     assert {"response", "observed_reward", "clean_reward"} <= set(sample)
 
-    more = ("learner.num_workers=2", "rollout.num_workers=3", "training.num_steps=4", "cluster.num_cpus=5")
+    more = ("learner.num_workers=2", "rollout.num_workers=2", "training.num_steps=14", "cluster.num_cpus=5")
     second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
     assert second.finish() == 0, second.output
-    assert f"going on after step 2 from {run_dir / 'checkpoints' / 'step-2'}" in second.output
+    assert f"going on after step 12 from {run_dir / 'checkpoints' / 'step-12'}" in second.output
     steps = read_metrics(run_dir)
-    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    assert [step["step"] for step in steps] == list(range(1, 15))
     assert max(step["policy/sampler_logprob_gap_max"] for step in steps) < 1e-4
     assert start_command("ledger", str(run_dir)).finish() == 0
 
     answers = tmp_path / "answers.jsonl"
-    checkpoint = run_dir / "checkpoints" / "step-4"
+    checkpoint = run_dir / "checkpoints" / "step-14"
     third = start_command("eval", str(checkpoint), "--config", str(run_dir / "config.yaml"), "--output", str(answers))
     assert third.finish() == 0, third.output
     assert third.survivors() == []
@@ -99,6 +102,17 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     plain = start_command(str(checkpoint / "policy"), str(answers), program=(sys.executable, "-c", PLAIN_VLLM), **CPU)
     assert plain.finish() == 0, plain.output
     assert "same answers" in plain.output
+
+
+def foretold_s(check: Command) -> float:
+    """What ``dvpo check --measure`` says of the length of a run, in seconds."""
+    assert check.finish() == 0, check.output
+    found = re.search(r"the whole run about ([\d.:]+)", check.output)
+    assert found is not None, check.output
+    assert check.output.endswith("ok\n")
+    assert check.survivors() == []
+    *minutes, seconds = found[1].removesuffix(" s").split(":")
+    return 60.0 * float(minutes[0] if minutes else 0.0) + float(seconds)
 
 
 def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
@@ -113,25 +127,3 @@ def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
         )
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False)
         assert output[0, prompt["input_ids"].shape[1] :].tolist() == record["token_ids"]
-
-
-def test_what_check_measures_is_what_a_run_takes(
-    tmp_path: Path, start_command: StartCommand, write_config: WriteConfig
-) -> None:
-    training = {"num_steps": 12, "prompts_per_step": 80, "eval_every_steps": 6, "checkpoint_every_steps": 6}
-    config = write_config(training=training)
-    check = start_command("check", str(config), "--measure")
-    assert check.finish() == 0, check.output
-    found = re.search(r"the whole run about ([\d.:]+)", check.output)
-    assert found is not None, check.output
-    *minutes, seconds = found[1].removesuffix(" s").split(":")
-    expected = 60.0 * float(minutes[0] if minutes else 0.0) + float(seconds)
-    assert check.output.endswith("ok\n")
-    assert check.survivors() == []
-    assert list((tmp_path / "runs").iterdir()) == []  # not even for a moment in the run's own folder
-
-    begin = time.monotonic()
-    run = start_command("train", str(config))
-    assert run.finish() == 0, run.output
-    took = time.monotonic() - begin
-    assert 0.5 * took < expected < 2.0 * took, (took, check.output)

@@ -1,19 +1,27 @@
-"""A study of real runs: goes on after a kill, goes on past a cell that fails, and has the numbers of `dvpo train`."""
+"""A study of real runs: goes on after a kill, goes on past a cell that fails, and has the numbers of `dvpo train`.
+
+Also the short form of ``benchmarks/faults/exact_resume.py``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from actors.recording.event_log import read_events
 from actors.recording.sinks import read_metrics as read_all
+from benchmarks.faults.evidence_store import remembered_and_recorded
+from benchmarks.faults.exact_resume import checkpoint_hashes, trained_ids
 from cluster.study.config import Cell
 from cluster.study.results import read_results
+from tests.integration.traces import Begin, Trace
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -76,7 +84,7 @@ def test_goes_on_after_a_kill_and_past_a_cell_that_fails(
         assert good.error is None
         assert [(point.step, point.samples) for point in good.curve] == [(0, 0), (3, 48)]
         bad = results[Cell(algorithm=algorithm, task="base", noise="broken", seed=7)]
-        assert "KeyError: 'no such thing'" in (bad.error or "")
+        assert all(text in (bad.error or "") for text in ("KeyError: 'no such thing'", "reward.max_error_frac"))
     first_steps = [
         read_metrics(folder / "runs" / "base" / "flips" / algorithm / "seed-7")[0] for algorithm in ("grpo", "rloo")
     ]
@@ -92,31 +100,64 @@ def test_goes_on_after_a_kill_and_past_a_cell_that_fails(
     assert "4 cells, 4 of them done already" in third.output
 
 
-def test_a_cell_has_the_numbers_of_an_ordinary_run(
-    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
+def test_a_cell_and_a_run_that_was_killed_have_the_same_numbers(
+    start_command: StartCommand, begin: Begin, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    """Bit for bit, in the second cell of a process too: nothing of the one before is left in it."""
+    """Bit for bit, hence both are the run that nothing happened to.
+
+    The cell is the second in its process: nothing of the one before is left. The run is killed while it writes a
+    checkpoint, which leaves nothing on the machine, and resumed; what evidence remembers has counted each score of the
+    ledger once.
+    """
     noise = {"noise": [{"type": "symmetric_flip", "p": 0.3}]}
-    training = {"eval_every_steps": 1, "num_steps": 4}
+    training = {"eval_every_steps": 1, "num_steps": 8, "checkpoint_every_steps": 4}
     base = write_config(seed=7, training=training, reward=noise, rollout={"num_workers": 2})
-    vrpo = {"preset": "vrpo"}
-    algorithms = {"grpo": {"algorithm": "grpo"}, "vrpo": {"algorithm": vrpo}}
+    vrpo = {
+        "algorithm": {"preset": "vrpo", "reward_correction": ["evidence"]},
+        "reward.gold_labels": {"share": 0.3},
+    }
+    algorithms = {"grpo": {"algorithm": "grpo"}, "vrpo": vrpo}
     file = write_study(tmp_path, base, axes={"algorithm": algorithms}, keep="all")
     study = start_command("study", str(file))
     assert study.finish() == 0, study.output
-    run = start_command("train", str(base), "--set", f"algorithm={json.dumps(vrpo)}")
-    assert run.finish() == 0, run.output
+    folder = tmp_path / "runs" / "run"
+    command = ("train", str(base), *(f"--set={key}={json.dumps(value)}" for key, value in vrpo.items()))
+    kill_while_it_saves(begin(*command), folder)
+    resumed = start_command(*command, "--resume")
+    assert resumed.finish() == 0, resumed.output
     cell = tmp_path / "study" / "runs" / "base" / "base" / "vrpo" / "seed-7"
-    ordinary = tmp_path / "runs" / "run"
-    found, expected = (read_all(folder / "metrics.jsonl") for folder in (cell, ordinary))
-    assert len(found) == len(expected) == 1 + 4
+    found, expected = (read_all(run / "metrics.jsonl") for run in (cell, folder))
+    assert len(found) == len(expected) == 1 + 8
     assert found[0].keys() == expected[0].keys() >= {"eval/test/accuracy"}
     assert len(expected[1]) > 60
     for ours, theirs in zip(found, expected, strict=True):
         keys = {key for key in theirs if not key.startswith(MACHINE_DEPENDENT)}
         assert {key: ours.get(key) for key in keys} == {key: theirs[key] for key in keys}
-    weights = "checkpoints/step-4/policy/model.safetensors"
-    assert (cell / weights).read_bytes() == (ordinary / weights).read_bytes()
+    assert len(hashes := checkpoint_hashes(cell)) > 10
+    assert hashes == checkpoint_hashes(folder)
+    assert len(ids := trained_ids(cell)) == 8 * 16
+    assert ids == trained_ids(folder)
+    remembered, recorded = remembered_and_recorded(folder)
+    assert remembered == recorded
+    assert sum(number for number, _ in recorded) == 8 * 16
+
+
+def kill_while_it_saves(run: Trace, folder: Path) -> None:
+    """SIGKILL to the driver while the first checkpoint is written; what it leaves is a run that can go on."""
+    run.note_until_started(num_processes=8)
+    run.command.wait_for("learner ready")
+    checkpoints, deadline = folder / "checkpoints", time.monotonic() + 240.0
+    # The next best moment, if this process is held up during the first one, is right after it.
+    while not list(checkpoints.glob(".step-*.partial")) and not (checkpoints / "step-4").exists():
+        assert time.monotonic() < deadline, run.command.output
+        time.sleep(0.002)
+    run.command.process.send_signal(signal.SIGKILL)
+    assert run.command.finish(60.0) == -signal.SIGKILL
+    assert run.ports and run.shared
+    run.assert_nothing_left()
+    assert any("the driver was killed" in event["text"] for event in read_events(folder / "events.jsonl"))
+    (session,) = (folder / "logs").iterdir()
+    assert [path for path in session.iterdir() if path.name.startswith("worker-")], "what the workers printed is kept"
 
 
 def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: WriteConfig, tmp_path: Path) -> None:

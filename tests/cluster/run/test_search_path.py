@@ -65,7 +65,8 @@ def run(program: str, *arguments: str, path: str) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("is_installed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_installed", [True, False])
 def test_the_command_line_finds_ours_and_theirs(is_installed: bool, folder: Path) -> None:
     """All four names are the user's too, and both of the user's places are searched."""
     path = f"{ROOT}:lib"

@@ -57,6 +57,7 @@ def test_plain_quantile_regression_learns_the_law(samples: Tensor) -> None:
     assert mean == pytest.approx(0.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_sound_shapes_the_tails_and_keeps_mean_median_and_cvar(samples: Tensor) -> None:
     q = learned("dvpo", {}, samples)
     lower, upper, cvar, mean = summary(q)
@@ -67,6 +68,7 @@ def test_sound_shapes_the_tails_and_keeps_mean_median_and_cvar(samples: Tensor) 
     assert q[19:21].mean().item() == pytest.approx(0.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_literal_with_unit_weights_collapses_and_is_biased(samples: Tensor) -> None:
     """Without Eq 9, whose sharp valleys stop the optimiser on the way, down to nearly a point above the mean."""
     q = learned("dvpo-literal", {"curvature_coef": 0.0}, samples)

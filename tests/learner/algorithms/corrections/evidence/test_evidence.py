@@ -50,6 +50,7 @@ def quality(
     return auc, raw, mse
 
 
+@pytest.mark.slow
 def test_gold_labels_are_carried_to_prompts_that_were_never_seen() -> None:
     auc, raw, mse = quality((0.4, 0.4), 0.05)
     assert raw < 0.65
@@ -72,6 +73,7 @@ def groups(right: float, with_votes: bool) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "least"), [(0.6, 0.1), (0.4, 0.01), (0.25, -0.03)])
 def test_what_samples_agree_on_counts_for_as_much_as_labels_say_it_is_worth(right: float, least: float) -> None:
     """Much where most are right, less where most are wrong in several ways, and no loss where it says nothing."""
@@ -96,6 +98,7 @@ def test_agreement_is_that_of_all_others_of_the_prompt() -> None:
     assert expected[:, 0].tolist() == pytest.approx([-0.125, -0.125, -0.375, 0.0, 0.0])
 
 
+@pytest.mark.slow
 def test_scores_that_say_the_opposite_become_useful_with_gold() -> None:
     auc, raw, _ = quality((0.55, 0.55), 0.05)
     assert raw < 0.5
