@@ -83,6 +83,6 @@ def test_every_correction_is_looked_at_not_only_the_first() -> None:
 
 
 def test_only_a_correction_that_wants_estimated_rates_is_given_some() -> None:
-    assert not build_algorithm("grpo", {"reward_correction": ["mad_clip", NOISE]}).takes_estimated_rates
+    assert not build_algorithm("grpo", {"reward_correction": [NOISE, "mad_clip"]}).takes_estimated_rates
     estimating = {**NOISE, "estimated": True}
     assert build_algorithm("grpo", {"reward_correction": [estimating, "mad_clip"]}).takes_estimated_rates
