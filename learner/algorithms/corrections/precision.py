@@ -20,6 +20,8 @@ from learner.models.spec import CriticConfig
 from rollout.component import StrictModel
 
 _BISECTIONS = 80
+_LEAST_VARIANCE = 1e-200
+"""So far above 0 that its reciprocal times any bound is finite."""
 
 
 def bounded_mean_one(values: Tensor, bound: float) -> Tensor:
@@ -73,7 +75,7 @@ class Precision(RewardCorrection):
 
     def weights(self, variances: Tensor) -> Tensor:
         """Weights of the trajectories of all ranks, [n], from their predicted variances."""
-        extra = (self.config.floor**2 * variances.double().mean()).clamp(min=torch.finfo(torch.float64).tiny)
+        extra = (self.config.floor**2 * variances.double().mean()).clamp(min=_LEAST_VARIANCE)
         return bounded_mean_one(1.0 / (variances.double() + extra), self.config.bound).to(variances)
 
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:

@@ -68,6 +68,21 @@ async def test_a_batch_waits_for_groups_that_would_grow_too_old() -> None:
     assert sorted(group.index for group in await batch) == [2, 3]
 
 
+async def test_a_younger_group_that_finished_first_overtakes_while_the_older_one_has_time() -> None:
+    """A third one, still open and young, is no reason to hurry: it is due when the youngest are."""
+    buffer = GroupBuffer(prompts_per_step=1, max_staleness=2, num_steps=10)
+    first, old = [await admit(buffer, index) for index in (0, 1)]
+    await finish(buffer, first)
+    assert [group.index for group in await buffer.take(10.0)] == [0]
+    await buffer.advance(1)
+    young, _ = [await admit(buffer, index) for index in (2, 3)]
+    await finish(buffer, young)
+    await finish(buffer, old)
+    assert [group.index for group in await buffer.take(10.0)] == [2]
+    await buffer.advance(2)
+    assert [group.index for group in await buffer.take(10.0)] == [1]
+
+
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
 async def test_no_group_is_ever_staler_than_the_bound_nor_lost(max_staleness: int) -> None:
     per_step, num_steps = 4, 12

@@ -74,3 +74,15 @@ def test_a_right_order_is_taken(corrections: list[Any]) -> None:
 def test_nc_grpo_takes_verdicts_as_they_are(correction: Any) -> None:
     with pytest.raises(UserError, match=r"corrects a verifier's own 0 or 1 itself, by algorithm\.rates, and .* would"):
         build_algorithm("nc-grpo", {"reward_correction": [correction]})
+
+
+def test_every_correction_is_looked_at_not_only_the_first() -> None:
+    for first in ("mad_clip", NOISE):
+        with pytest.raises(UserError, match="Winsorise needs a critic, and GRPO has none"):
+            build_algorithm("grpo", {"reward_correction": [first, "winsorise"]})
+
+
+def test_only_a_correction_that_wants_estimated_rates_is_given_some() -> None:
+    assert not build_algorithm("grpo", {"reward_correction": [NOISE, "mad_clip"]}).takes_estimated_rates
+    estimating = {**NOISE, "estimated": True}
+    assert build_algorithm("grpo", {"reward_correction": [estimating, "mad_clip"]}).takes_estimated_rates

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.corrections.base import RewardCorrection
+from learner.algorithms.corrections.normalise import Normalise
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective, SingleProcess
 from learner.metrics import to_floats
@@ -105,3 +106,8 @@ def test_a_correction_that_needs_a_critic_says_so() -> None:
     with pytest.raises(UserError, match="NeedsCritic needs a critic, and GRPO has none"):
         build_algorithm("grpo", {"reward_correction": f"{__name__}:NeedsCritic"})
     build_algorithm("ppo", {"reward_correction": {"type": f"{__name__}:NeedsCritic"}})
+
+
+def test_nothing_has_been_seen_before_the_first_reward() -> None:
+    """The least standard deviation is then the only one there is."""
+    assert Normalise(Normalise.Config(min_std=0.25)).std == 0.25

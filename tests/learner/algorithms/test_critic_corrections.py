@@ -13,7 +13,8 @@ from torch import Tensor
 
 from learner.algorithms.base import Algorithm
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.corrections.precision import bounded_mean_one
+from learner.algorithms.corrections.precision import Precision, bounded_mean_one
+from learner.algorithms.corrections.winsorise import Winsorise
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import SingleProcess
 from learner.maths.quantiles.quantiles import midpoint_taus
@@ -252,3 +253,25 @@ def test_a_continuous_reward_is_clipped_as_before_and_ranks_agree_on_which_it_is
     )
     assert all(to_floats(part.metrics)["correction/winsorise_active"] == 1.0 for part in parts)
     assert float(parts[0].batch.scores.max()) < 2.0 and float(parts[1].batch.scores.min()) > -1.0
+
+
+def test_bounded_weights_by_hand() -> None:
+    """The large one is cut at 2, so the others share what is left of the sum; and the other way round."""
+    assert bounded_mean_one(torch.tensor([1.0, 1.0, 100.0, 1.0]), 2.0).tolist() == pytest.approx(
+        [2 / 3, 2 / 3, 2, 2 / 3]
+    )
+    low = bounded_mean_one(torch.tensor([1.0, 1.0, 0.01, 1.0]), 2.0).tolist()
+    assert low == pytest.approx([3.5 / 3, 3.5 / 3, 0.5, 3.5 / 3])
+
+
+@pytest.mark.parametrize("bound", [1.5, 4.0, 100.0])
+def test_a_critic_that_is_certain_of_everything_trusts_all_alike(bound: float) -> None:
+    """Every predicted variance is 0: the reciprocal must not overflow, which made all weights 1 / bound."""
+    weights = Precision(Precision.Config(bound=bound)).weights(torch.zeros(4))
+    assert weights.tolist() == pytest.approx([1.0] * 4, rel=1e-6)
+
+
+def test_before_the_first_batch_coverage_is_unknown_and_nothing_is_clipped() -> None:
+    correction = Winsorise(Winsorise.Config(warmup_updates=0, coverage_tolerance=1.0))
+    assert correction.coverage != correction.coverage
+    assert not correction.calibrated

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from learner.algorithms.base import Algorithm
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.corrections.verifier import NoiseCorrected, backward_corrected, forward_weights, youden_j
+from learner.algorithms.corrections.verifier import (
+    ForwardCorrected,
+    NoiseCorrected,
+    backward_corrected,
+    forward_weights,
+    youden_j,
+)
+from learner.algorithms.invariance import ScoreMap
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.algorithms.without_critic.dr_grpo import centred_scores
 from learner.algorithms.without_critic.groups import z_scored_advantages
@@ -234,3 +241,24 @@ def test_j_is_reported_as_it_is_where_the_floor_takes_its_place() -> None:
     found = algorithm.correct_rewards(batch, make_old(algorithm, batch, 0), SingleProcess())
     torch.testing.assert_close(found.batch.scores, (batch.scores - 0.45) / 0.1)
     assert to_floats(found.metrics)["correction/noise_corrected_j"] == pytest.approx(0.05)
+
+
+def test_what_the_backward_correction_makes_of_all_scores() -> None:
+    """``(r - rho+) / J``: moved by rho+, stretched by either rate, and both as soon as the run may replace them."""
+    for rates, expected in (
+        ((0.0, 0.0), ScoreMap()),
+        ((0.0, 0.1), ScoreMap(scales=True)),
+        ((0.1, 0.0), ScoreMap(shifts=True, scales=True)),
+    ):
+        given_rates = {"false_positive_rate": rates[0], "false_negative_rate": rates[1]}
+        assert NoiseCorrected(NoiseCorrected.Config(**given_rates)).score_map == expected
+        estimating = NoiseCorrected(NoiseCorrected.Config(**given_rates, estimated=True))
+        assert estimating.score_map == ScoreMap(shifts=True, scales=True)
+        estimating.set_rates(*rates)  # a rate of 0 is one that may be estimated
+        assert estimating.rates == rates
+
+
+def test_a_checkpoint_without_a_rate_keeps_the_one_that_was_written() -> None:
+    correction = ForwardCorrected(ForwardCorrected.Config(false_negative_rate=0.3))
+    correction.load_state_dict({})
+    assert correction.false_negative_rate == 0.3

@@ -153,3 +153,22 @@ def test_kl_in_the_reward() -> None:
     mask = torch.tensor([[False, True, True]])
     found = penalised_rewards(rewards, old, reference, mask, 0.1)
     assert found.tolist() == [[0.5, pytest.approx(-0.05), pytest.approx(1.1)]]
+
+
+def test_k3_is_linear_where_the_reference_is_far_away_on_either_side() -> None:
+    """Past e^20 the log-ratio is that of the bound, without a gradient; k3 is the form that is taken unasked."""
+    policy = torch.tensor([[-1.0, -1.0]], dtype=F64)
+    reference, mask = torch.tensor([[-1e6, 1e6]], dtype=F64), torch.ones(1, 2, dtype=torch.bool)
+    expected = [math.exp(-20.0) + 20.0 - 1.0, math.exp(20.0) - 20.0 - 1.0]
+    assert kl_estimate(policy, reference, mask)[0].tolist() == pytest.approx(expected, rel=1e-12)
+    assert grad_of(lambda x: kl_estimate(x, reference, mask), policy).tolist() == [[0.0, 0.0]]
+
+
+def test_no_gradient_into_the_reference_nor_out_of_the_penalised_reward() -> None:
+    """Invariant 23."""
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    policy, reference = (torch.tensor([[-0.5, level]], dtype=F64, requires_grad=True) for level in (-0.2, -0.9))
+    for estimator in ("k1", "k2", "k3"):
+        kl_estimate(policy, reference, mask, estimator).sum().backward()
+    assert policy.grad is not None and reference.grad is None
+    assert not penalised_rewards(torch.zeros(1, 2, dtype=F64), policy, reference, mask, 0.1).requires_grad

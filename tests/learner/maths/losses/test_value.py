@@ -42,3 +42,12 @@ def test_explained_variance() -> None:
     assert explained_variance(returns / 2, returns) == pytest.approx(0.75)
     assert explained_variance(returns, torch.ones(4)) == 0.0
     assert explained_variance(torch.zeros(0), torch.zeros(0)) == 0.0
+
+
+def test_returns_and_old_values_get_no_gradient() -> None:
+    """Invariant 23, with and without the clip."""
+    values, returns, old = (torch.tensor([x], requires_grad=True) for x in (0.5, 1.0, 0.4))
+    (value_loss(values, returns) + value_loss(values, returns, old, 0.2)).sum().backward()
+    clipped_step(values, old, 0.2).sum().backward()
+    assert values.grad is not None
+    assert returns.grad is None and old.grad is None

@@ -128,3 +128,19 @@ def test_each_row_by_itself_and_detached() -> None:
         rows = torch.stack([torch.stack([function(row, level) for row in block]) for block in q])
         assert torch.allclose(whole, rows, rtol=1e-12)
         assert (whole < q.mean(dim=-1)).all()
+
+
+@pytest.mark.parametrize("width", [1e-6, 0.5, 1.0, 3.0, 1e6])
+def test_kl_does_not_depend_on_the_unit(width: float) -> None:
+    """Two atoms at any distance: the same share of the way, down to the law within KL .1 by hand."""
+    p = 0.7
+    rho = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    rows = torch.tensor([[2.0, 2.0 + width], [-1.0, -1.0 + width]], dtype=F64)
+    share = (worst_kl(rows, rho) - rows[:, 0]) / width
+    assert share.tolist() == pytest.approx([1 - p] * 2, abs=1e-6)
+
+
+def test_float64_laws_keep_their_digits() -> None:
+    """Thirds have no short form: weights in float32 would be off by 1e-8."""
+    z = torch.tensor([1.0, 4.0, 9.0], dtype=F64)
+    assert worst_cvar(z, 0.9).item() == pytest.approx((1.0 / 3 + 4.0 / 3 + 9.0 * (0.9 - 2 / 3)) / 0.9, rel=1e-14)

@@ -82,7 +82,7 @@ def test_values_of_any_size_are_fitted() -> None:
 
 
 def test_single_scores_without_gold_say_nothing_of_the_rates() -> None:
-    assert fit_channel(simulated(6000, 1, (0.3, 0.3), 0.0, 0.0, 0)).youden_std > 0.25
+    assert math.isinf(fit_channel(simulated(6000, 1, (0.3, 0.3), 0.0, 0.0, 0)).youden_std)
 
 
 def test_a_value_model_that_says_nothing_gets_no_weight() -> None:
@@ -98,3 +98,42 @@ def test_evidence_is_the_likelihood_ratio() -> None:
     ratio = (0.7**s * 0.3 ** (n - s)) / (0.2**s * 0.8 ** (n - s))
     assert channel.evidence(n, s) == pytest.approx(math.log(ratio))
     assert Channel(0.55, 0.55, 1.0, 0.0, 0.1).evidence(1.0, 1.0) < 0  # a score that says the opposite
+
+
+def test_without_a_score_the_rates_are_those_of_the_prior() -> None:
+    """Beta(1.5, 2.5) as log-odds is highest at 1.5 / 4; the value model has no weight, and J is not known at all."""
+    none = np.zeros(3)
+    found = fit_channel(CellTable(none, none, np.full(3, math.nan), none))
+    rates_and_prior = [found.false_positive_rate, found.false_negative_rate, found.slope, found.intercept]
+    assert rates_and_prior == pytest.approx([0.375, 0.375, 0.0, 0.0], abs=1e-4)
+    assert math.isinf(found.youden_std)
+
+
+def log_posterior(point: tuple[float, float, float, float], cells: CellTable) -> float:
+    """Written out cell by cell: the likelihood with the truth summed out, times the priors."""
+    fp, fn, slope, intercept = point
+    total = sum(1.5 * math.log(rate) + 2.5 * math.log(1 - rate) for rate in (fp, fn))
+    total -= slope**2 / 2 + (intercept / 2.0) ** 2 / 2
+    for n, s, gold, z in zip(cells.num_scores, cells.sum_scores, cells.gold, cells.logits, strict=True):
+        right = 1 / (1 + math.exp(-(slope * z + intercept)))
+        if_right, if_wrong = right * (1 - fn) ** s * fn ** (n - s), (1 - right) * fp**s * (1 - fp) ** (n - s)
+        if math.isnan(gold):
+            total += math.log(if_right + if_wrong)
+        else:
+            total += math.log(if_right if gold == 1.0 else if_wrong)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fit_is_a_maximum_of_the_posterior(seed: int) -> None:
+    """Few cells, so that the prior counts: a step of .02 in any direction is downhill."""
+    cells = simulated(40, 3, (0.25, 0.35), 0.4, 1.0, seed)
+    found = fit_channel(cells)
+    best = (found.false_positive_rate, found.false_negative_rate, found.slope, found.intercept)
+    height = log_posterior(best, cells)
+    for index, step in itertools.product(range(4), (-0.02, 0.02)):
+        beside = tuple(value + step * (i == index) for i, value in enumerate(best))
+        if index != 2 or beside[2] >= 0.0:
+            assert log_posterior(beside, cells) < height  # type: ignore[arg-type]
+    again = fit_channel(cells, start=found)
+    assert again.youden_j == pytest.approx(found.youden_j, abs=1e-3)
