@@ -10,9 +10,10 @@ from rollout.rewards.answers.runs import is_operand, plain_runs
 from rollout.rewards.answers.spans import Item, math_spans
 
 _FILLER = re.compile(
-    r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx\.?|about|roughly|around|"
+    r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx|about|roughly|around|"
     r"then|also|now|given by|equal to|indeed|clearly|actually|either|a total of|(?:the )?(?:number|value|expression|"
-    r"fraction|integer|set|point|equation|interval|function|matrix|vector|ordered pair|ratio))\b|,(?=\s))*+",
+    r"fraction|integer|set|point|equation|interval|function|matrix|vector|ordered pair|ratio))\b"
+    r"|(?<=approx)\.|,(?=\s))*+",
     re.IGNORECASE,
 )
 _NAMED_VALUE = re.compile(r"[A-Za-z][A-Za-z ]{0,40}=\s*")
@@ -103,13 +104,13 @@ def _inside(claim: Claim, text: str, wants_words: bool) -> str | None:
     return content
 
 
-def _items(text: str) -> list[Item]:
-    """All expressions, in order."""
+def _items(text: str, in_line: bool = False) -> list[Item]:
+    """All expressions, in order; ``in_line``: something stands before the text in its line."""
     spans = math_spans(text)
     found: list[Item] = []
     at = 0
     for span in [*spans, Item(len(text), len(text), "")]:
-        found += plain_runs(text, at, span.start)
+        found += plain_runs(text, at, span.start, in_line or at > 0)
         if span.text:
             found.append(span)
         at = span.end
@@ -159,7 +160,7 @@ def _expression_after(claim: Claim, after_box: bool) -> Reading | None:
     content = claim.content
     start = _FILLER.match(content).end()  # type: ignore[union-attr]
     named = _NAMED_VALUE.match(content, start)
-    items = _items(content)
+    items = _items(content, in_line=True)
     at = next((i for i, item in enumerate(items) if item.end > start), None)
     if at is None or items[at].start > start:
         alone = _letters_alone(content, start)
