@@ -28,7 +28,9 @@ _AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:\band\b|\bor\b|&)[\s*_`]*", re.IGNORE
 _COMMA = re.compile(r"[\s*_`]*[,;][\s*_`]*")
 _LISTS = re.compile(r"(?:\b(?:are|is|be|both|namely|values|solutions|roots)|[:=∈]|\\in)[\s*_`{(\[]*\Z", re.IGNORECASE)
 _CLAUSE = re.compile(r"[.\n!?;,(]|\s(?:because|since|as|so|which|that|and|for)\b", re.IGNORECASE)
-_DENIED = re.compile(r"(?:\b(?:not|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:\b(?:not|cannot|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE
+)
 _NOUN_AND = re.compile(
     r"\s+(?!because\b|since\b|as\b|where\b|when\b|if\b|for\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
     re.IGNORECASE,
@@ -199,6 +201,6 @@ def _words_after(claim: Claim) -> Reading | None:
     end = _CLAUSE.search(claim.content, start)
     stop = len(claim.content) if end is None else end.start()
     words = claim.content[start:stop].strip(" \t*_\"'`“”‘’$")
-    if not words or len(words.split()) > MAX_WORDS or re.match(r"(?:not|n't|wrong|unclear|unknown)\b", words):
+    if not words or len(words.split()) > MAX_WORDS or re.match(r"(?:not|wrong|unclear|unknown)\b", words):
         return None
     return Reading(words, claim.end + stop)

@@ -71,6 +71,8 @@ def test_corrections() -> None:
     assert read_otherwise(kept, "12") == []
     after = [f"{end}" for end in (".", "!", ";", "\n", "", " cm.", " apples", " **.", ")", " km/h.", " m².")]
     assert read_otherwise([rf"\boxed{{12}}. The answer is 13{end}"[:60] for end in after if " " not in end], "13") == []
+    nouns = (" apples", " apples.", " apples!", " apples\nThen", " **.", " apples**.")
+    assert read_otherwise([rf"\boxed{{12}}. The answer is 13{end}" for end in nouns], "13") == []
     assert read_otherwise([r"\boxed{12}. The answer is 13 because it is odd, as we saw above."], "12") == []
 
 
@@ -81,6 +83,7 @@ def test_boxes_and_tags() -> None:
     apart = (". ", " then ", " ", "\n\n", " and so the other one is ", ", of which ", ": ", " minus ")
     assert [mark for mark in apart if [c.content for c in boxed(rf"\boxed{{1}}{mark}\boxed{{2}}")] != ["1", "2"]] == []
     assert [c.content for c in boxed(r"\boxed{5} and \boxed{5}")] == ["5"]
+    assert [c.content for c in boxed(r"\boxed{\boxed{1}} then \boxed{2}")] == [r"\boxed{1}", "2"]
     empty = ("", " ", "...", r"\dots", r"\ldots", "…", "_", "?", "answer", "your answer", "final answer",
         r"\text{your answer}", "The final answer", r"\text{answer}")  # fmt: skip
     assert [text for text in empty if boxed(rf"\boxed{{{text}}}")] == []
@@ -119,10 +122,11 @@ def test_lists_in_words() -> None:
     joined += ["The answers are 5 and 7.", "The answers are 5, 7.", "The roots are 5; 7.",
         "The answers are $5$ & $7$.", "The roots are **5**, **7**."]  # fmt: skip
     assert read_otherwise(joined, "5, 7") == []
+    assert read_otherwise(["The answers are 5, 7 and 9. Then 2"], "5, 7, 9") == []
     assert read_otherwise(["With 5 dogs, 7 cats", "We saw 5 then 7.", "Of those, 5, 7 cats"][:2], "7 cats") != []
     assert read_otherwise(["We saw 5 then 7.", "First 5. Then 7.", "There were 5, 7"], "7") == []
     assert read_otherwise(["Answer: 2 hours and 30 minutes. Then 7"], "2 hours, 30 minutes") == []
-    denied = ("not", "never", "rather than", "instead of", "isn't", "isn’t", "not be", "not equal to")
+    denied = ("not", "cannot be", "never", "rather than", "instead of", "isn't", "isn’t", "not be", "not equal to")
     assert [words for words in denied if read_expression(f"So it is 5 here. It is {words} 7.") != "5"] == []
 
 
@@ -164,6 +168,13 @@ RUNS = {"So y = 3sin(x) + 2": "y = 3sin(x) + 2", "We get x = 2 3/4": "x = 2 3/4"
 
 def test_runs_in_plain_text() -> None:
     assert {text: read_expression(text) for text in RUNS} == RUNS
+    letters = [f"2{sign}" for sign in "πθαβγλμσφωABxyz∞°√∛′'"] + [f"3x{sign}" for sign in "²³⁰¹⁴⁵⁶⁷⁸⁹⁻⁺"]
+    letters += [*"½¼¾⅓⅔⅛", "2–x", "2\u2212x", "2·x", "2×3", "6÷2", "[1,2]", "{1,2}", "|2|", "3€", "£3", "¥3", "1⁄2",
+        "3±1", "a_2", "e^2"]  # fmt: skip
+    assert [text for text in letters if (read_expression(f"Then it is {text}") or "").replace(" ", "") != text] == []
+    signed = "is are be equals = ≈ of to".split()
+    assert [word for word in signed if read_expression(f"So it {word} - 5") != "- 5"] == []
+    assert read_otherwise(["Answer: e", "The answer is e."], "e") == []
 
 
 def test_names_of_functions_and_letters() -> None:

@@ -158,7 +158,29 @@ PRODUCTS = (("6", "(2)(3)", RIGHT), ("5", "(2)(3)", WRONG), ("6", "{2}(3)", RIGH
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("group", ["PRODUCTS", "LISTS", "BRACKETS", "RELATIONS", "UNITS", "TEXTS", "DECIMALS"])
+SIGNS_OF_UNITS = "in m g t l L s h N J W V A K min day oz".split()
+
+
+def test_letters_are_units_after_a_blank_only() -> None:
+    assert [sign for sign in SIGNS_OF_UNITS if not is_equal("5", f"5 {sign}") or is_equal("5", f"5{sign}")] == []
+    assert [text for text in ("5$", "5€", "5£", "5¥", "5₹", "5¢", "A$5", "C$5", "CA$5", "AU$5") if not is_equal("5",
+        text)] == []  # fmt: skip
+    ordinals = [form % end for end in ("st", "nd", "rd", "th") for form in ("5%s", r"5^{\text{%s}}", r"5\text{%s}",
+        r"5^ { \text{%s} }")]  # fmt: skip
+    assert [text for text in ordinals if not is_equal("5", text)] == []
+
+
+FURTHER = (("5", "|x|=5", WRONG), ("|x|=5", "x=5", WRONG), ("|x|=5", "5=|x|", RIGHT),
+    ("-5000", r"-\$5k", RIGHT), ("5000000", r"\$5 m", RIGHT), ("2048x/2", "1 024x", RIGHT), ("X>3", r"\{X | X>3\}",
+    RIGHT), ("x+1", "(x+1) cm", RIGHT), (r"\angle ABC+1", r"\angle BCA+1", WRONG), (r"\triangle ABC+1",
+    r"\triangle BCA+1", WRONG), ("720", "3!!", WRONG), ("14-16", "14-16 Years", RIGHT), ("1, 2, 3", r"1,\ 2,\ 3",
+    RIGHT), ("x+1", r"x\,+\:1", RIGHT), ("x+1", "x~+ 1", RIGHT), ("xy", "xXXXXy", WRONG), (r"25\%", "25x", WRONG),
+    ("1", r"1\%", WRONG), )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "group", ["FURTHER", "PRODUCTS", "LISTS", "BRACKETS", "RELATIONS", "UNITS", "TEXTS", "DECIMALS"]
+)
 def test_right_and_wrong_ones_of_a_kind(group: str) -> None:
     lines = globals()[group]
     assert [line for line in lines if is_equal(line[0], line[1]) is not line[2]] == []

@@ -182,9 +182,13 @@ async def test_references_and_cut_responses() -> None:
 
 def test_patterns_whose_meaning_cannot_be_told() -> None:
     for flag in "aiLmsux":
-        assert flag in "Lu" or can_find(rf"(?{flag})is (yes)", "no"), flag
+        assert flag == "L" or can_find(rf"(?{flag})is (yes)", "no"), flag
     assert can_find("(?-i:is) (yes)", "no") and can_find(r"(?:is|=) ((?!no)yes)",
         "no") and can_find(r"(?:is|=) (yes\b)", "no")  # fmt: skip
+    for inside in ("yes$", r"yes\Z", r"\Ayes", "^yes", r"yes\B", r"\byes", "(?=x).", r"yes\1"):
+        assert can_find(f"(?:is|=) ({inside})", "no"), inside
+    for inside in (" yes", "\tyes", "\nyes", r"\syes\s", "(?:yes)", "(?>yes)"):
+        assert can_find(f"(?:is|=)({inside})", "yes") and not can_find(f"(?:is|=)({inside})", "no"), inside
     assert not can_find("is ((?:yes))", "no") and not can_find("is ((?>yes))", "no") and not can_find("^is (yes)$",
         "no")  # fmt: skip
     assert not can_find(r"<a>(.*?)</a>", "x</a>") and can_find(r"<a>(.*)</a>", "x</a>") and not can_find(r"\[(\w)\]",
