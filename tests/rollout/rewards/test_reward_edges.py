@@ -82,7 +82,7 @@ class Failed(Exception):
         super().__init__(where)
         holder = self
         if where.startswith("response."):
-            self.response = holder = type("Response", (), {})()  # type: ignore[assignment]
+            self.response = holder = type("Response", (), {})()
         setattr(holder, where.removeprefix("response."), status)
 
 
