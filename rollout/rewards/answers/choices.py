@@ -140,11 +140,13 @@ def _choice_in(content: str, letter: str) -> str | None:
 
 def _names_another(rest: str, letter: str) -> bool:
     """Whether a second letter follows the first one as an answer, not as the subject of another clause."""
-    both = r"(?:,\s*+(?:and|or)\b|/|&|\\&|\+|\bor\b|\band\b)\s*(?:maybe|possibly|perhaps|also|even|probably)?"
+    both = r"(?:,\s*+(?:and|or)\b|/|&|\\&|\+|\b[oO]r\b|\band\b)\s*(?:maybe|possibly|perhaps|also|even|probably)?"
     if re.match(rf"{CLOSING}[.]?\s*+[(\[]?{both}{OPENING}{NAMED}{OPENING}{letter}", rest):
         return True
     clause = r"(?!\s+(?:is|was|isn|has|does|would|can|cannot|fails)\b(?!\s+(?:also|right|correct|true)))"
-    return re.match(rf"(?:{CLOSING}[.]?\s*+[,;]|\s)[\s(]*{OPENING}{NAMED}{OPENING}{letter}{clause}", rest) is not None
+    parted = rf"(?:{CLOSING}[.]?\s*+[,;]|\s)[\s(]*{OPENING}{NAMED}{OPENING}{letter}"
+    in_brackets = rf"{CLOSING}[(\[]{letter}[)\]]"
+    return re.match(rf"(?:{parted}|{in_brackets}){clause}", rest) is not None
 
 
 def _is_taken_back(after: str, choice: str, letter: str) -> bool:

@@ -134,7 +134,7 @@ def tagged(text: str) -> list[Claim]:
 
 _NOUN = r"(?:answers?|solutions?|results?)"
 _PHRASE = re.compile(
-    rf"\b(?P<noun>{_NOUN})\b(?P<marks>[*_`\"']*+)(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
+    rf"(?<![A-Za-z0-9])(?P<noun>{_NOUN})(?![A-Za-z0-9])(?P<marks>[*_`\"']*+)(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
     r"(?:\s*(?P<verb>\b(?:is|are|was|would be|will be|should be|must be|equals|becomes|comes out to|remains)\b)"
     r"(?P<colon>\s*:)?"
     r"|\s*(?P<mark>[:=\u2192]|-+>|\\(?:to|rightarrow|Rightarrow)\b))",

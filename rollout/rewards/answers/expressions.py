@@ -10,9 +10,10 @@ from rollout.rewards.answers.runs import is_operand, plain_runs
 from rollout.rewards.answers.spans import Item, math_spans
 
 _FILLER = re.compile(
-    r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx\.?|about|roughly|around|"
+    r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx|about|roughly|around|"
     r"then|also|now|given by|equal to|indeed|clearly|actually|either|a total of|(?:the )?(?:number|value|expression|"
-    r"fraction|integer|set|point|equation|interval|function|matrix|vector|ordered pair|ratio))\b|,(?=\s))*+",
+    r"fraction|integer|set|point|equation|interval|function|matrix|vector|ordered pair|ratio))\b"
+    r"|(?<=approx)\.|,(?=\s))*+",
     re.IGNORECASE,
 )
 _NAMED_VALUE = re.compile(r"[A-Za-z][A-Za-z ]{0,40}=\s*")
@@ -27,7 +28,9 @@ _AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:\band\b|\bor\b|&)[\s*_`]*", re.IGNORE
 _COMMA = re.compile(r"[\s*_`]*[,;][\s*_`]*")
 _LISTS = re.compile(r"(?:\b(?:are|is|be|both|namely|values|solutions|roots)|[:=∈]|\\in)[\s*_`{(\[]*\Z", re.IGNORECASE)
 _CLAUSE = re.compile(r"[.\n!?;,(]|\s(?:because|since|as|so|which|that|and|for)\b", re.IGNORECASE)
-_DENIED = re.compile(r"(?:\b(?:not|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:\b(?:not|cannot|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE
+)
 _NOUN_AND = re.compile(
     r"\s+(?!because\b|since\b|as\b|where\b|when\b|if\b|for\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
     re.IGNORECASE,
@@ -103,13 +106,13 @@ def _inside(claim: Claim, text: str, wants_words: bool) -> str | None:
     return content
 
 
-def _items(text: str) -> list[Item]:
-    """All expressions, in order."""
+def _items(text: str, in_line: bool = False) -> list[Item]:
+    """All expressions, in order; ``in_line``: something stands before the text in its line."""
     spans = math_spans(text)
     found: list[Item] = []
     at = 0
     for span in [*spans, Item(len(text), len(text), "")]:
-        found += plain_runs(text, at, span.start)
+        found += plain_runs(text, at, span.start, in_line or at > 0)
         if span.text:
             found.append(span)
         at = span.end
@@ -159,7 +162,7 @@ def _expression_after(claim: Claim, after_box: bool) -> Reading | None:
     content = claim.content
     start = _FILLER.match(content).end()  # type: ignore[union-attr]
     named = _NAMED_VALUE.match(content, start)
-    items = _items(content)
+    items = _items(content, in_line=True)
     at = next((i for i, item in enumerate(items) if item.end > start), None)
     if at is None or items[at].start > start:
         alone = _letters_alone(content, start)
@@ -198,6 +201,6 @@ def _words_after(claim: Claim) -> Reading | None:
     end = _CLAUSE.search(claim.content, start)
     stop = len(claim.content) if end is None else end.start()
     words = claim.content[start:stop].strip(" \t*_\"'`“”‘’$")
-    if not words or len(words.split()) > MAX_WORDS or re.match(r"(?:not|n't|wrong|unclear|unknown)\b", words):
+    if not words or len(words.split()) > MAX_WORDS or re.match(r"(?:not|wrong|unclear|unknown)\b", words):
         return None
     return Reading(words, claim.end + stop)

@@ -187,7 +187,7 @@ def only_number(text: str) -> Fraction | None:
     value = parse_number(text)
     if value is not None or len(text) > MAX_CHARACTERS // 10:
         return value
-    bare = _UNIT_POWER.sub(r"\1", _WRAPPED.sub(r" \1 ", text.replace("**", "")))
+    bare = _UNIT_POWER.sub(r"\1", _WRAPPED.sub(r" \1 ", text.replace("**", "").replace("{,}", ",")))
     found = numbers_in(bare)
     if len(found) != 1 or len(_DIGITS.findall(bare)) > len(_DIGITS.findall(found[0])) or _DOUBT.search(bare):
         return None

@@ -33,7 +33,7 @@ _LABELS = re.compile(
 _TWO_UNITS = re.compile(r"[0-9.,]+ [A-Za-z]+ [0-9.,]+ [A-Za-z]+")
 _OPENERS, _CLOSERS = "([{", ")]}"
 _LEADING, _TRAILING = "*_\"'`“”‘’«", '*_"`“”’»'
-_STOPS = ".,;:!?"
+_STOPS = ".,;:!?…"
 _MAX_BRACKET_WORDS = 40
 MAX_OPERAND = 500
 """Characters of the longest operand."""
@@ -55,17 +55,21 @@ class _Word:
     is_operand: bool
 
 
-def plain_runs(text: str, begin: int, end: int) -> list[Item]:
-    """The expressions in ``text[begin:end]``, each with its unit, in order. Lines are read one by one."""
+def plain_runs(text: str, begin: int, end: int, in_line: bool = False) -> list[Item]:
+    """The expressions in ``text[begin:end]``, each with its unit, in order. Lines are read one by one.
+
+    Args:
+        in_line: whether something stands before ``begin`` in its line.
+    """
     found: list[Item] = []
     at = begin
     for line in text[begin:end].splitlines(keepends=True):
-        found += _runs_of_line(text, at, at + len(line))
+        found += _runs_of_line(text, at, at + len(line), at > begin or not in_line)
         at += len(line)
     return found
 
 
-def _runs_of_line(text: str, begin: int, end: int) -> list[Item]:
+def _runs_of_line(text: str, begin: int, end: int, is_start: bool) -> list[Item]:
     """The runs of one line: operands that operators join, or that belong together as ``2 2/3`` and ``1 000`` do."""
     words = _with_times(list(_words(text, begin, end)))
     found: list[Item] = []
@@ -83,7 +87,7 @@ def _runs_of_line(text: str, begin: int, end: int) -> list[Item]:
         if word.is_operator and not run and not _is_signed(previous):
             continue
         if (word.is_operator or word.is_operand) and not (
-            not run and _is_label(word, previous, index == 0, len(words))
+            not run and _is_label(text, word, previous, is_start and index == 0, len(words))
         ):
             run.append(word)
         if word.stops:
@@ -135,12 +139,12 @@ def _is_signed(previous: _Word | None) -> bool:
     )
 
 
-def _is_label(word: _Word, previous: _Word | None, is_first: bool, num_words: int) -> bool:
-    """Whether a number only names something: ``Step 3``, or ``2.`` at the start of a line."""
-    if not re.fullmatch(r"[0-9]{1,3}", word.text.rstrip(")")):
+def _is_label(text: str, word: _Word, previous: _Word | None, is_first: bool, num_words: int) -> bool:
+    """Whether a number only names something: ``Step 3``, or ``2.`` or ``2)`` at the start of a line."""
+    if not re.fullmatch(r"[0-9]{1,3}", word.text):
         return False
     if previous is None:
-        return is_first and num_words > 1 and (word.stops == "." or word.text.endswith(")"))
+        return is_first and num_words > 1 and (word.stops == "." or text.startswith(")", word.end))
     return previous.stops in ("", ".") and _LABELS.match(previous.text) is not None
 
 

@@ -54,7 +54,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\^\\circ\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF])(?![A-Za-z]))", r" \\text{°\1\2}"),
         (r"\\(?:Rightarrow|implies|Longrightarrow|iff|therefore)(?![A-Za-z])", r"\\implies "),
         (r"\\%", "%"),
-        (r"\bsqrt\s*\(", r"\\sqrt("),
+        (r"(?<![\\A-Za-z])sqrt\s*\(", r"\\sqrt("),
         (r"√", r"\\sqrt "),
         (r"∛\s*(\d+|[a-z])", r"\\sqrt[3]{\1}"),
         (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
@@ -93,9 +93,8 @@ def _undelimited(text: str) -> str:
     found, before = text.strip(), None
     while found != before:
         before = found
-        found = found.strip(" \n\t*`").rstrip(",;:").strip()
+        found = found.strip(" \n\t*`").rstrip(",;:\\ \n\t")  # also "\\," and "\\\\", a space and a line break of LaTeX
         found = found if found.endswith(("...", "…")) else found.rstrip(".").strip()
-        found = re.sub(r"(?:\\\\|\\,|\\;|\\ )+\Z", "", found).strip() if not found.endswith(r"\end{") else found
         for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
             inner = found[len(opening) : -len(closing)]
             whole = len(found) > len(opening + closing) and found.startswith(opening) and found.endswith(closing)
@@ -148,7 +147,7 @@ def for_parser(text: str) -> str:
     found = re.sub(r"(?<![_^{\d])(\d+|\d+\})\s*\(", r"\1 \\cdot (", found)
     found = re.sub(r"\)\s*(?=\d)", r") \\cdot ", found)
     found = re.sub(r"\\pi\s*\(", r"\\pi \\cdot (", found)
-    return re.sub(r"(?<![A-Za-z\\])([a-eijk-oq-tw-z])\s*\(", r"\1 \\cdot (", found)
+    return re.sub(r"(?<![A-Za-z\\])([a-eijk-oq-tw-z](?:\^\{[^{}]*\})?)\s*\(", r"\1 \\cdot (", found)
 
 
 def _braced_arguments(text: str) -> str:
@@ -172,7 +171,8 @@ def _braced_arguments(text: str) -> str:
                 at = end + 1
             elif found[at : at + 1] == "{":
                 break
-    return re.sub(r"(\\(?:frac|binom)\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}", "".join([*parts, found[at:]]))
+    braced = "".join([*parts, found[at:]])
+    return re.sub(r"(\\(?:frac|binom)\{(?:[^{}]|\{[^{}]*\})*\})\s*([0-9A-Za-z])", r"\1{\2}", braced)
 
 
 def _closing(text: str, at: int) -> int:

@@ -31,9 +31,7 @@ MAX_DEPTH = 30
 _ALIGNED = re.compile(
     r"\\begin\{(align|aligned|gather|gathered|equation|split|cases)(\*?)\}(.*)\\end\{\1\2\}", re.DOTALL
 )
-_MATRIX = re.compile(
-    r"\[?\s*\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}\s*\]?", re.DOTALL
-)
+_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _UPRIGHT_AND = re.compile(r"\\text\s*\{\s*,?\s*(and|or)\s*\}")
 _SEPARATOR = re.compile(r"\s*(?<!\\)[,;]\s*(?:and|or)\b\s+|(?<!\\);|\s(?:and|or)\s|(?<!\\),(?:(?=\s)|\\[,;: ])")
 _COMMA = re.compile(r"(?<!\\),")
@@ -198,14 +196,17 @@ def _bracketed(inner: str, kind: str, depth: int) -> Value | None:
     if not inner:
         return Group(kind, ())
     parts = split(inner, _SPACED_COMMA)
-    if len(parts) == 1 or any("," in part and "(" not in part and "[" not in part for part in parts):
+    if len(parts) == 1 or any(
+        "," in part and as_number(part) is None and "(" not in part and "[" not in part for part in parts
+    ):
         parts = split(inner, _COMMA_OR_SEMICOLON)
     if not all(parts) or (len(parts) == 1 and kind in ("(]", "[)", "<>")):
         return None
     items = tuple(_parse(part, depth) for part in parts)
     if kind == "[]" and all(isinstance(item, Group) and item.kind == "[]" for item in items):
         return Group("matrix", tuple(Group("row", item.items) for item in items if isinstance(item, Group)))
-    return items[0] if len(items) == 1 and kind == "()" else Group(kind, items)
+    is_matrix = isinstance(items[0], Group) and items[0].kind == "matrix"  # the brackets around an array
+    return items[0] if len(items) == 1 and (kind == "()" or (kind == "[]" and is_matrix)) else Group(kind, items)
 
 
 def _plus_minus(text: str, depth: int) -> Value | None:
@@ -216,8 +217,7 @@ def _plus_minus(text: str, depth: int) -> Value | None:
 
 
 def _matrix(text: str, depth: int) -> Value | None:
-    bare = text[1:-1] if text.startswith("(\\begin") and text.endswith(")") else text
-    found = _MATRIX.fullmatch(bare)
+    found = _MATRIX.fullmatch(text)
     if found is None:
         return None
     rows = [row for row in re.split(r"\\\\", found[2]) if row.strip()]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,7 @@ class TooLarge(Exception):
 @lru_cache(maxsize=64)
 def parse(latex: str) -> Any:
     """The SymPy expression of a cleaned one, or None if it cannot be read, or not without doubt."""
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
     from sympy import Basic, I, MatrixBase, Symbol
     from sympy.sets import Set
 
@@ -39,9 +39,10 @@ def parse(latex: str) -> Any:
         return None
     if re.search(r"'|\d\s+\d|\\text|\\pm|\\mp|%|[?!]{2}|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
         return None
-    config = ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False)
+    reader = _Latex2Sympy(is_real=True, config=ConversionConfig(lowercase_symbols=False))
+    reader.convert_postfix_list = lambda factors, at=0: _product(reader, factors[at:])
     try:
-        found = latex2sympy(text, is_real=True, normalization_config=None, conversion_config=config)
+        found = reader.parse(text)
     except (MemoryError, RecursionError):
         raise
     except Exception:  # its parser raises bare exceptions
@@ -49,6 +50,22 @@ def parse(latex: str) -> Any:
     if not isinstance(found, Basic) or isinstance(found, MatrixBase | Set):
         return None
     return found.subs(Symbol("i", real=True), I)
+
+
+def _product(reader: Any, factors: list[Any]) -> Any:
+    """Factors without a sign between them. By itself the parser adds two numbers: it takes (2)(3) for 2 3/1.
+
+    Mixed numbers have been spelled out before.
+
+    Raises:
+        TypeError: a factor is no expression.
+    """
+    from sympy import Expr
+
+    found = [reader.convert_postfix(factor) for factor in factors]
+    if not all(isinstance(factor, Expr) for factor in found):
+        raise TypeError("not an expression")
+    return reduce(reader.mul_flat, found)
 
 
 def value_of(latex: str) -> Any:

@@ -1,6 +1,6 @@
 """Each grader against a table of notations, every line with its right verdict and the reason for it.
 
-A false positive trains towards a wrong answer, so there may be none; of right answers 2 % may be missed.
+A false positive trains towards a wrong answer, and a false negative takes a right one away: there may be none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from rollout.rewards.function import build_reward
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 TABLES = {path.stem: path for path in sorted((Path(__file__).parent / "notation").glob("*.jsonl"))}
-MAX_FALSE_NEGATIVE_SHARE = 0.02
 
 
 def lines_of(grader: str) -> list[dict[str, Any]]:
@@ -67,21 +66,18 @@ async def graders() -> AsyncIterator[Graders]:
 
 
 @pytest.mark.parametrize("grader", TABLES)
-async def test_a_grader_pays_nothing_wrong_and_misses_little(grader: str, graders: Graders) -> None:
+async def test_a_grader_pays_nothing_wrong_and_misses_nothing(grader: str, graders: Graders) -> None:
     if grader == "math_verify":
         pytest.importorskip("math_verify")
     wrong: list[str] = []
     missed: list[str] = []
-    num_right = 0
     for number, line in enumerate(lines_of(grader), start=1):
         score, read = await graders.score(grader, line)
-        num_right += line["label"]
         if (score == 1.0) is not line["label"]:
             text = f"{grader}.jsonl:{number}: {line['why']}: read {read!r} in {line['response']!r}"
             (missed if line["label"] else wrong).append(text)
-    print(f"{grader}: {len(wrong)} false positives, {len(missed)} false negatives of {num_right}", *missed, sep="\n")
     assert wrong == []
-    assert len(missed) <= MAX_FALSE_NEGATIVE_SHARE * num_right, missed
+    assert missed == []
 
 
 def test_the_tables_are_whole() -> None:

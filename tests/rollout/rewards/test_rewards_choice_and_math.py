@@ -10,7 +10,7 @@ import pytest
 from rollout.component import ComponentSpec, UserError
 from rollout.rewards import math_expression
 from rollout.rewards.answers.choices import find_choice
-from rollout.rewards.base import Abstain, Reward
+from rollout.rewards.base import Abstain, Reward, RewardUnavailable
 from rollout.rewards.function import build_reward
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
@@ -136,3 +136,12 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^r: the reward 'math_verify' needs the package math-verify: pip install"):
         build_reward(ComponentSpec(type="math_verify"), "r")
+
+
+def test_a_process_that_died_is_told_and_forgotten(math_reward: Any) -> None:
+    assert math_reward(*case("<answer> </answer>", "1")) == -2.0
+    assert math_reward(*case("$1$", "1")) == 2.0  # it runs
+    math_reward._process.kill()
+    with pytest.raises(RewardUnavailable, match="the process that compares expressions ended with status -9"):
+        math_reward(*case("$1$", "1"))
+    assert math_reward._process is None, "the next call starts another one"
