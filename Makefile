@@ -20,14 +20,15 @@ SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
 # Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
-# setup.cfg says what is measured and how much of it the fast tests must reach.
-FAST := -m "not slow" --cov --cov-report=
+FAST := -m "not slow"
+# setup.cfg says what is measured and how much of it the fast tests must reach. It costs a quarter of their time.
+COVERAGE := --cov --cov-report=
 SLOW := -m slow
 
 help:
 	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"
 	@echo "make test       install, then in stages: ruff and mypy, the fast tests with their coverage, the slow tests"
-	@echo "make test-fast  the same without the slow tests"
+	@echo "make test-fast  ruff, mypy and the fast tests, without their coverage"
 	@echo "make test-slow  the slow tests only"
 	@echo "make lint       ruff and mypy only"
 	@echo "make install    only make $(VENV)"
@@ -40,7 +41,7 @@ demo: $(INSTALLED) $(MODEL)/tokenizer_config.json
 
 # Stages in the order of what they cost, so that most mistakes are told within a minute; each test is in one of them.
 test: lint
-	$(PYTEST) $(FAST)
+	$(PYTEST) $(FAST) $(COVERAGE)
 	$(PYTEST) $(SLOW)
 
 test-fast: lint
