@@ -29,9 +29,6 @@ CREATE TABLE samples (
     step INTEGER,
     num_tokens INTEGER,
     reason TEXT,
-    observed REAL,
-    answer_key TEXT,
-    gold REAL,
     CHECK ((state IN ('trained', 'dropped')) = (step IS NOT NULL)),
     CHECK ((state = 'dropped') = (reason IS NOT NULL))
 ) WITHOUT ROWID;
@@ -50,7 +47,7 @@ CREATE TABLE undone_steps (
 );
 """
 SCORE_COLUMNS = ("observed REAL", "answer_key TEXT", "gold REAL")
-"""What format 2 added to samples."""
+"""What format 2 added to samples, of new ledgers too."""
 
 
 class LedgerError(RuntimeError):
@@ -118,8 +115,7 @@ class LedgerFile:
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
                 db.executemany("INSERT INTO facts VALUES (?, ?)", [(name, str(facts[name])) for name in facts])
-                db.execute(f"PRAGMA user_version = {LEDGER_FORMAT}")
-            elif found_format == 1:
+            if found_format in (0, 1):
                 for column in SCORE_COLUMNS:
                     db.execute(f"ALTER TABLE samples ADD COLUMN {column}")
                 db.execute(f"PRAGMA user_version = {LEDGER_FORMAT}")

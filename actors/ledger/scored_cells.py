@@ -39,10 +39,12 @@ class LedgerScores:
     num_other: int
 
 
-_CELLS = """
+BY_ANSWER = "GROUP BY prompt_id, CASE answer_key WHEN '' THEN trajectory_id ELSE answer_key END"
+"""In SQL, samples of one answer to one prompt together, where their groups are joined."""
+_CELLS = f"""
 SELECT prompt_id, COUNT(observed), TOTAL(observed), GROUP_CONCAT(DISTINCT gold)
 FROM samples JOIN groups USING (group_index) WHERE observed IS NOT NULL
-GROUP BY prompt_id, CASE answer_key WHEN '' THEN trajectory_id ELSE answer_key END ORDER BY prompt_id
+{BY_ANSWER} ORDER BY prompt_id
 """
 
 

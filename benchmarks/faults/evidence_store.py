@@ -12,6 +12,7 @@ import torch
 
 from actors.ledger.file import open_for_reading
 from actors.ledger.report import LEDGER_NAME
+from actors.ledger.scored_cells import BY_ANSWER
 from learner.storage.manifest import find_newest_complete
 
 Counts = list[tuple[float, float]]
@@ -20,9 +21,9 @@ Counts = list[tuple[float, float]]
 EVIDENCE = {"algorithm": {"reward_correction": ["evidence"]}, "reward": {"gold_labels": {"share": 0.3}}}
 """Sections of a configuration that remembers."""
 
-_RECORDED = """
+_RECORDED = f"""
 SELECT COUNT(*), TOTAL(observed) FROM samples JOIN groups USING (group_index) WHERE state = 'trained' AND step <= ?
-GROUP BY prompt_id, CASE answer_key WHEN '' THEN trajectory_id ELSE answer_key END
+{BY_ANSWER}
 """
 
 

@@ -13,25 +13,8 @@ from rollout.rewards.base import InvalidScore, RewardUnavailable
 from rollout.rewards.errors import RewardErrorKind, error_kind, one_line
 from rollout.rewards.exact_match import answer_equals
 from rollout.rewards.function import build_reward
-from rollout.trajectory import FinishReason, Outcome, Prompt, Trajectory
-
-
-def case(
-    text: str, reference: str | None, outcome: Outcome | None = None, cut: bool = False
-) -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory(
-        prompt_id="p0",
-        sample_index=0,
-        token_ids=(1, 2),
-        action_mask=(False, True),
-        rollout_logprobs=(0.0, -1.0),
-        response_text=text,
-        finish_reason=FinishReason.LENGTH if cut else FinishReason.STOP,
-        policy_version_min=0,
-        policy_version_max=0,
-        outcome=outcome,
-    )
-    return Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
+from rollout.trajectory import Outcome
+from tests.rollout.rewards.cases import case
 
 
 def build(kind: str, **options: Any) -> Any:

@@ -12,22 +12,7 @@ from rollout.rewards import math_expression
 from rollout.rewards.answers.choices import find_choice
 from rollout.rewards.base import Abstain, Reward, RewardUnavailable
 from rollout.rewards.function import build_reward
-from rollout.trajectory import FinishReason, Prompt, Trajectory
-
-
-def case(text: str, reference: str | None) -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory(
-        prompt_id="p0",
-        sample_index=0,
-        token_ids=(1, 2),
-        action_mask=(False, True),
-        rollout_logprobs=(0.0, -1.0),
-        response_text=text,
-        finish_reason=FinishReason.STOP,
-        policy_version_min=0,
-        policy_version_max=0,
-    )
-    return Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
+from tests.rollout.rewards.cases import case
 
 
 @pytest.mark.parametrize(

@@ -13,22 +13,7 @@ from rollout.noise.votes import final_answer
 from rollout.rewards.answers.thinking import USUAL_MARKS, ThinkingConfig, spoken
 from rollout.rewards.function import build_reward
 from rollout.scoring.service import RewardService
-from rollout.trajectory import FinishReason, Prompt, Trajectory
-
-
-def case(text: str, reference: str | None = "8") -> tuple[Prompt, Trajectory]:
-    trajectory = Trajectory(
-        prompt_id="p0",
-        sample_index=0,
-        token_ids=(1, 2),
-        action_mask=(False, True),
-        rollout_logprobs=(0.0, -1.0),
-        response_text=text,
-        finish_reason=FinishReason.STOP,
-        policy_version_min=0,
-        policy_version_max=0,
-    )
-    return Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t"), trajectory
+from tests.rollout.rewards.cases import case
 
 
 @pytest.mark.parametrize(
@@ -132,5 +117,5 @@ def test_noise_that_remembers_answers_knows_what_was_said() -> None:
 async def test_a_pattern_that_names_the_marks_is_for_the_whole_response() -> None:
     pattern = "<think>.*</think>\\s*<answer>.*</answer>"
     reward: Any = build_reward(ComponentSpec(type="response_format", pattern=pattern), "r")
-    assert await reward(*case("<think>a</think>\n<answer>b</answer>")) == 1.0
-    assert await reward(*case("<answer>b</answer>")) == 0.0
+    assert await reward(*case("<think>a</think>\n<answer>b</answer>", "8")) == 1.0
+    assert await reward(*case("<answer>b</answer>", "8")) == 0.0
