@@ -75,6 +75,7 @@ class Mixture:
         log_gold: [row 2] log-probability of the row's gold label if it is wrong, and if it is right; 0 without one.
         groups: [row] prompt of each row in ascending order where cells exclude each other, else None.
         bins: [row] which share it has, without gaps.
+        is_in: [row share] 1 where the row has that share, else 0.
         row_of_cell: [cell] row of each of the cells it was made of.
         prompt_of_cell: [cell] without gaps.
         num_prompts: of those.
@@ -87,6 +88,7 @@ class Mixture:
     log_gold: Array
     groups: IntArray | None
     bins: IntArray
+    is_in: Array
     row_of_cell: IntArray
     prompt_of_cell: IntArray
     num_prompts: int
@@ -118,12 +120,15 @@ class Mixture:
         says_wrong = np.log(np.maximum([1.0 - gold_noise.false_right, gold_noise.false_wrong], tiny))
         gold = table[2][:, None]
         of_calls = np.zeros(table.shape[1]) if exclusive else np.searchsorted(BINS, table[0])
+        distinct, bins = np.unique(of_calls, return_inverse=True)
+        bins = bins.reshape(-1).astype(np.int64)
         return cls(
             calls=table[0],
             ones=table[1],
             log_gold=np.where(gold == 1.0, says_right, np.where(gold == 0.0, says_wrong, 0.0)),
             groups=prompts[order] if exclusive else None,
-            bins=np.unique(of_calls, return_inverse=True)[1].reshape(-1).astype(np.int64),
+            bins=bins,
+            is_in=(bins[:, None] == np.arange(max(1, distinct.size))).astype(np.float64),
             row_of_cell=row_of_cell.reshape(-1).astype(np.int64),
             prompt_of_cell=prompts,
             num_prompts=num,
@@ -142,7 +147,7 @@ class Mixture:
     @property
     def num_shares(self) -> int:
         """Bins of calls that occur."""
-        return int(self.bins.max(initial=0)) + 1
+        return int(self.is_in.shape[1])
 
     def with_one_share(self, rates: Array) -> Array:
         """[resample 5] of [resample 4 + shares] rates, with the mean share of all cells (of prompts, if exclusive)."""
@@ -258,8 +263,7 @@ def _responsibilities(
         top = np.logaddexp(0.0, odds)
         q = np.exp(odds - top)
         log_likelihood = base + (weights * (top + np.log1p(-share))).sum(axis=1)
-        is_in = (mixture.bins[:, None] == np.arange(mixture.num_shares)).astype(np.float64)
-        return q, log_likelihood, (weights * q) @ is_in, weights @ is_in
+        return q, log_likelihood, (weights * q) @ mixture.is_in, weights @ mixture.is_in
     starts = np.flatnonzero(np.diff(mixture.groups, prepend=-1))
     top = np.maximum(np.maximum.reduceat(odds, starts, axis=1), 0.0)
     relative = np.exp(odds - top[:, mixture.groups])
