@@ -75,6 +75,11 @@ class ClusterConfig(StrictModel):
         description="Shared memory of the private Ray's object store, in MiB; by default what the run needs: two "
         "copies of the policy's weights in float32 and the trajectories on their way, at least 256.",
     )
+    preload: bool = Field(
+        True,
+        description="Fork the worker processes of a private Ray from one that has loaded vLLM, DeepSpeed and torch; "
+        "not done with GPUs.",
+    )
     cpus_per_rollout_worker: float = Field(1.0, gt=0.0, le=4096.0, description="CPUs each rollout worker asks for.")
     gpus_per_rollout_worker: float = Field(0.0, ge=0.0, le=64.0, description="GPUs each rollout worker asks for.")
     cpus_per_learner_worker: float = Field(1.0, gt=0.0, le=4096.0, description="CPUs each learner rank asks for.")

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -16,7 +17,10 @@ from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
 from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.run_config import RunConfig
 from cluster.config.search_path import import_packages, workers_path
+from cluster.preload.preload import Preload
+from cluster.run.workers import learner_environment
 from rollout.component import UserError
+from rollout.sampling.vllm_options import engine_environment
 
 NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 SYSTEM_CONFIG = {
@@ -73,35 +77,51 @@ def _private(config: RunConfig, run_dir: Path, object_store_mib: int) -> Iterato
     folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
     reaper = Reaper(folder, run_dir)
     os.environ[MARK] = str(folder)
+    preload = _preload(config, folder)
     try:
-        _start_private(config, folder, object_store_mib)
+        _start_private(config, folder, object_store_mib, preload)
         yield
     finally:
         try:
             ray.shutdown()
         finally:
+            if preload is not None:
+                preload.close()
             del os.environ[MARK]
             reaper.finish()
 
 
-def _start_private(config: RunConfig, folder: Path, object_store_mib: int) -> None:
+def _preload(config: RunConfig, folder: Path) -> Preload | None:
+    """What workers are forked from; None where that is not wanted, or where they have GPUs, each with its driver."""
+    machines = config.cluster
+    if not machines.preload or machines.gpus_per_rollout_worker or machines.gpus_per_learner_worker:
+        return None
+    return Preload(
+        folder, {**engine_environment(on_gpu=False), **learner_environment(on_gpu=False), "PYTHONPATH": workers_path()}
+    )
+
+
+def _start_private(config: RunConfig, folder: Path, object_store_mib: int, preload: Preload | None) -> None:
     """Start Ray in ``folder``.
 
     Raises:
         RuntimeError: it did not start; Ray waits half a minute for its own processes.
     """
     (folder / "tmp").mkdir()
+    runtime_env: dict[str, Any] = {
+        "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},
+        # Ray puts the driver's folder in front of all that later.
+        "worker_process_setup_hook": f"{import_packages.__module__}.{import_packages.__name__}",
+    }
+    if preload is not None:
+        runtime_env["py_executable"] = preload.executable
     try:
         ray.init(
             address="local",
             num_cpus=config.cluster.num_cpus,
             object_store_memory=object_store_mib << 20,
             include_dashboard=False,
-            runtime_env={
-                "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},
-                # Ray puts the driver's folder in front of all that later.
-                "worker_process_setup_hook": f"{import_packages.__module__}.{import_packages.__name__}",
-            },
+            runtime_env=runtime_env,
             _temp_dir=str(folder),
             _system_config=SYSTEM_CONFIG,
             **QUIET,

@@ -1,0 +1,39 @@
+"""Runs in the place of ``python`` when Ray starts a worker: has the preloaded process fork it, or starts it itself.
+
+Called as ``python -S -E stand_in.py SOCKET SCRIPT [ARGUMENT ...]``. Standard library only, and no import of the
+project's: it is to be over in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+PATIENCE_S = 30.0
+"""How long the preloaded process may take to answer. It does not while it is still loading."""
+
+
+def is_forked(path: str, command: list[str]) -> bool:
+    """Ask the preloaded process at the socket ``path`` to become ``command``; whether it does."""
+    request = json.dumps({"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(PATIENCE_S)
+            channel.connect(path)
+            socket.send_fds(channel, [len(request).to_bytes(4, "big")], [0, 1, 2])
+            channel.sendall(request)
+            # Only a request whose sender still waits is answered, so that no worker is started twice.
+            if channel.recv(1) != b"?":
+                return False
+            channel.sendall(b"!")
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    _, path, *command = sys.argv
+    if not is_forked(path, command):
+        os.execv(sys.executable, [sys.executable, *command])
