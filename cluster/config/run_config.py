@@ -80,9 +80,19 @@ class ClusterConfig(StrictModel):
         description="Fork the worker processes of a private Ray from one that has loaded vLLM, DeepSpeed and torch; "
         "not done with GPUs.",
     )
-    cpus_per_rollout_worker: float = Field(1.0, gt=0.0, le=4096.0, description="CPUs each rollout worker asks for.")
+    cpus_per_rollout_worker: float = Field(
+        1.0,
+        gt=0.0,
+        le=4096.0,
+        description="CPUs each rollout worker asks for; on a CPU, an engine computes with a thread for each whole one.",
+    )
     gpus_per_rollout_worker: float = Field(0.0, ge=0.0, le=64.0, description="GPUs each rollout worker asks for.")
-    cpus_per_learner_worker: float = Field(1.0, gt=0.0, le=4096.0, description="CPUs each learner rank asks for.")
+    cpus_per_learner_worker: float = Field(
+        1.0,
+        gt=0.0,
+        le=4096.0,
+        description="CPUs each learner rank asks for, and computes with a thread for each whole one.",
+    )
     gpus_per_learner_worker: float = Field(0.0, ge=0.0, le=1.0, description="GPUs each learner rank asks for.")
     start_timeout_s: float = Field(600.0, gt=0.0, description="Longest wait for all processes to be ready, in seconds.")
     step_timeout_s: float = Field(1800.0, gt=0.0, description="Longest time without any progress, in seconds.")

@@ -54,7 +54,7 @@ class RolloutFactory:
             self.placement,
             self.first_bundle + index,
             bundle,
-            engine_environment(on_gpu),
+            engine_environment(on_gpu, threads_of(bundle["CPU"])),
             max_concurrency=2 * config.rollout.max_concurrent_requests,
         )
         return actor.remote(
@@ -134,10 +134,15 @@ class Fleet:
             remove_placement_group(self.placement)
 
 
-def learner_environment(on_gpu: bool) -> dict[str, str]:
+def threads_of(cpus: float) -> int:
+    """Threads that a process computes with for the CPUs it asks for: at least one, and one for each whole CPU."""
+    return max(1, int(cpus))
+
+
+def learner_environment(on_gpu: bool, num_threads: int = 1) -> dict[str, str]:
     """Environment variables of a learner rank, to be set before torch is imported there."""
     common = {"TOKENIZERS_PARALLELISM": "false"}
-    return common if on_gpu else {**common, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    return common if on_gpu else {**common, "OMP_NUM_THREADS": str(num_threads), "DS_ACCELERATOR": "cpu"}
 
 
 def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
@@ -151,6 +156,7 @@ def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
         temperature=config.rollout.sampling.temperature,
         seed=config.seed,
         device="cuda" if config.cluster.gpus_per_learner_worker > 0 else "cpu",
+        num_threads=threads_of(config.cluster.cpus_per_learner_worker),
         timeout_s=config.cluster.step_timeout_s,
         lr_scale=lr_scale,
         kl_to_start_every=config.logging.kl_to_start_every,
@@ -215,9 +221,10 @@ def _reserve(demand: Plan, timeout_s: float) -> Any:
 
 
 def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
+    environments = [learner_environment("GPU" in bundle, threads_of(bundle["CPU"])) for bundle in bundles]
     return [
-        _placed(LearnerWorker, placement, rank, bundle, learner_environment("GPU" in bundle), {IO_GROUP: 1}).remote()
-        for rank, bundle in enumerate(bundles)
+        _placed(LearnerWorker, placement, rank, bundle, environment, {IO_GROUP: 1}).remote()
+        for rank, (bundle, environment) in enumerate(zip(bundles, environments, strict=True))
     ]
 
 
@@ -227,7 +234,7 @@ def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, dem
     served = []
     for model in models:
         options = serving_options(config, model.options, "cuda" if model.options.num_gpus else "cpu")
-        threads = str(max(1, int(model.options.num_cpus)))
+        threads = str(threads_of(model.options.num_cpus))
         environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads}
         handles = []
         for _ in range(model.options.num_workers):

@@ -21,10 +21,10 @@ AHEAD = -1
 """Priority of a request that is scheduled before all others."""
 
 
-def engine_environment(on_gpu: bool) -> dict[str, str]:
+def engine_environment(on_gpu: bool, num_threads: int = 1) -> dict[str, str]:
     """Environment variables that must be set before vLLM is imported in a rollout worker's process.
 
-    On CPU each engine gets one thread and is not pinned: two pinned engines would share the first core. The worker
+    On CPU an engine has ``num_threads`` and is not pinned: two pinned engines would share the first core. The worker
     runs inside the engine's one child process instead of a second one. oneDNN keeps a compiled kernel for each of the
     last so many shapes of a batch, by default 1024, which is a process that grows for hours.
     """
@@ -33,7 +33,7 @@ def engine_environment(on_gpu: bool) -> dict[str, str]:
         return {**common, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     return {
         **common,
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(num_threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TORCHDYNAMO_DISABLE": "1",

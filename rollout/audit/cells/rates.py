@@ -4,7 +4,7 @@ Repeats of a cell measure transient errors without any gold label, since two unk
 moments: cells with three calls or more. They never see persistent errors: those take gold. Gold of cells that were
 scored once knows the total error of a score only, not the two kinds apart.
 
-Intervals are percentiles of a bootstrap over prompts. A number with a wide interval is worse than none, as corrections
+Intervals come from a bootstrap over prompts. A number with a wide interval is worse than none, as corrections
 believe numbers: it is given as None, with a reason.
 """
 
@@ -245,12 +245,14 @@ def _too_wide(what: str, widest: float, max_width: float, of_what: str) -> str:
 
 
 def _interval(drawn: Array, chances: float, level: float, can_be_unseen: bool = True) -> Estimate:
-    """Percentiles of the resamples, widened for errors that never or always happened in ``chances`` independent calls.
+    """As far to both sides as percentiles of the resamples go to one, and what ``chances`` independent calls may hide.
 
+    A rate that is pulled to one side has resamples that are pulled further: percentiles alone lie on the wrong side.
     Resamples of no errors have none, yet a small rate would have shown none either.
     """
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(drawn[1:], [tail, 1.0 - tail])
+    reach = np.max(np.abs(np.quantile(drawn[1:], [tail, 1.0 - tail]) - drawn[0]))
+    low, high = max(drawn[0] - reach, 0.0), min(drawn[0] + reach, 1.0)
     unseen = 1.0 - tail ** (1.0 / max(chances, 1e-9)) if can_be_unseen else 0.0
     value = float(drawn[0])
     lowest = float(min(low, value, 1.0 - unseen))

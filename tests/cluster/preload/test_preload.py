@@ -22,9 +22,9 @@ from cluster.preload.stand_in import is_forked
 TELL = """
 import json, os, sys, time, random
 told = {
-    "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "arguments": sys.argv[1:], "folder": os.getcwd(),
+    "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "folder": os.getcwd(),
+    "arguments": sys.argv[1:], "path": sys.path[0], "name": __name__, "random": random.random(),
     "mine": os.environ.get("MINE"), "first": os.environ.get("FIRST"), "loaded": "sqlite3" in sys.modules,
-    "name": __name__, "random": random.random(), "path": sys.path[0],
 }
 partial = os.environ["TOLD"] + ".partial"
 with open(partial, "w") as file:
