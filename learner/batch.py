@@ -148,7 +148,7 @@ def collate(
         scores=torch.tensor([s.reward for s in chosen], dtype=torch.float32),
         group_ids=torch.tensor([numbers[s.group_id] for s in chosen], dtype=torch.int64),
         truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
-        sample_seeds=torch.tensor([_sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
+        sample_seeds=torch.tensor([sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
         policy_version_min=torch.tensor([t.policy_version_min for t in trajectories], dtype=torch.int64),
         prompt_keys=torch.tensor([_key(t.prompt_id) for t in trajectories], dtype=torch.int64),
         answer_keys=torch.tensor([_key(s.trajectory.prompt_id, s.answer_key) for s in chosen], dtype=torch.int64),
@@ -189,7 +189,7 @@ def _key(*names: str) -> int:
     return int.from_bytes(hashlib.blake2b("\x1f".join(names).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _sample_seed(seed: int, trajectory_id: str) -> int:
+def sample_seed(seed: int, trajectory_id: str) -> int:
     """A 63-bit seed that depends on nothing but the run's seed and the trajectory's name."""
     return _key(str(seed), trajectory_id, "learner")
 
