@@ -102,7 +102,7 @@ def _is_heading(text: str, match: re.Match[str]) -> bool:
 def _verdicts(text: str, letter: str) -> list[Claim]:
     """``Option B is correct`` and ``(B) is the right answer``, not as a condition; none if several letters are."""
     pattern = re.compile(
-        rf"{letter}[*_)\]}}\"']{{0,6}}\s{{1,4}}(?:is|must be)\s(?:the\s)?"
+        rf"{letter}[*_)\]}}\"'$]{{0,6}}\s{{1,4}}(?:is|must be)\s(?:the\s)?"
         r"(?:(?:most|only|single|final)\s)?"
         r"(?:(?:correct|right|best)(?:\s(?:answer|option|choice|one))?|answer)\b"
         r"(?=\s{0,4}[.,!*)]|\s{0,4}$|\s(?:because|since|as|here|and|but|while)\b)",

@@ -190,7 +190,7 @@ def _words(text: str, begin: int, end: int) -> Iterator[_Word]:
                 joined = _stripped(text, start, _WORD.match(text, whole - 1, end).end())  # type: ignore[union-attr]
                 if is_operand(text[joined[0] : joined[1]]):
                     start, stop, stops = joined
-                    at = max(at, whole, stop)
+                    at = whole
         start, stop = _balanced(text, start, stop)
         content = text[start:stop]
         is_operator = content in _SIGNS or _WORDED_SIGNS.fullmatch(content) is not None

@@ -66,7 +66,7 @@ _NO_UNIT = re.compile(
     r"\b(?:and|or|if|where|for|when|with|mod|to|than|more|less|is|not|but|no|pi|sqrt|dx|remainder|in base)\b",
     re.IGNORECASE,
 )
-_SIGNS = frozenset({"°", "°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
+_SIGNS = frozenset({"°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
 
 
 def parse_value(text: str) -> Value | None:

@@ -39,7 +39,8 @@ def test_what_may_stand_between_two_boxes_of_a_list() -> None:
 
 def test_the_sign_before_a_box() -> None:
     negative = [r"-\boxed{3}", r"$-\boxed{3}$", r"x = - \boxed{3}", r"The sum is -\boxed{3}", r"The sum is - \boxed{3}",
-        r"**-\boxed{3}**", "So\n-\\boxed{3}", r"  -\boxed{3}", r"(-\boxed{3})", r"so -\boxed{3}", r"\quad -\boxed{3}",
+        r"**-\boxed{3}**", "So\n-\\boxed{3}", r"  -\boxed{3}", "First:\n5\n-\\boxed{3}",
+        r"(-\boxed{3})", r"so -\boxed{3}", r"\quad -\boxed{3}",
         "Thus: \u2212\\boxed{3}"]  # fmt: skip
     negative += [
         rf"It {verb} - \boxed{{3}}" for verb in ("is", "are", "will be", "equals", "is of", "amounts to", "IS")
@@ -83,7 +84,14 @@ def test_what_follows_a_phrase() -> None:
     assert read_otherwise([f"The answer is 5 {noun} 7. Then 9" for noun in nouns], "5, 7") == []
     assert read_otherwise(["So it is 5 here. Not 7.", "So it is 5 here. It CANNOT be 7.", "So it is 5 here. Not  7"],
         "5") == []  # fmt: skip
-    assert read_otherwise(["So it is _5_, _7_.", "The roots are __5__, __7__", "The roots are *5* ; *7*"], "5, 7") == []
+    assert read_otherwise(["We get 5, 7 and 9.", "We get 5, 7, and 9."], "5, 7, 9") == []
+    assert (
+        read_otherwise(
+            ["So it is _5_, _7_.", "The roots are __5__, __7__", "The roots are *5* ; *7*", "We get $5$ and$7$."],
+            "5, 7",
+        )
+        == []
+    )
 
 
 TAG = r"\frac{\sqrt{\alpha}}{\beta}+\gamma"
@@ -121,6 +129,7 @@ def test_units_behind_a_number_in_words() -> None:
     same = {"in": "Inches INCHES inch.", "°C": "°Celsius Celsius", "$/kg": r"\$/kg", "m^3": "m^3 m³",
         "kg": "Kilograms KG Kg", "km/h": "km/hour"}  # fmt: skip
     assert {sign: word for sign, words in same.items() for word in words.split() if canonical(word) != sign} == {}
+    assert canonical("ft ^2") == canonical("ft^ 2") == canonical("feet ^ 2") == "ft^2"
     assert canonical("m  cubed") == "m^3" and canonical("m  squared") == "m^2" and canonical("km  per  hour") == "km/h"
 
 
@@ -176,10 +185,12 @@ def test_numbers_after_an_equals_sign_and_in_words() -> None:
     assert [text for text in forms if last_number(f"First 9, so x = {text}") != text] == []
     assert last_number("It is nonnegative 5") == "5" and last_number("a nonminus 5") == "5"
     assert only_number("3 million dollars") == 3_000_000 and only_number("about 5€") == 5
+    assert only_number("about 5 CM^2") == only_number("just 5 cm^{3}") == 5
 
 
 def test_headings_and_letters() -> None:
     texts = ["Iron rusts in air.\n### Answer\nB", "Iron rusts in air.\n\n**Final answer**\n(B)", "x = B\nDone.\nBye.",
+        "So $B$ is correct.",
         "We choose iron.\nB", "So iron 3Answer: B", "Answer: B. Thus C is out"]  # fmt: skip
     texts += [f"The correct option{mark}: B" for mark in ("**", "_", "`")] + [f"Answer{mark}: B" for mark in "*_`"]
     assert [(text, found) for text in texts if (found := find_choice(text, "ABCD")) != "B"] == []

@@ -17,6 +17,7 @@ CLEANED = {
     r"\nicefrac{1}{2}": r"\frac{1}{2}", r"\sfrac{1}{2}": r"\frac{1}{2}", r"\dbinom{5}{2}": r"\binom{5}{2}",
     r"\tbinom52": r"\binom52", r"\textbf{a} b": r"\text{a} b", r"\textit {a} b": r"\text{a} b",
     r"\mathrm{x}y": "x y", r"\mathbf { x } y": "x y", r"\operatorname*{ x }y": "x y", r"\mathit{xy}z": r"\text{xy}z",
+    r"\mathrm xy": r"\mathrm xy",
     r"\mathrm {cm}x": r"\text{cm}x", r"\mathcal{F}x": r"\text{F}x", r"\mathcal{AB}x": r"\text{AB}x",
     r"\operatorname{sin}x": r"\sin x", r"\operatorname*{ cos }x": r"\cos x", r"\operatorname {lcm}x": r"\text{lcm}x",
     r"x\leqslant y": r"x\le y", r"x\leq y": r"x\le y", r"x\leqq y": r"x\leqq y", "x<=y": r"x\le y",
@@ -38,7 +39,7 @@ CLEANED = {
     "∛x": r"\sqrt[3]{x}", "sin x": r"\sin x", "asin x": "asin x", "arcsin x": r"\arcsin x", "sinh x": r"\sinh x",
     "sine x": "sine x", r"\sin x": r"\sin x", "max (1,2)": r"\max (1,2)", "amax(1,2)": "amax(1,2)", "max x": "max x",
     "min(1,2)": r"\min (1,2)", "gcd(1,2)": r"\gcd (1,2)", r"\max(1,2)": r"\max(1,2)", "3 x 10^8": r"3 \times 10^8",
-    "3x10 ^8": r"3 \times 10 ^8", "3x 10": "3x 10", "<1,2>": r"\langle 1,2\rangle",
+    "3x10 ^8": r"3 \times 10 ^8", "3x 10": "3x 10", "<1,2> x": "<1,2> x", "<1,2>": r"\langle 1,2\rangle",
     "v=<1, 2>": r"v=\langle 1, 2\rangle", "v = <1,2>": r"v =\langle 1,2\rangle", "2pi r": r"2\pi r", "pin": "pin",
     r"\pi r": r"\pi r", "infinity x": r"\infty x", "infty x": r"\infty x", "inf x": r"\infty x", "oo x": r"\infty x",
     "info": "info", "x**2": "x^2", "x*y": r"x\cdot y", r"\boxed{x}y": "{x}y", r"\boxed {x}y": "{x}y",
@@ -62,6 +63,13 @@ CLEANED = {
     r"\textnormal{a}b": r"\text{a}b", r"\mbox{a}b": r"\text{a}b", r"\hbox{a}b": r"\text{a}b",
     r"\emph{a}b": r"\text{a}b", r"\mathsf{xy}z": r"\text{xy}z", r"\mathbf{xy}z": r"\text{xy}z",
     r"\mathsf{x}z": "x z", r"\operatorname{x}z": "x z",
+    r"x\geqq y": r"x\geqq y",
+    r"x\neqsim y": r"x\neqsim y",
+    r"x\gtrsim y": r"x\gtrsim y",
+    r"x^\circledast y": r"x^\circledast y",
+    r"5\degrees": r"5\degrees",
+    r"\mathrm{xy}z": r"\text{xy}z",
+    r"\mathcal {x}y": r"\text{x}y",
 }  # fmt: skip
 
 HANDED_OVER = {

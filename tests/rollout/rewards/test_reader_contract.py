@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ async def test_what_is_read_may_depend_on_the_prompt(
         verdicts = {True: Verdict.EQUAL, False: Verdict.DIFFERENT}
         monkeypatch.setattr(MathVerify, "_verdict", lambda self, answer, expected: verdicts[answer == expected])
 
-    class Own(kind):  # type: ignore[misc]
+    class Own(kind):
         def read_answer(self, prompt: Prompt, trajectory: Trajectory) -> str | None:
             return prompt.reference if "read me" in trajectory.response_text else "other"
 
@@ -137,7 +138,7 @@ def test_the_process_imports_what_the_worker_imports(monkeypatch: pytest.MonkeyP
         started.append((command, env))
         return Gone(3, line="ready" if len(started) < 3 else "")
 
-    monkeypatch.setattr(math_expression.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setenv("HOME_OF_TESTS", "kept")
     monkeypatch.setenv("PYTHONPATH", "/else/where")
     math_expression._start()
