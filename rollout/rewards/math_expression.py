@@ -141,7 +141,7 @@ def _expression_in(reference: str) -> str:
     boxes = boxed(reference)
     if boxes:
         return boxes[-1].content
-    return reference.rpartition("####")[2] if "####" in reference else reference
+    return reference.rpartition("####")[2]
 
 
 def _is_words(reference: str) -> bool:

@@ -26,7 +26,7 @@ class MultipleChoice(ReadingReward):
         @field_validator("letters")
         @classmethod
         def _capitals(cls, letters: str) -> str:
-            if len(set(letters)) < max(2, len(letters)) or not re.fullmatch("[A-Z]+", letters):
+            if len(set(letters)) < len(letters) or not re.fullmatch("[A-Z]{2,}", letters):
                 raise ValueError("must be at least two different letters from A to Z, such as ABCD")
             return letters
 

@@ -16,9 +16,9 @@ NAMED = r"(?:(?i:(?:the\s+)?(?:option|choice|letter|alternative)\b)[\s:]*+)?"
 FILLERS = r"(?:(?i:therefore|thus|hence|clearly|definitely|obviously|indeed|simply|just|actually)\b,?\s*+)?"
 
 _CLAIM = re.compile(
-    r"(?<![A-Za-z0-9])(?:answer(?![A-Za-rt-z])[*_`]*+(?P<verb>\s+(?:is|would be|must be|should be)\b)?"
+    r"(?<![A-Za-z])(?:answer(?![A-Za-rt-z])[*_`]*+(?P<verb>\s+(?:is|would be|must be|should be)\b)?"
     r"(?P<colon>\s*[:=\u2192]|\s+-+>?(?=\s))?"
-    r"|(?:correct|right|best)\s+(?:option|choice|letter)\b[*_`]*+"
+    r"|(?:correct|right|best)\s+(?:option|choice|letter)(?![A-Za-z])[*_`]*+"
     r"(?:\s+(?:is|would be)\b\s*(?P<colon1>:)?|\s*(?P<colon2>:))"
     r"|choose\s+(?=(?:option|choice)\b))"
     r"|^#{4,}(?=\s*\S)",
@@ -41,7 +41,7 @@ _CONDITION = re.compile(
 )
 _RETRACTION = re.compile(
     r"(?:^|[.!?\n\u2014]|\s-\s)\s*[*_(]*"
-    r"(?:oh\b|hmm+|wait|no\b(?!\s(?:doubt|problem|need|other|matter))|nope\b|actually|scratch that|correction|sorry|"
+    r"(?:oh\b|hm+|wait|no\b(?!\s(?:doubt|problem|need|other|matter))|nope\b|actually|scratch that|correction|sorry|"
     r"oops|on second thought)(?P<rest>[^\n]*)",
     re.IGNORECASE,
 )
@@ -51,17 +51,14 @@ def find_choice(text: str, letters: str) -> str | None:
     r"""The one letter that ``text`` gives as its answer, or None.
 
     A claim is ``answer: B``, ``the answer is (B)``, ``the correct option is B``, ``B is correct``, ``\boxed{\text{B}}``
-    or ``<answer>B</answer>``. Without one, the letter may be the whole text, as in ``(B).``, or the last line if no
-    other is a letter, or stand before its text in a single line, or after the last ``=``.
+    or ``<answer>B</answer>``. Without one, the letter may be the last line, as in ``(B).``, if no other is a letter,
+    or stand before its text in a single line, or after the last ``=``.
 
     The last claim counts. It must name exactly one letter, in upper case, that stands alone: ``answer: A or B``,
     ``answer: Apple`` and ``the answer is A cat`` are no answers, and neither is a letter that is taken back
     (``Answer: B. Wait, C``). The choice's text may follow after a mark, as in ``answer: B) iron``.
     """
     letter = f"([{re.escape(letters)}])(?![A-Za-z0-9])(?!['’][a-z])"
-    whole = re.fullmatch(rf"{OPENING}{NAMED}{OPENING}{letter}{CLOSING}[.!]?{CLOSING}", _bare(text))
-    if whole is not None:
-        return whole.group(1)
     claims = sorted(
         (*boxed(text), *tagged(text), *_claims(text), *_verdicts(text, letter)), key=lambda claim: claim.end
     )
@@ -105,7 +102,7 @@ def _is_heading(text: str, match: re.Match[str]) -> bool:
 def _verdicts(text: str, letter: str) -> list[Claim]:
     """``Option B is correct`` and ``(B) is the right answer``, not as a condition; none if several letters are."""
     pattern = re.compile(
-        rf"(?<![A-Za-z0-9]){letter}[*_)\]}}\"']{{0,6}}\s{{1,4}}(?:is|must be)\s(?:the\s)?"
+        rf"{letter}[*_)\]}}\"'$]{{0,6}}\s{{1,4}}(?:is|must be)\s(?:the\s)?"
         r"(?:(?:most|only|single|final)\s)?"
         r"(?:(?:correct|right|best)(?:\s(?:answer|option|choice|one))?|answer)\b"
         r"(?=\s{0,4}[.,!*)]|\s{0,4}$|\s(?:because|since|as|here|and|but|while)\b)",

@@ -15,7 +15,7 @@ _BETWEEN = re.compile(
     r"(?:\s|\$|\\[()\[\]]|\\(?:quad|qquad|text|mathrm)\b|\\[,;: ]|[{}*]|\band\b|\bor\b|[A-Za-z](?:_\{?\w\}?)?\s*=)*+",
     re.IGNORECASE,
 )
-_PARTED = re.compile(r",|;|\band\b|\bor\b", re.IGNORECASE)
+_PARTED = re.compile(r"(?<!\\)[,;]|\band\b|\bor\b", re.IGNORECASE)
 _TAG = re.compile(r"<\s*(/?)\s*(?:final[_ ]?)?answer\s*>|\[\s*(/?)\s*answer\s*\]", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"(?:\s|\.|\\l?dots|…|_|\?|(?:\\text\s*\{)?\s*(?:your |the |final )*answer\s*\}?)*", re.IGNORECASE
@@ -134,7 +134,7 @@ def tagged(text: str) -> list[Claim]:
 
 _NOUN = r"(?:answers?|solutions?|results?)"
 _PHRASE = re.compile(
-    rf"(?<![A-Za-z0-9])(?P<noun>{_NOUN})(?![A-Za-z0-9])(?P<marks>[*_`\"']*+)(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
+    rf"(?<![A-Za-z])(?P<noun>{_NOUN})(?![A-Za-z0-9])(?P<marks>[*_`\"']*+)(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
     r"(?:\s*(?P<verb>\b(?:is|are|was|would be|will be|should be|must be|equals|becomes|comes out to|remains)\b)"
     r"(?P<colon>\s*:)?"
     r"|\s*(?P<mark>[:=\u2192]|-+>|\\(?:to|rightarrow|Rightarrow)\b))",
@@ -144,7 +144,7 @@ _CORRECTED = re.compile(
     r"\b(?:(?:should|must)\s+(?:be|have been)|is actually|i\s+meant?|make that)\b(?P<colon>\s*:)?", re.IGNORECASE
 )
 _REGRET = re.compile(r"\b(?:wait|wrong|mistake|error|sorry|oops|correction|incorrect|slip|no)\b", re.IGNORECASE)
-_GSM = re.compile(r"^#{4,}(?=\s*\S)", re.MULTILINE)
+_GSM = re.compile(r"^#{4,}", re.MULTILINE)
 
 
 def phrases(text: str) -> list[Claim]:

@@ -35,6 +35,8 @@ _NOUN_AND = re.compile(
     r"\s+(?!because\b|since\b|as\b|where\b|when\b|if\b|for\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
     re.IGNORECASE,
 )
+_TERM = re.compile(r"(?:[0-9)}\]]|(?<![A-Za-z])[A-Za-z]|\\(?!q?quad)[A-Za-z]+)\s*\Z")
+_VERB = re.compile(r"\b(?:is|are|be|equals|of|to)\s+\Z", re.IGNORECASE)
 MAX_WORDS = 6
 MAX_LETTERS = 40
 MAX_NESTED = 3
@@ -96,14 +98,24 @@ def _inside(claim: Claim, text: str, wants_words: bool) -> str | None:
     for _ in range(MAX_NESTED):
         inner = boxed(content)
         content = inner[-1].content if inner else content
-    before = text[max(0, claim.start - 8) : claim.start]
-    if re.search(r"(?:^|[=\s(:$])\s*[-\u2212]\s*\Z", before) and not re.search(
-        r"[0-9A-Za-z)}\]]\s*[-\u2212]\s*\Z", before
-    ):
+    if _is_negated(text[text.rfind("\n", 0, claim.start) + 1 : claim.start]):
         content = f"-({content})"
     if re.match(r"\s*\\?%", text[claim.end : claim.end + 4]) and not content.endswith("%"):
         content += r"\%"
     return content
+
+
+def _is_negated(before: str) -> bool:
+    """Whether what stands before a box in its line ends with its sign: no dash of a list, no minus between terms."""
+    dash = re.search(r"[-\u2212](\s*)\Z", before)
+    if dash is None or _TERM.search(before, 0, dash.start()):
+        return False
+    left = before[: dash.start()]
+    if _VERB.search(left):
+        return True
+    if not left.strip() or left.rstrip()[-1].isalpha():  # a bullet, a hyphen or a dash between words has no such place
+        return not dash[1] and left[-1:] in ("", " ")
+    return True
 
 
 def _items(text: str, in_line: bool = False) -> list[Item]:

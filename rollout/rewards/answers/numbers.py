@@ -9,6 +9,7 @@ MAX_CHARACTERS = 1000
 """Longer texts are taken for no number: Python refuses to convert very long ones."""
 MAX_EXPONENT = 999
 SCALES = {
+    "dozen": 12,
     "hundred": 100,
     "thousand": 10**3,
     "million": 10**6,
@@ -54,7 +55,7 @@ _CORE = (
 )
 _TAIL = (
     rf"(?:\s*(?P<percent>\\?%|per\s?cent\b)"
-    rf"|\s*(?P<scale>{'|'.join(sorted(SCALES, key=len, reverse=True))})\b(?![\^²³/])"
+    rf"|\s*(?P<scale>{'|'.join(sorted(SCALES, key=len, reverse=True))})(?:(?<=[A-Za-z]{{5}})s)?\b(?![\^²³/])"
     r"|\s*(?P<money>[€£¥₹]))?"
 )
 _SIGN = rf"(?P<sign>[-+\u2212]?)\s*(?P<currency>{_CURRENCY})?\s*(?P<sign2>{_DASH}?)"

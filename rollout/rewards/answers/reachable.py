@@ -38,15 +38,12 @@ def can_find(pattern: str, answer: str, ignore_case: bool = False) -> bool:
         return True
     # Only one text can stand around the group, so if that one is read otherwise every text is: \boxed{(.*?)} finds
     # no braces within braces.
-    return any(_found(pattern, f"{around[0]}{text}{around[1]}", flags, answer, ignore_case) for text in padded)
+    return any(_found(pattern, f"{around[0]}{text}{around[1]}", flags, answer) for text in padded)
 
 
-def _found(pattern: str, text: str, flags: re.RegexFlag, answer: str, ignore_case: bool) -> bool:
+def _found(pattern: str, text: str, flags: re.RegexFlag, answer: str) -> bool:
     groups = [match.group(1) for match in re.finditer(pattern, text, flags)]
-    if not groups or groups[-1] is None:
-        return False
-    last = groups[-1].strip()
-    return bool(last.casefold() == answer.casefold() if ignore_case else last == answer)
+    return bool(groups) and groups[-1] is not None and groups[-1].strip() == answer
 
 
 def _parts(pattern: str) -> tuple[list[str], list[str], list[str]] | None:

@@ -13,11 +13,10 @@ _WORD = re.compile(r"\S+")
 _SIGNS = frozenset("+-*×·/÷=≈<>≤≥≠^±∪∩\u2212\u2013")
 _WORDED_SIGNS = re.compile(r":=|==|<=|>=|\\(?:times|cdot|div|pm|approx|leq?|geq?|neq?|cup|cap)")
 _RELATIONS = frozenset({"=", "≈", ":=", "==", "\\approx"})
-_NAMES = (
-    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|cbrt|pi|theta|alpha|beta|gamma|lambda|"
-    "infinity|inf|abs|max|min|gcd|lcm|mod"
-)
-_NAME = re.compile(rf"(?<![A-Za-z\\])(?:{_NAMES})(?![A-Za-z])")
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|cbrt|abs|max|min|gcd|lcm"
+_NAMES = rf"{_FUNCTIONS}|pi|theta|alpha|beta|gamma|lambda|infinity|inf|mod"
+_APPLIED = re.compile(rf"\\(?:{_FUNCTIONS})\Z|(?<![A-Za-z])(?:{_FUNCTIONS})\Z")
+_NAME = re.compile(rf"(?<![A-Za-z])(?:{_NAMES}|(?<=°)(?:Celsius|Fahrenheit))(?![A-Za-z])")
 _MATH_CHARACTERS = re.compile(
     r"[0-9A-Za-z.,+\-\u2212\u2013*/^_=()\[\]{}|!%°√∛π∞θαβγλμσφω²³⁰¹⁴⁵⁶⁷⁸⁹⁻⁺½¼¾⅓⅔⅛<>≤≥≠≈×·÷±$€£¥'′\\:⁄]+"
 )
@@ -122,6 +121,9 @@ def _with_times(words: list[_Word]) -> list[_Word]:
 def _belongs(run: list[_Word], word: _Word) -> bool:
     """Whether an operand goes on from the one before it without an operator."""
     last = run[-1].text
+    function = _APPLIED.search(last)
+    if function is not None and (function.group(0).startswith("\\") or word.text.startswith("(")):
+        return True  # \sin 2x and sin (2), but no word such as max before a number
     if word.text.startswith(("\\", "√")) or last.endswith(("\\,", "\\ ")):
         return not word.text.startswith(("\\$", "\\boxed", "\\fbox"))
     if _FRACTION.fullmatch(word.text) and re.fullmatch(r"[-\u2212]?[0-9]+", last):
@@ -188,7 +190,7 @@ def _words(text: str, begin: int, end: int) -> Iterator[_Word]:
                 joined = _stripped(text, start, _WORD.match(text, whole - 1, end).end())  # type: ignore[union-attr]
                 if is_operand(text[joined[0] : joined[1]]):
                     start, stop, stops = joined
-                    at = max(at, whole, stop)
+                    at = whole
         start, stop = _balanced(text, start, stop)
         content = text[start:stop]
         is_operator = content in _SIGNS or _WORDED_SIGNS.fullmatch(content) is not None

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _DELIMITER = re.compile(r"\\.|\$\$|\$", re.DOTALL)
-_CLOSING = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
+_CLOSING = {"\\(": "\\)", "\\[": "\\]"}
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
 _COMMAND_TEXT = re.compile(r"\\[A-Za-z]+\s*(?:\{[^{}]*\})?")
 _ENVIRONMENT = re.compile(r"\\begin\{(align|equation|gather|eqnarray|multline)(\*?)\}")

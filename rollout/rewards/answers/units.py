@@ -46,8 +46,8 @@ Hz hertz
 K kelvin
 mol mole
 ohm
-°C celsius
-°F fahrenheit
+°C celsius °celsius
+°F fahrenheit °fahrenheit
 deg degree °
 rad radian
 $ dollar usd
@@ -66,9 +66,9 @@ _POWER = r"(?:\s?(?:\^\s?\{?[23]\}?|²|³|squared\b|cubed\b))?"
 _LONG = sorted((re.escape(name) for name in NAMES if name[0].isalpha()), key=len, reverse=True)
 _UNIT = rf"(?:(?:square|cubic|sq\.?|cu\.?)\s)?(?:{'|'.join(_LONG)})(?:e?s)?(?![A-Za-z0-9]){_POWER}"
 UNIT_PHRASE = re.compile(
-    r"\s?(?:\\?%|per\s?cent(?:age points?)?\b|[€£¥₹¢]|°\s?[CF]?(?![A-Za-z])|\^?\\circ\s?[CF]?"
+    r"\s?(?:\\?%|per\s?cent(?:age points?)?\b|[€£¥₹¢]|°\s?(?:[CF]|Celsius|Fahrenheit)?(?![A-Za-z])|\^?\\circ\s?[CF]?"
     r"|(?:degrees?\s)?(?:Celsius|Fahrenheit)\b"
-    rf"|(?:hundred|thousand|million|billion|trillion)\b(?:\s{_UNIT})?"
+    rf"|(?:hundred|thousand|million|billion|trillion|dozen)s?\b(?:\s{_UNIT})?"
     rf"|{_UNIT}(?:\s?/\s?{_UNIT}|\sper\s{_UNIT})?)"
 )
 """A unit, percent sign or scale word right after a number."""

@@ -8,14 +8,14 @@ from rollout.rewards.math_grader.words import plain
 
 RELATION = re.compile(r"\\(?:le|ge|ne|in|equiv)(?![A-Za-z])|[<>=]")
 _NAME = re.compile(
-    r"\\?[A-Za-z]+'*(?:_\s?\{?[\w,+-]+\}?)?'*(?:\s?\(\s?[A-Za-z0-9_, |]+\s?\))?"  # x, a_1, \theta, f(x), P(A|B), Area
+    r"\\?[A-Za-z]+'*(?:_\s?(?:\{[\w,+-]+\}|\w+))?'*(?:\s?\(\s?[A-Za-z0-9_, |]+\s?\))?"  # x, a_1, \theta, f(x), P(A|B)
     r"|\(\s?[A-Za-z](?:_\{?\d\}?)?(?:\s?,\s?[A-Za-z](?:_\{?\d\}?)?)+\s?\)"  # (x, y)
     r"|[a-w](?:\s?[+-]\s?[a-w]){1,3}"  # m + n, as some questions ask for; lines have x, y and z
     r"|[A-Za-z][A-Za-z ]+|\|\s?[A-Za-z]{2,}\s?\|"  # total cost, |AB|
-    r"|\\(?:angle|overline|vec|hat|bar|triangle)\s?\{?\s?[A-Za-z]+\}?|\\frac\{d[a-z]?\}\{d[a-z]\}"
+    r"|\\(?:angle|overline|vec|hat|bar|triangle)\s?\{?\s?[A-Za-z]+\}?|\\frac\{d[A-Za-z]?\}\{d[a-z]\}"
 )
 _CONSTANTS = ("\\pi", "\\infty", "e", "\\emptyset")
-_VARIABLE = re.compile(r"(?<![\\A-Za-z{])[A-Za-df-hj-z](?![A-Za-z])")
+_VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-df-hj-z](?![A-Za-z])")
 _OPERATION = re.compile(r"\\(?:int|iint|sum|prod|lim)(?![A-Za-z])")
 
 

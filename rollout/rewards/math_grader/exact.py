@@ -13,6 +13,7 @@ _ORDINAL = re.compile(
     r"\^\s*\{\s*\\text\s*\{(?:st|nd|rd|th)\}\s*\}|\\text\s*\{\s*(?:st|nd|rd|th)\}|(?<=\d)(?:st|nd|rd|th)\Z"
 )
 _CURRENCY = re.compile(r"([-+]?)\s*(?:US|CA|AU|A|C)?(\\?\$|€|£|¥|₹)\s*(-?)")
+_BEHIND = re.compile(r"(?<=\d)\s*([€£¥₹])\Z")
 _MARKED_PERIOD = re.compile(r"(-?)(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _DOTS = (
     re.compile(r"(-?)(\d*)\.(\d*?)(\d{1,6}?)\4{2,}\s*\.{3}"),
@@ -31,7 +32,9 @@ def as_number(text: str) -> Number | None:
     money = _CURRENCY.match(bare)
     unit = ""
     if money is not None:
-        unit, bare = canonical(money[2]), money[1] + money[3] + bare[money.end() :]
+        unit, bare = canonical(money[2]), money[1].replace("+", "") + money[3] + bare[money.end() :]
+    elif (behind := _BEHIND.search(bare)) is not None:
+        unit, bare = behind[1], bare[: behind.start()]
     while bare.startswith("--") or (bare.startswith("-(") and bare.endswith(")") and bare.count("(") == 1):
         bare = bare[2:] if bare.startswith("--") else "-" + bare[2:-1]
     repeating = _repeating(bare)

@@ -22,37 +22,39 @@ _RAISED_TO = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+
 _LOWERED_TO = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+_SCALE = "(C|F|Celsius|Fahrenheit)"
 _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(\\(?:begin|end)\{[a-z]+)\*\}", r"\1}"),
-        (r"\\(?:left|right|bigg?[lrm]?|Bigg?[lrm]?|mleft|mright)(?![A-Za-z])\s*\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits|nolimits|boldsymbol|bf|rm|it|mathstrut|strut|phantom)(?![A-Za-z])", ""),
+        (r"\\(?:left|right|bigg?[lrm]?|Bigg?[lrm]?|mleft|mright)(?![a-z])\s*\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nolimits|boldsymbol|bf|rm|it|mathstrut|strut)(?![a-z])", ""),
         (r"\\label\s*\{[^{}]*\}|\\tag\*?\s*\{[^{}]*\}", ""),
-        (r"\\[dtc]frac(?![A-Za-z])|\\nicefrac|\\sfrac", r"\\frac"),
-        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\[dtc]frac|\\nicefrac|\\sfrac", r"\\frac"),
+        (r"\\[dt]binom", r"\\binom"),
         (r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph)\s*(?=\{)", r"\\text"),
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?)\s*\{\s*([A-Za-z])\s*\}", r"\1 "),
         (rf"\\operatorname\*?\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?|mathcal)\s*(?=\{)", r"\\text"),
-        (r"\\leqslant|\\leq(?![A-Za-z])|<=|=<", r"\\le "),
-        (r"\\geqslant|\\geq(?![A-Za-z])|>=", r"\\ge "),
-        (r"\\neq(?![A-Za-z])|!=|\\not\s*=", r"\\ne "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\(?:simeq|approxeq|thickapprox)(?![A-Za-z])|~=|≅", r"\\approx "),
+        (r"(?:^|(?<==)\s*)<([^<>=]*,[^<>=]*)>$", r"\\langle \1\\rangle "),
+        (r"\\leqslant|\\leq(?![a-z])|<=|=<", r"\\le "),
+        (r"\\geqslant|\\geq(?![a-z])|>=", r"\\ge "),
+        (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
+        (r"\\lt(?![a-z])", "<"),
+        (r"\\gt(?![a-z])", ">"),
+        (r"\\(?:simeq|approxeq|thickapprox)|~=|≅", r"\\approx "),
         (r"\\varnothing", r"\\emptyset "),
-        (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
-        (r"\\lbrace(?![A-Za-z])", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
-        (r"\\lbrack(?![A-Za-z])", "["),
-        (r"\\rbrack(?![A-Za-z])", "]"),
+        (r"\\(?:lvert|rvert|vert|mid)(?![a-z])", "|"),
+        (r"\\lbrace", r"\\{"),
+        (r"\\rbrace", r"\\}"),
+        (r"\\lbrack", "["),
+        (r"\\rbrack", "]"),
         (r"\{\s*,\s*\}|\\!\s*,|,\s*\\!", ","),
         (r"\\!", ""),
-        (r"\s*(?:\\(?:ldots|dots|cdots)(?![A-Za-z])|…)", "..."),
-        (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![A-Za-z])|\\(?:degree|textdegree)(?![A-Za-z])", r"^\\circ "),
-        (r"\^\\circ\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF])(?![A-Za-z]))", r" \\text{°\1\2}"),
-        (r"\\(?:Rightarrow|implies|Longrightarrow|iff|therefore)(?![A-Za-z])", r"\\implies "),
+        (r"\s*(?:\\(?:ldots|dots|cdots)(?![a-z])|…)", "..."),
+        (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![a-z])|\\(?:degree|textdegree)(?![a-z])", r"^\\circ "),
+        (rf"\^\\circ\s*(?:\\text\s*\{{\s*{_SCALE}\s*\}}|{_SCALE}(?![A-Za-z]))", r" \\text{°\1\2}"),
+        (r"\\(?:Rightarrow|implies|Longrightarrow|iff|therefore)", r"\\implies "),
         (r"\\%", "%"),
         (r"(?<![\\A-Za-z])sqrt\s*\(", r"\\sqrt("),
         (r"√", r"\\sqrt "),
@@ -60,14 +62,13 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])(max|min|gcd)(?=\s*\()", r"\\\1 "),
         (r"(?<=\d)\s*x\s*(?=10\s*\^)", r" \\times "),
-        (r"^<([^<>]*,[^<>]*)>$", r"\\langle \1\\rangle "),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
         (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
     )
 )  # fmt: skip
-_ORNAMENT = re.compile(r"\\boxed\s*(?=\{)|\\fbox\s*(?=\{)|\\hphantom\s*\{[^{}]*\}")
+_ORNAMENT = re.compile(r"\\boxed\s*(?=\{)|\\fbox\s*(?=\{)|\\[hv]?phantom\s*\{[^{}]*\}")
 _INTRODUCED = re.compile(
     r"\s*(?:\\text\s*\{)?\s*(?:the\s+|final\s+)*(?:answer\s*(?:is|:)|approximately|approx\.?|about|roughly|around|"
     r"exactly|equal to|equals)(?![A-Za-z])\s*:?\s*\}?",
@@ -103,8 +104,7 @@ def _undelimited(text: str) -> str:
         if _is_enclosed(found, "{", "}"):
             found = found[1:-1]
         elif (match := re.fullmatch(r"\\text\s*(\{.*\})", found, re.DOTALL)) and _is_enclosed(match[1], "{", "}"):
-            inner = match[1][1:-1]
-            found = inner if re.search(r"\S", inner) else ""
+            found = match[1][1:-1]
     return found
 
 
@@ -138,7 +138,7 @@ def for_parser(text: str) -> str:
     found = _braced_arguments(found)
     found = re.sub(r"(\\(?:sin|cos|tan|cot|sec|csc|ln|log))\s*(\\[a-z]+|[a-z])(?=\s*/)", r"\1(\2)", found)
     found = re.sub(r"\^\s*(-?\d+)", r"^{\1}", found)
-    found = re.sub(r"\^\s*\((-?[^()]*)\)", r"^{\1}", found)
+    found = re.sub(r"\^\s*\(((?:[^()]|\([^()]*\))*)\)", r"^{\1}", found)
     found = re.sub(r"(?<![\d./}])(\d+)\s*/\s*(\d+)(?![\d.!^])", r"\\frac{\1}{\2}", found)
     found = re.sub(r"(?<![\w.}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}", r"(\1+\\frac{\2}{\3})", found)
     found = re.sub(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from rollout.rewards.answers.numbers import SCALES, SHORT_SCALES
 from rollout.rewards.answers.units import AMBIGUOUS, UNIT_PHRASE, canonical
 from rollout.rewards.math_grader.brackets import encloses, outside, split
 from rollout.rewards.math_grader.equations import RELATION, bounds, is_calculation, is_name
@@ -21,6 +22,7 @@ from rollout.rewards.math_grader.values import (
     Group,
     Inequality,
     Number,
+    Text,
     Value,
 )
 from rollout.rewards.math_grader.words import as_text, text_of
@@ -39,11 +41,12 @@ _COMMA_OR_SEMICOLON = re.compile(r"(?<!\\)[,;]")
 _SPACED_COMMA = re.compile(r"(?<!\\),(?=\s)|(?<!\\);")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _REALS = ("\\mathbb{R}", "\\mathbb R", "all real numbers", "all reals")
+_SCALES = {name: size for name, size in SCALES.items() if name not in SHORT_SCALES}
 _BRACKETS = (
     ("(", ")", "()"), ("(", "]", "(]"), ("[", "]", "[]"), ("[", ")", "[)"), ("\\{", "\\}", "{}"), ("{", "}", "{}"),
     ("\\langle", "\\rangle", "<>"),
 )  # fmt: skip
-_BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[RZNQ]\}?)?\s*(?:\||:)\s*(.+)")
+_BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?([RZNQ])\}?)?\s*(?:\||:)\s*(.+)")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])\s*")
 _BASED = re.compile(r"([0-9][0-9A-Fa-f]*)\s*_\s*\{?\s*(?:\\text\{)?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\}?")
 _BASES = {"two": 2, "eight": 8, "ten": 10, "sixteen": 16}
@@ -63,7 +66,7 @@ _NO_UNIT = re.compile(
     r"\b(?:and|or|if|where|for|when|with|mod|to|than|more|less|is|not|but|no|pi|sqrt|dx|remainder|in base)\b",
     re.IGNORECASE,
 )
-_SIGNS = frozenset({"°", "°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
+_SIGNS = frozenset({"°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
 
 
 def parse_value(text: str) -> Value | None:
@@ -87,6 +90,8 @@ def _parse(text: str, depth: int = 0) -> Value:
     if depth > MAX_DEPTH:
         raise RecursionError("too many layers")
     text = text.strip()
+    if text in _REALS or text_of(text) in _REALS:
+        return Group("()", (Expression(r"-\infty"), Expression(r"\infty")))
     simple = as_text(text) or as_number(text)
     if simple is not None:
         return simple
@@ -164,11 +169,11 @@ def _equation(sides: list[str], depth: int) -> Value | None:
     """A name and its value, the result of a calculation, or an equation of two sides."""
     if not sides:
         return None
+    if is_name(sides[-1]) and not is_name(sides[0]):  # 3 + 4 = 7 = x
+        sides = [sides[-1], *sides[:-1]]
     first, last = sides[0], sides[-1]
     if len(sides) == 1 or (is_calculation(sides) and not is_name(first)):
         return _parse(last, depth)
-    if not is_name(first) and is_name(last) and len(sides) == 2:
-        first, last = last, first
     if is_name(first):
         return Equation(text_of(first), _parse(last, depth), first, last)
     return Equation("", Expression(last), first, last) if len(sides) == 2 else _parse(last, depth)
@@ -181,8 +186,6 @@ def _union(text: str, depth: int) -> Value | None:
 
 def _brackets(text: str, depth: int) -> Value | None:
     """What brackets hold together: a point, an interval, a set; one value in parentheses is itself."""
-    if text in _REALS:
-        return Group("()", (_parse(r"-\infty"), _parse(r"\infty")))
     for opening, closing, kind in _BRACKETS:
         if encloses(text, opening, closing):
             return _bracketed(text[len(opening) : -len(closing)].strip(), kind, depth)
@@ -191,8 +194,9 @@ def _brackets(text: str, depth: int) -> Value | None:
 
 def _bracketed(inner: str, kind: str, depth: int) -> Value | None:
     builder = _BUILDER.fullmatch(inner) if kind == "{}" else None
-    if builder is not None:  # {x | x > 3}
-        return _parse(builder[1], depth)
+    if builder is not None:  # {x | x > 3}; of whole numbers it is no interval
+        held = _parse(builder[2], depth)
+        return held if builder[1] in (None, "R") else Group(builder[1], (held,))
     if not inner:
         return Group(kind, ())
     parts = split(inner, _SPACED_COMMA)
@@ -213,7 +217,10 @@ def _plus_minus(text: str, depth: int) -> Value | None:
     if len(_PLUS_MINUS.findall(text)) != 1 or "\\mp" in text:
         return None
     signs = (_PLUS_MINUS.sub("+", text).lstrip("+"), _PLUS_MINUS.sub("-", text))
-    return Group("list", tuple(_parse(one, depth) for one in signs))
+    values = (_parse(one, depth) for one in signs)
+    # 2 - 3 is no range here
+    items = (Expression(one) if isinstance(value, Text) else value for one, value in zip(signs, values, strict=True))
+    return Group("list", tuple(items))
 
 
 def _matrix(text: str, depth: int) -> Value | None:
@@ -244,7 +251,7 @@ def _with_unit(text: str, depth: int) -> Value | None:
         found = _PLAIN_UNIT.fullmatch(text)
         if found is None or not _is_plain_unit(canonical(found["unit"]), found["unit"].strip(), bool(found["gap"])):
             return None
-    inner, unit = _parse(found["value"], depth), canonical(found["unit"])
+    inner, unit = _scaled(_parse(found["value"], depth), canonical(found["unit"]))
     if not unit or (isinstance(inner, Number | Expression) and inner.unit):
         return inner
     if isinstance(inner, Number):
@@ -252,6 +259,18 @@ def _with_unit(text: str, depth: int) -> Value | None:
     if isinstance(inner, Expression):
         return Expression(inner.latex, unit, inner.percent)
     return inner if isinstance(inner, Group | Equation | Alternatives) else None
+
+
+def _scaled(value: Value, unit: str) -> tuple[Value, str]:
+    """A value and its unit, with a word such as ``million`` in front of the unit as a factor."""
+    word, _, rest = unit.partition(" ")
+    size = _SCALES.get(word)
+    if size is None or not isinstance(value, Number | Expression):
+        return value, unit
+    if isinstance(value, Number):
+        ulp = None if value.ulp is None else value.ulp * size
+        return Number(value.value * size, ulp, value.digits, value.percent, value.unit), canonical(rest)
+    return Expression(rf"{value.latex} \cdot {size}", value.unit, value.percent), canonical(rest)
 
 
 def _is_plain_unit(unit: str, written: str, has_gap: bool) -> bool:

@@ -35,9 +35,9 @@ def parse(latex: str) -> Any:
     from sympy.sets import Set
 
     text = for_parser(latex)
-    if re.search(r"\\(?:triangle|angle|parallel|perp|cong|sim|overline|widehat)(?![A-Za-z])", text):
+    if re.search(r"\\(?:triangle|angle|overline)(?![A-Za-z])", text):
         return None
-    if re.search(r"'|\d\s+\d|\\text|\\pm|\\mp|%|[?!]{2}|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
+    if re.search(r"'|\d\s+\d|\\text|%|!!|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
         return None
     reader = _Latex2Sympy(is_real=True, config=ConversionConfig(lowercase_symbols=False))
     reader.convert_postfix_list = lambda factors, at=0: _product(reader, factors[at:])

@@ -17,7 +17,7 @@ _RANGE_WITH_UNIT = re.compile(r"(\d+\s*-+\s*\d+)\s+[A-Za-z]+")
 _NAME_WITH_DIGITS = re.compile(
     r"[A-Za-z]+\d+[A-Za-z0-9-]*|\d+[A-Z][A-Za-z0-9-]*|[A-Za-z]+-\d+|(?:[A-Z][a-z]?(?:_\s?\{?\d+\}?)?){2,}"
 )
-_SPACES = re.compile(r"\\[,;:! ]|~|\\q?quad|\s+")
+_SPACES = re.compile(r"\\[,;: ]|~|\\q?quad|\s+")
 _UPRIGHT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 

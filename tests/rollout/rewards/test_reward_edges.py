@@ -78,6 +78,18 @@ def test_a_status_tells_whose_fault_it_is(where: str) -> None:
         assert error_kind(Failed(where, no_status)) is RewardErrorKind.CODE
 
 
+def test_a_status_comes_before_the_kind_of_error() -> None:
+    class Down(ConnectionError):
+        """As clients raise it that derive their HTTP errors from connection errors."""
+
+        status = 404
+
+    assert error_kind(Down()) is RewardErrorKind.CODE
+    for status, kind in ((100, "code"), (499, "code"), (500, "infrastructure"), (99, "infrastructure")):
+        Down.status = status
+        assert error_kind(Down()).value == kind
+
+
 def test_errors_without_a_status() -> None:
     names = ("TransportError", "ClientConnectionError", "ClientPayloadError", "APIConnectionError",
         "ServiceUnavailableError")  # fmt: skip
