@@ -28,6 +28,8 @@ SYSTEM_CONFIG = {
     "prestart_worker_first_driver": False,  # else processes are started that no actor takes: all have environments
     "free_objects_period_milliseconds": 100,  # else as many versions of the weights stay as there are steps in a second
 }
+TOO_SLOW = "timed out during startup"
+"""What Ray says of a start that took longer than it waits, as on a machine with too much to do."""
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -102,10 +104,10 @@ def _preload(config: RunConfig, folder: Path) -> Preload | None:
 
 
 def _start_private(config: RunConfig, folder: Path, object_store_mib: int, preload: Preload | None) -> None:
-    """Start Ray in ``folder``.
+    """Start Ray in ``folder``; twice if need be, since Ray waits no longer than half a minute for its own processes.
 
     Raises:
-        RuntimeError: it did not start; Ray waits half a minute for its own processes.
+        RuntimeError: it did not start.
     """
     (folder / "tmp").mkdir()
     runtime_env: dict[str, Any] = {
@@ -115,19 +117,23 @@ def _start_private(config: RunConfig, folder: Path, object_store_mib: int, prelo
     }
     if preload is not None:
         runtime_env["py_executable"] = preload.executable
-    try:
-        ray.init(
-            address="local",
-            num_cpus=config.cluster.num_cpus,
-            object_store_memory=object_store_mib << 20,
-            include_dashboard=False,
-            runtime_env=runtime_env,
-            _temp_dir=str(folder),
-            _system_config=SYSTEM_CONFIG,
-            **QUIET,
-        )
-    except Exception as error:  # Ray raises bare Exceptions here
-        reason = " ".join(str(error).split())[:300]
-        raise RuntimeError(
-            f"Ray did not start on this machine (is it overloaded, or out of memory?): {reason}"
-        ) from error
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=config.cluster.num_cpus,
+                object_store_memory=object_store_mib << 20,
+                include_dashboard=False,
+                runtime_env=runtime_env,
+                _temp_dir=str(folder),
+                _system_config=dict(SYSTEM_CONFIG),
+                **QUIET,
+            )
+            return
+        except Exception as error:  # Ray raises bare Exceptions here
+            reason = " ".join(str(error).split())[:300]
+            if is_last or TOO_SLOW not in reason:
+                raise RuntimeError(
+                    f"Ray did not start on this machine (is it overloaded, or out of memory?): {reason}"
+                ) from error
+            ray.shutdown()
