@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate, micro_batches, plan_batch
+from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate
 from learner.engine.engine import NonFiniteError, UpdateRefused
+from learner.plan import micro_batches, plan_batch
 from learner.update.contrast import mismatched
 from learner.update.rank import Rank
 from learner.update.rank_update import RankUpdate, denominators
@@ -77,7 +78,8 @@ class Learner(Rank):
         critic_frozen = frozen_from is not None and update_index >= frozen_from
         seed = settings.seed * 1_000_003 + update_index
         lengths = [len(s.trajectory.token_ids) for s in samples]
-        plan = plan_batch(lengths, self.world.size, options.num_minibatches, settings.config.micro_batch_tokens, seed)
+        budget = settings.config.micro_batch_tokens
+        plan = plan_batch(lengths, self.world.size, options.num_minibatches, budget, seed, self.fixed_cost)
         rows = plan.rank_rows(self.world.rank)
         try:
             batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)

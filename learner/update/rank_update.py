@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.records import Denominators, Estimates, OldOutputs, PolicyInputs
-from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
+from learner.batch import MIN_PADDED_TOKENS, TrainBatch
 from learner.engine.engine import UpdateRefused
 from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
 from learner.models.spec import END_VALUES, CriticOutput
+from learner.plan import BatchPlan
 from learner.update.finite import refuse_non_finite
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
@@ -106,7 +107,7 @@ class RankUpdate:
         critic: dict[str, Tensor] = {}
         for rows in (rows for minibatch in self.slices for rows in minibatch):
             micro, place, real = self._micro(rows)
-            inputs = {"token_ids": micro.token_ids, "action_mask": micro.action_mask}
+            inputs = micro.model_inputs()
             if self.needs_old_logprobs:
                 found = learner.policy.forward(**inputs, temperature=self.settings.temperature)
                 logprobs[place] = found["logprobs"][:real]
@@ -173,8 +174,7 @@ class RankUpdate:
     def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
         outputs = self.learner.policy.forward(
-            token_ids=micro.token_ids,
-            action_mask=micro.action_mask,
+            **micro.model_inputs(),
             temperature=self.settings.temperature,
             entropy="grad" if self.algorithm.needs_entropy else "value",
         )
@@ -201,7 +201,7 @@ class RankUpdate:
         assert self.learner.critic is not None
         estimates = self.estimates.cut(place) if real else None
         inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
-        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask, **inputs)
+        outputs = self.learner.critic.forward(**micro.model_inputs(), **inputs)
         if estimates is None:
             return nothing(outputs)
         output = CriticOutput.of(outputs)
@@ -213,7 +213,7 @@ class RankUpdate:
     def _contrast_loss(self, rows: slice, counts: Denominators) -> Tensor:
         assert self.learner.critic is not None and self.mismatched is not None
         micro, _, real = self._micro(rows, self.mismatched)
-        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
+        outputs = self.learner.critic.forward(**micro.model_inputs())
         if not real:
             return nothing(outputs)
         result = self.algorithm.contrast_loss(CriticOutput.of(outputs), micro, counts)
@@ -223,10 +223,11 @@ class RankUpdate:
     def result(self) -> UpdateResult:
         """Metrics and timings, merged over ranks."""
         real = int(self.batch.lengths.sum())
-        padded = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        computed = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        computed = real if self.learner.packs_rows else computed
         self.metrics.append(
             {
-                "learner/padding_frac": Mean(padded - real, padded),
+                "learner/padding_frac": Mean(computed - real, computed),
                 "learner/rank_tokens_max": Max(real),
                 "learner/micro_batches": Last(sum(map(len, self.slices))),
             }
