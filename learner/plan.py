@@ -35,9 +35,11 @@ class BatchPlan:
 
     Attributes:
         micro_batches: ``micro_batches[minibatch][rank][i]`` are row numbers of the global batch.
+        lengths: tokens of each trajectory.
     """
 
     micro_batches: tuple[tuple[tuple[Rows, ...], ...], ...]
+    lengths: tuple[int, ...]
 
     @property
     def num_minibatches(self) -> int:
@@ -61,6 +63,17 @@ class BatchPlan:
             slices.append([slice(a, b) for a, b in itertools.pairwise(ends)])
             start = ends[-1]
         return slices
+
+    def num_within(self, minibatch: int, max_tokens: int) -> int:
+        """How many of a mini-batch's first micro-batches have at most ``max_tokens`` padded tokens together.
+
+        It is the least such number over ranks, so that all of them come to the same.
+        """
+        found = []
+        for micros in self.micro_batches[minibatch]:
+            sums = itertools.accumulate(padded_tokens(self.lengths, micro) for micro in micros)
+            found.append(sum(total <= max_tokens for total in sums))
+        return min(found)
 
 
 def fixed_cost_of(num_parameters: int, packs_rows: bool, on_gpu: bool) -> int:
@@ -104,7 +117,7 @@ def plan_batch(
         random.Random(seed).shuffle(order)
     members = [order[index * len(order) // count : (index + 1) * len(order) // count] for index in range(count)]
     plans = [plan_minibatch(lengths, rows, num_ranks, micro_batch_tokens, fixed_cost) for rows in members]
-    return BatchPlan(tuple(plans))
+    return BatchPlan(tuple(plans), tuple(lengths))
 
 
 def plan_minibatch(

@@ -83,6 +83,12 @@ class ActorCritic(ClippedPolicy):
         return any(term.needs_old_values for term in self.side.terms)
 
     @property
+    def needs_old_heads(self) -> bool:
+        """Whether a term or the target looks at each head of the old critic."""
+        is_plain = type(self).estimate is ActorCritic.estimate and type(self).old_critic is ActorCritic.old_critic
+        return self.needs_old_values or self.side.target.needs_heads or not is_plain
+
+    @property
     def needs_contrast(self) -> bool:
         """Whether a term has a loss of responses behind other prompts."""
         return any(term.needs_contrast for term in self.side.terms)
@@ -165,6 +171,7 @@ class ActorCritic(ClippedPolicy):
             mask=mask,
             uniforms=row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device),
             world=world,
+            disagreement=old.critic.head_disagreement,
         )
         estimates = Estimates(
             advantages=advantages,

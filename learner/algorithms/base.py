@@ -248,6 +248,15 @@ class Algorithm:
         return False
 
     @property
+    def needs_old_heads(self) -> bool:
+        """Whether the critic before the update is wanted head by head.
+
+        If not, the learner may keep the mean of the heads' sorted quantiles only, as a critic of one head, with
+        ``head_disagreement`` beside it: the heads of a whole batch are the largest thing an update would hold.
+        """
+        return True
+
+    @property
     def needs_contrast(self) -> bool:
         """Whether the critic also trains on :meth:`contrast_loss`, of responses put behind other prompts."""
         return False

@@ -87,7 +87,15 @@ class Learner(Rank):
             raise NonFiniteError(f"update {update_index}: {error}") from error
         own = torch.tensor([row < num_own for row in rows], dtype=torch.bool, device=self.world.device)
         run = RankUpdate(
-            self, samples, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen, own
+            self,
+            samples,
+            batch.to(self.world.device),
+            plan,
+            update_index,
+            critic_only,
+            critic_frozen,
+            own,
+            first_minibatch=minibatch_order(seed, 0, plan.num_minibatches)[0],
         )
         if self.algorithm.needs_contrast:
             others = collate(mismatched(samples), rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
@@ -98,9 +106,7 @@ class Learner(Rank):
         """Every optimiser step of an update, in the order that its seed gives."""
         seed = self.settings.seed * 1_000_003 + run.index
         for epoch in range(self.algorithm.config.num_epochs):
-            order = list(range(run.plan.num_minibatches))
-            random.Random(seed + epoch).shuffle(order)
-            for minibatch in order:
+            for minibatch in minibatch_order(seed, epoch, run.plan.num_minibatches):
                 members = [run.samples[i] for i in run.plan.minibatch_rows(minibatch)]
                 try:
                     run.optimise(epoch, minibatch, denominators(members))
@@ -125,3 +131,10 @@ class Learner(Rank):
             for i, row in enumerate(rows):
                 results[row] = found["logprobs"][i, : lengths[row]].tolist()
         return results
+
+
+def minibatch_order(seed: int, epoch: int, number: int) -> list[int]:
+    """In which order an epoch goes through the mini-batches."""
+    order = list(range(number))
+    random.Random(seed + epoch).shuffle(order)
+    return order

@@ -125,6 +125,11 @@ def test_splits_by_hand() -> None:
     assert sorted(plan.micro_batches[0]) == [((),), ((0,),), ((1,),)]
 
 
+def test_the_first_micro_batches_that_fit_are_the_same_on_every_rank() -> None:
+    plan = plan_batch([100, 90, 80, 40], 2, 1, 100, 0)
+    assert [plan.num_within(0, tokens) for tokens in (99, 100, 139, 140, 1000)] == [0, 1, 1, 1, 2]
+
+
 def test_a_micro_batch_costs_more_where_tokens_are_cheap() -> None:
     assert fixed_cost_of(10**9, False, False) == LEAST_COST
     assert fixed_cost_of(220_000, False, False) == 318  # measured: 328
