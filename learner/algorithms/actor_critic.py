@@ -55,6 +55,8 @@ class ActorCritic(ClippedPolicy):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.side = CriticSide(config)
+        is_plain = type(self).estimate is ActorCritic.estimate and type(self).old_critic is ActorCritic.old_critic
+        self.needs_old_heads = self.needs_old_values or self.side.target.needs_heads or not is_plain
 
     def pieces(self) -> dict[str, Sequence[Component]]:
         """Those of the critic's side too."""
@@ -81,12 +83,6 @@ class ActorCritic(ClippedPolicy):
     def needs_old_values(self) -> bool:
         """Whether the critic's loss looks at the old critic's output."""
         return any(term.needs_old_values for term in self.side.terms)
-
-    @property
-    def needs_old_heads(self) -> bool:
-        """Whether a term or the target looks at each head of the old critic."""
-        is_plain = type(self).estimate is ActorCritic.estimate and type(self).old_critic is ActorCritic.old_critic
-        return self.needs_old_values or self.side.target.needs_heads or not is_plain
 
     @property
     def needs_contrast(self) -> bool:

@@ -117,6 +117,8 @@ class Algorithm:
     """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
+    needs_old_heads: bool = True
+    """Whether the old critic is wanted head by head; else the learner keeps the mean of sorted heads, as one head."""
     reads_verdicts: bool = False
     """Whether it takes scores for a verifier's own 0 or 1, so that no correction may change them."""
 
@@ -246,15 +248,6 @@ class Algorithm:
     def needs_end_values(self) -> bool:
         """Whether ``old.critic.end_values`` must be there, [batch head quantile], after each row's last token."""
         return False
-
-    @property
-    def needs_old_heads(self) -> bool:
-        """Whether the critic before the update is wanted head by head.
-
-        If not, the learner may keep the mean of the heads' sorted quantiles only, as a critic of one head, with
-        ``head_disagreement`` beside it: the heads of a whole batch are the largest thing an update would hold.
-        """
-        return True
 
     @property
     def needs_contrast(self) -> bool:

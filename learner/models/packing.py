@@ -32,7 +32,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackedRows:
     """Where each row of a padded batch lies when the rows stand one after another.
 
@@ -57,7 +57,13 @@ class PackedRows:
         is_real = position < lengths[:, None]
         bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=token_ids.device)
         bounds[1:] = lengths.cumsum(0)
-        return cls(token_ids[is_real][None], position[is_real][None], bounds, int(lengths.max()), is_real)
+        return cls(
+            token_ids=token_ids[is_real][None],
+            position_ids=position[is_real][None],
+            bounds=bounds,
+            longest=int(lengths.max()),
+            is_real=is_real,
+        )
 
     def note(self) -> None:
         """Called by each layer's attention."""
@@ -85,7 +91,7 @@ class PackedRows:
         return (tokens if len(self.places) == len(tokens) else tokens.index_select(0, self.places))[None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _CountedRows(PackedRows):
     """Rows that know how often a layer attended over them."""
 

@@ -57,7 +57,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=64, n_layer=2, n_head=4, **SPECIAL)),
 }
 LENGTHS = [9, 2, 20, 13, 20]
-SAME = {"rtol": 1e-4, "atol": 1e-5}
+SAME: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def made(name: str, cases: dict[str, Callable[[], PreTrainedModel]] = MODELS) -> PreTrainedModel:
@@ -119,7 +119,7 @@ def test_critic_gives_what_rows_alone_give(name: str) -> None:
 
 def test_logits_of_a_model_with_more_than_a_linear_head() -> None:
     class Scaled(Qwen2ForCausalLM):
-        def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
             out = super().forward(*args, **kwargs)
             out.logits = 2.0 * out.logits
             return out
@@ -215,7 +215,7 @@ def test_flash_attention_is_given_rows_and_bounds(monkeypatch: pytest.MonkeyPatc
         assert given["cu_seq_lens_q"].dtype == torch.int32 and given["cu_seq_lens_k"].tolist() == bounds
         parts = [tuple(x[:, a:b].transpose(1, 2) for x in (q, k, v)) for a, b in itertools.pairwise(bounds)]
         attend = nn.functional.scaled_dot_product_attention
-        rows = [attend(*part, is_causal=True, scale=given["softmax_scale"]) for part in parts]
+        rows = [attend(q, k, v, is_causal=True, scale=given["softmax_scale"]) for q, k, v in parts]
         return torch.cat(rows, dim=2).transpose(1, 2)
 
     ids, mask, lengths = batch()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.with_critic.dvpo import DVPO
 from learner.config import LearnerConfig
 from learner.metrics import to_floats
 from learner.update import rank_update
@@ -86,9 +85,11 @@ def test_as_many_passes_are_kept_as_fit_into_one_micro_batch(
 
 
 def test_the_mean_of_the_heads_is_enough_for_most(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kept_heads(options: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float], int]:
+    def kept_heads(options: dict[str, Any], all_heads: bool = False) -> tuple[dict[str, Tensor], dict[str, float], int]:
         seen = []
         learner = make_learner("dvpo", options, WHOLE)
+        if all_heads:
+            learner.algorithm.needs_old_heads = True
         estimate = learner.algorithm.estimate
 
         def noted(batch: Any, old: Any, world: Any) -> Any:
@@ -102,9 +103,7 @@ def test_the_mean_of_the_heads_is_enough_for_most(make_learner: MakeLearner, mon
 
     for options in (LAW, {**LAW, "reward_correction": ["precision"]}):
         weights, metrics, heads = kept_heads(options)
-        with monkeypatch.context() as patch:
-            patch.setattr(DVPO, "needs_old_heads", True)
-            others, plain, all_heads = kept_heads(options)
+        others, plain, all_heads = kept_heads(options, all_heads=True)
         assert (heads, all_heads) == (1, 3)
         assert "critic/head_disagreement" in metrics and metrics == plain
         assert all(torch.equal(weights[key], weight) for key, weight in others.items())
