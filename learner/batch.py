@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,27 +129,26 @@ def collate(
     numbers: dict[str, int] = {}
     for sample in samples:
         numbers.setdefault(sample.group_id, len(numbers))
-    shape = (len(chosen), max([MIN_PADDED_TOKENS, *(len(s.trajectory.token_ids) for s in chosen)]))
-    token_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
-    attention_mask, action_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-    rollout_logprobs, rewards = torch.zeros(shape), torch.zeros(shape)
-    for row, sample in enumerate(chosen):
-        trajectory, length = sample.trajectory, len(sample.trajectory.token_ids)
-        token_ids[row, :length] = torch.tensor(trajectory.token_ids)
-        attention_mask[row, :length] = True
-        action_mask[row, :length] = torch.tensor(trajectory.action_mask)
-        rollout_logprobs[row, :length] = torch.tensor(trajectory.rollout_logprobs)
-        actions = [t for t in range(length) if trajectory.action_mask[t]]
-        if actions:
-            rewards[row, actions[-1]] = sample.reward
     trajectories = [s.trajectory for s in chosen]
+    lengths = torch.tensor([len(t.token_ids) for t in trajectories], dtype=torch.int64)
+    position = torch.arange(max([MIN_PADDED_TOKENS, *lengths.tolist()])).expand(len(chosen), -1)
+    is_real = position < lengths[:, None]
+
+    def column(values: Iterable[Iterable[Any]], dtype: torch.dtype, fill: int = 0) -> Tensor:
+        flat = torch.tensor(list(itertools.chain.from_iterable(values)), dtype=dtype)
+        return torch.full(is_real.shape, fill, dtype=dtype).masked_scatter(is_real, flat)
+
+    action_mask = column((t.action_mask for t in trajectories), torch.bool)
+    rollout_logprobs = column((t.rollout_logprobs for t in trajectories), torch.float32)
+    scores = torch.tensor([s.reward for s in chosen], dtype=torch.float32)
+    last = torch.where(action_mask, position, -1).amax(dim=1, keepdim=True)
     return TrainBatch(
-        token_ids=token_ids,
-        attention_mask=attention_mask,
+        token_ids=column((t.token_ids for t in trajectories), torch.int64, pad_token_id),
+        attention_mask=is_real,
         action_mask=action_mask,
         rollout_logprobs=rollout_logprobs.masked_fill(~action_mask, 0.0),
-        rewards=rewards,
-        scores=torch.tensor([s.reward for s in chosen], dtype=torch.float32),
+        rewards=torch.where(action_mask & (position == last), scores[:, None], 0.0),
+        scores=scores,
         group_ids=torch.tensor([numbers[s.group_id] for s in chosen], dtype=torch.int64),
         truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
         sample_seeds=torch.tensor([_sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
