@@ -14,11 +14,13 @@ from learner.batch import MIN_PADDED_TOKENS
 Rows = tuple[int, ...]
 """Row numbers of the global batch."""
 
-LEAST_COST = 64
-"""Least cost of a micro-batch beside its tokens, in tokens: fewer at a time do not use a processor well."""
-SMALL_MODEL = 7e7
+LEAST_COST = 100
+"""What a micro-batch of a large model costs beside its tokens, in tokens: gradients that are added up, and a processor
+that fewer tokens at a time do not use well."""
+SMALL_MODEL = 5e7
 """Parameters of a model of which one token takes as long as all else that a micro-batch needs: calls, small operations
-and metrics. Measured on one core with ``python -m benchmarks.learner_update --fixed-cost``; see docs/benchmarks.md."""
+and metrics. Both numbers are from one core and ``python -m benchmarks.learner_update --fixed-cost``; see
+docs/benchmarks.md."""
 GPU_COST = 2048
 """Least cost on a GPU, which computes fewer tokens in no less time (our choice, not measured)."""
 PACKED_PADDING = 0.25
@@ -83,7 +85,7 @@ def fixed_cost_of(num_parameters: int, packs_rows: bool, on_gpu: bool) -> int:
         num_parameters: of the largest model.
         packs_rows: whether padding is attended over only, which makes a micro-batch dearer in terms of it.
     """
-    cost = max(LEAST_COST, GPU_COST if on_gpu else 0, SMALL_MODEL / max(1, num_parameters))
+    cost = max(LEAST_COST + SMALL_MODEL / max(1, num_parameters), GPU_COST if on_gpu else 0)
     return round(cost / PACKED_PADDING if packs_rows else cost)
 
 

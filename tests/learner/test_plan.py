@@ -132,7 +132,7 @@ def test_the_first_micro_batches_that_fit_are_the_same_on_every_rank() -> None:
 
 def test_a_micro_batch_costs_more_where_tokens_are_cheap() -> None:
     assert fixed_cost_of(10**9, False, False) == LEAST_COST
-    assert fixed_cost_of(220_000, False, False) == 318  # measured: 328
+    assert fixed_cost_of(220_000, False, False) == 327  # measured: 328
     assert fixed_cost_of(10**9, True, False) == 4 * LEAST_COST  # padding is a quarter as dear
     assert fixed_cost_of(10**9, False, True) > 1000
     lengths = [100, 100, 20, 20]
