@@ -1,13 +1,13 @@
-"""The training batch: where trajectories become tensors, and who trains on which. It has no field for a clean score."""
+"""The training batch: where trajectories become tensors. It has no field for a clean score."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import math
-import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class TrainBatch:
         """[batch] number of real tokens."""
         return self.attention_mask.sum(dim=1)
 
+    def model_inputs(self) -> dict[str, Tensor]:
+        """What every model's forward pass over these rows is given."""
+        return {"token_ids": self.token_ids, "action_mask": self.action_mask, "lengths": self.lengths}
+
     def rows(self, index: Tensor | slice) -> TrainBatch:
         """Some rows of the batch, at the same padded length."""
         return TrainBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
@@ -125,27 +129,26 @@ def collate(
     numbers: dict[str, int] = {}
     for sample in samples:
         numbers.setdefault(sample.group_id, len(numbers))
-    shape = (len(chosen), max([MIN_PADDED_TOKENS, *(len(s.trajectory.token_ids) for s in chosen)]))
-    token_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
-    attention_mask, action_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-    rollout_logprobs, rewards = torch.zeros(shape), torch.zeros(shape)
-    for row, sample in enumerate(chosen):
-        trajectory, length = sample.trajectory, len(sample.trajectory.token_ids)
-        token_ids[row, :length] = torch.tensor(trajectory.token_ids)
-        attention_mask[row, :length] = True
-        action_mask[row, :length] = torch.tensor(trajectory.action_mask)
-        rollout_logprobs[row, :length] = torch.tensor(trajectory.rollout_logprobs)
-        actions = [t for t in range(length) if trajectory.action_mask[t]]
-        if actions:
-            rewards[row, actions[-1]] = sample.reward
     trajectories = [s.trajectory for s in chosen]
+    lengths = torch.tensor([len(t.token_ids) for t in trajectories], dtype=torch.int64)
+    position = torch.arange(max([MIN_PADDED_TOKENS, *lengths.tolist()])).expand(len(chosen), -1)
+    is_real = position < lengths[:, None]
+
+    def column(values: Iterable[Iterable[Any]], dtype: torch.dtype, fill: int = 0) -> Tensor:
+        flat = torch.tensor(list(itertools.chain.from_iterable(values)), dtype=dtype)
+        return torch.full(is_real.shape, fill, dtype=dtype).masked_scatter(is_real, flat)
+
+    action_mask = column((t.action_mask for t in trajectories), torch.bool)
+    rollout_logprobs = column((t.rollout_logprobs for t in trajectories), torch.float32)
+    scores = torch.tensor([s.reward for s in chosen], dtype=torch.float32)
+    last = torch.where(action_mask, position, -1).amax(dim=1, keepdim=True)
     return TrainBatch(
-        token_ids=token_ids,
-        attention_mask=attention_mask,
+        token_ids=column((t.token_ids for t in trajectories), torch.int64, pad_token_id),
+        attention_mask=is_real,
         action_mask=action_mask,
         rollout_logprobs=rollout_logprobs.masked_fill(~action_mask, 0.0),
-        rewards=rewards,
-        scores=torch.tensor([s.reward for s in chosen], dtype=torch.float32),
+        rewards=torch.where(action_mask & (position == last), scores[:, None], 0.0),
+        scores=scores,
         group_ids=torch.tensor([numbers[s.group_id] for s in chosen], dtype=torch.int64),
         truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
         sample_seeds=torch.tensor([sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
@@ -192,98 +195,3 @@ def _key(*names: str) -> int:
 def sample_seed(seed: int, trajectory_id: str) -> int:
     """A 63-bit seed that depends on nothing but the run's seed and the trajectory's name."""
     return _key(str(seed), trajectory_id, "learner")
-
-
-Rows = tuple[int, ...]
-"""Row numbers of the global batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """Which trajectory is trained on where and when.
-
-    Every rank computes the same plan from the lengths alone, so no communication is needed. In one mini-batch every
-    rank has the same number of micro-batches; those beyond a rank's own are empty.
-
-    Attributes:
-        micro_batches: ``micro_batches[minibatch][rank][i]`` are row numbers of the global batch.
-    """
-
-    micro_batches: tuple[tuple[tuple[Rows, ...], ...], ...]
-
-    @property
-    def num_minibatches(self) -> int:
-        """Optimiser steps in one epoch."""
-        return len(self.micro_batches)
-
-    def minibatch_rows(self, minibatch: int) -> list[int]:
-        """All rows of one mini-batch, over all ranks."""
-        return [row for rank in self.micro_batches[minibatch] for micro in rank for row in micro]
-
-    def rank_rows(self, rank: int) -> list[int]:
-        """All rows of one rank, in the order in which it trains on them."""
-        return [row for minibatch in self.micro_batches for micro in minibatch[rank] for row in micro]
-
-    def rank_slices(self, rank: int) -> list[list[slice]]:
-        """Where each micro-batch of each mini-batch lies in :meth:`rank_rows`; empty ones are empty slices."""
-        slices, start = [], 0
-        for minibatch in self.micro_batches:
-            sizes = [len(micro) for micro in minibatch[rank]]
-            ends = list(itertools.accumulate(sizes, initial=start))
-            slices.append([slice(a, b) for a, b in itertools.pairwise(ends)])
-            start = ends[-1]
-        return slices
-
-
-def plan_batch(
-    lengths: Sequence[int], num_ranks: int, num_minibatches: int, micro_batch_tokens: int, seed: int
-) -> BatchPlan:
-    """Split a global batch into mini-batches, ranks and micro-batches.
-
-    Mini-batches are drawn first and do not depend on the number of ranks; their sizes differ by at most one. Inside
-    each one, ranks are balanced by tokens. There are never more mini-batches than trajectories.
-
-    Args:
-        lengths: tokens of each trajectory.
-        micro_batch_tokens: most padded tokens in one micro-batch (a longer trajectory goes alone).
-        seed: of the shuffle before the mini-batches are cut; unused if there is only one.
-
-    Raises:
-        ValueError: no trajectories.
-    """
-    if not lengths:
-        raise ValueError("cannot train on an empty batch")
-    order = list(range(len(lengths)))
-    count = min(num_minibatches, len(order))
-    if count > 1:
-        random.Random(seed).shuffle(order)
-    minibatches = []
-    for index in range(count):
-        members = order[index * len(order) // count : (index + 1) * len(order) // count]
-        ranks = [micro_batches(lengths, rows, micro_batch_tokens) for rows in balance(lengths, members, num_ranks)]
-        depth = max(map(len, ranks))
-        minibatches.append(tuple(tuple(micros) + ((),) * (depth - len(micros)) for micros in ranks))
-    return BatchPlan(tuple(minibatches))
-
-
-def balance(lengths: Sequence[int], rows: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Deal rows to parts so that the parts' tokens are about equal: longest first, each to the lightest part."""
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    loads = [0] * num_parts
-    for row in sorted(rows, key=lambda i: (-lengths[i], i)):
-        lightest = loads.index(min(loads))
-        parts[lightest].append(row)
-        loads[lightest] += lengths[row]
-    return parts
-
-
-def micro_batches(lengths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[Rows]:
-    """Cut rows into pieces of at most ``max_tokens`` padded tokens; rows of similar length go together."""
-    pieces: list[list[int]] = []
-    for row in sorted(rows, key=lambda i: (-lengths[i], i)):
-        longest = max(lengths[pieces[-1][0]], MIN_PADDED_TOKENS) if pieces else 0
-        if not pieces or (len(pieces[-1]) + 1) * longest > max_tokens:
-            pieces.append([row])
-        else:
-            pieces[-1].append(row)
-    return [tuple(piece) for piece in pieces]

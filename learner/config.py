@@ -28,6 +28,12 @@ class ModelConfig(StrictModel):
         False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
 
+    pack_rows: bool = Field(
+        True,
+        description="Train on rows one after another in one sequence, without padding between them. A model that "
+        "cannot (it has more than full attention inside a row) is found out, and runs padded rows; the log says so.",
+    )
+
     @property
     def critic_body_path(self) -> str:
         """Where the critic's transformer body comes from."""

@@ -27,8 +27,8 @@ ROOMS = {
     "": "rollout learner actors cluster",
     "rollout": "component seeding unawaited trajectory environment rewards config noise audit sampling scoring "
     "conversation tasks data",
-    "learner": "storage config metrics masking maths batch models algorithms engine update checkpoint reward_model "
-    "warmstart",
+    "learner": "storage config metrics masking maths batch plan models algorithms engine update checkpoint "
+    "reward_model warmstart",
     "learner.maths": "collective kernels outcomes quantiles logprobs replacement returns losses calibration",
     "learner.algorithms": "records streams invariance corrections objectives base clipped_policy critic actor_critic "
     "without_critic with_critic presets catalogue",

@@ -55,6 +55,8 @@ class ActorCritic(ClippedPolicy):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.side = CriticSide(config)
+        is_plain = type(self).estimate is ActorCritic.estimate and type(self).old_critic is ActorCritic.old_critic
+        self.needs_old_heads = self.needs_old_values or self.side.target.needs_heads or not is_plain
 
     def pieces(self) -> dict[str, Sequence[Component]]:
         """Those of the critic's side too."""
@@ -165,6 +167,7 @@ class ActorCritic(ClippedPolicy):
             mask=mask,
             uniforms=row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device),
             world=world,
+            disagreement=old.critic.head_disagreement,
         )
         estimates = Estimates(
             advantages=advantages,

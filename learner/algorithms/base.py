@@ -117,6 +117,8 @@ class Algorithm:
     """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
+    needs_old_heads: bool = True
+    """Whether the old critic is wanted head by head; else the learner keeps the mean of sorted heads, as one head."""
     reads_verdicts: bool = False
     """Whether it takes scores for a verifier's own 0 or 1, so that no correction may change them."""
 

@@ -260,11 +260,11 @@ def sampler_metrics(inputs: PolicyInputs, cap: float | None) -> Metrics:
     kl = kl_estimate(inputs.rollout_logprobs, inputs.old_logprobs, mask, "k3")  # of KL(sampler || learner)
     gap = (inputs.old_logprobs - inputs.rollout_logprobs).detach()[mask]
     weights = gap.double().clamp(max=20.0).exp()
-    size = gap.abs().tolist()
+    size = gap.abs().sort().values.tolist()
     metrics: Metrics = {
         "policy/sampler_kl": mean_over(kl, mask),
-        "policy/sampler_logprob_gap_p50": Percentile.of(0.5, size),
-        "policy/sampler_logprob_gap_p95": Percentile.of(0.95, size),
+        "policy/sampler_logprob_gap_p50": Percentile.of_sorted(0.5, size),
+        "policy/sampler_logprob_gap_p95": Percentile.of_sorted(0.95, size),
         "policy/sampler_logprob_gap_max": Max(max(size, default=0.0)),
     }
     if cap is not None:

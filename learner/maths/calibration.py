@@ -25,6 +25,7 @@ def critic_metrics(
     mask: Tensor,
     uniforms: Tensor,
     world: Collective,
+    disagreement: Tensor | None = None,
 ) -> Metrics:
     """Fit of the mean, calibration of the quantiles, order, spread and agreement of the heads.
 
@@ -36,6 +37,7 @@ def critic_metrics(
         returns: [batch seq], sampled discounted returns.
         mask: [batch seq] bool.
         uniforms: [batch seq] in [0, 1), what makes the coverage of discrete returns exact; the trajectories' own.
+        disagreement: [batch seq], :func:`head_disagreement` where ``quantile_values`` are the mean of heads already.
     """
     q, v, g = quantiles[mask], values[mask], returns[mask]
     every_v, every_g = world.gather(v), world.gather(g)
@@ -45,9 +47,10 @@ def critic_metrics(
         "critic/value_mean": _mean(v),
         "critic/return_mean": _mean(g),
     }
-    heads = quantile_values.detach()[mask]
-    if heads.shape[-2] > 1:
-        metrics["critic/head_disagreement"] = _mean(spread(heads, dim=-2).sqrt().mean(dim=-1))
+    if disagreement is not None:
+        metrics["critic/head_disagreement"] = _mean(disagreement[mask])
+    elif quantile_values.shape[-2] > 1:
+        metrics["critic/head_disagreement"] = _mean(head_disagreement(quantile_values.detach()[mask]))
     if q.shape[-1] > 1:
         metrics["critic/crossing_frac"] = _mean(raw_crossing_frac.detach()[mask])
         metrics["critic/iqr"] = _mean(interquartile_range(q))
@@ -60,6 +63,11 @@ def critic_metrics(
         metrics["critic/lower_tail_std"] = _mean(spread(q[:, :n]).sqrt())
         metrics["critic/upper_tail_std"] = _mean(spread(q[:, -n:]).sqrt())
     return metrics
+
+
+def head_disagreement(quantile_values: Tensor) -> Tensor:
+    """Standard deviation over heads, averaged over quantiles: [... head M] -> [...]."""
+    return spread(quantile_values, dim=-2).sqrt().mean(dim=-1)
 
 
 def as_outcomes(quantiles: Tensor, returns: Tensor, num_rows: int) -> Tensor:

@@ -83,12 +83,33 @@ def token_logprobs(
     Returns:
         two tensors [batch seq], aligned to tokens; gradients flow to ``hidden``, ``weight`` and ``bias``.
     """
-    _check_temperature(temperature)
-    chunk = chunk_tokens or max(1, CHUNK_ELEMENTS // weight.shape[0])
-    flat: tuple[Tensor, Tensor] = _HeadLogprobs.apply(
-        states_of_actions(hidden, action_mask), weight, bias, token_ids[action_mask], temperature, with_entropy, chunk
+    states = states_of_actions(hidden, action_mask)
+    flat = head_logprobs(
+        states,
+        weight,
+        token_ids[action_mask],
+        bias=bias,
+        temperature=temperature,
+        with_entropy=with_entropy,
+        chunk_tokens=chunk_tokens,
     )
     return TokenLogprobs(*(scatter_to_tokens(x, action_mask) for x in flat))
+
+
+def head_logprobs(
+    states: Tensor,
+    weight: Tensor,
+    ids: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+    chunk_tokens: int | None = None,
+) -> TokenLogprobs:
+    """:func:`token_logprobs` of n tokens ``ids`` [n] from the states before them [n dim]: two tensors [n]."""
+    _check_temperature(temperature)
+    chunk = chunk_tokens or max(1, CHUNK_ELEMENTS // weight.shape[0])
+    return TokenLogprobs(*_HeadLogprobs.apply(states, weight, bias, ids, temperature, with_entropy, chunk))
 
 
 def token_logprobs_from_logits(
@@ -101,12 +122,28 @@ def token_logprobs_from_logits(
     chunk_tokens: int | None = None,
 ) -> TokenLogprobs:
     """The same from logits [batch seq vocabulary] of any floating dtype, unshifted; no float32 copy of them is made."""
-    _check_temperature(temperature)
-    chunk = chunk_tokens or max(1, CHUNK_ELEMENTS // logits.shape[-1])
-    flat: tuple[Tensor, Tensor] = _LogitLogprobs.apply(
-        states_of_actions(logits, action_mask), token_ids[action_mask], temperature, with_entropy, chunk
+    flat = logit_logprobs(
+        states_of_actions(logits, action_mask),
+        token_ids[action_mask],
+        temperature=temperature,
+        with_entropy=with_entropy,
+        chunk_tokens=chunk_tokens,
     )
     return TokenLogprobs(*(scatter_to_tokens(x, action_mask) for x in flat))
+
+
+def logit_logprobs(
+    logits: Tensor,
+    ids: Tensor,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+    chunk_tokens: int | None = None,
+) -> TokenLogprobs:
+    """:func:`token_logprobs_from_logits` of n tokens ``ids`` [n] from the logits of each [n vocabulary]."""
+    _check_temperature(temperature)
+    chunk = chunk_tokens or max(1, CHUNK_ELEMENTS // logits.shape[-1])
+    return TokenLogprobs(*_LogitLogprobs.apply(logits, ids, temperature, with_entropy, chunk))
 
 
 def _check_temperature(temperature: float) -> None:

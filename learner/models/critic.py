@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.maths.logprobs import scatter_to_tokens, states_of_actions
+from learner.maths.logprobs import scatter_to_tokens
+from learner.models import packing
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
+from learner.models.packing import PackedRows
 from learner.models.policy import load_pretrained
 from learner.models.quantile_heads import QuantileHeads
 from learner.models.spec import END_VALUES, CriticConfig, VariationalCriticConfig
@@ -22,7 +24,8 @@ class CriticModel(nn.Module):
     """A transformer body under ``body`` and heads under ``heads``; weights are float32.
 
     With ``autocast`` the body computes in bfloat16, the heads still in float32: near 1, neighbouring bfloat16 numbers
-    are further apart than neighbouring quantiles.
+    are further apart than neighbouring quantiles. With ``pack_rows`` the body runs rows without padding
+    (:mod:`learner.models.packing`), if it can.
     """
 
     def __init__(
@@ -32,9 +35,11 @@ class CriticModel(nn.Module):
         seed: int,
         autocast: bool = False,
         frozen_head: FrozenHead | None = None,
+        pack_rows: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
+        self.packs_rows = pack_rows and packing.prepare(body)
         self.heads = make_heads(body.config.get_text_config().hidden_size, config, seed)
         self.frozen_head = frozen_head
         self.autocast = autocast
@@ -49,6 +54,7 @@ class CriticModel(nn.Module):
         flow_targets: Tensor | None = None,
         flow_times: Tensor | None = None,
         packed: bool = False,
+        lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Quantiles of the state before each sampled token.
 
@@ -65,20 +71,22 @@ class CriticModel(nn.Module):
             flow_times: [batch seq 2], at which times of the flow.
             packed: leave ``quantile_values`` as [n head quantile], one row for each sampled token in the order of
                 ``x[action_mask]``. The way to [batch seq] and back costs more than a small head.
+            lengths: [batch], the real tokens of each row; with them rows are packed, if the body can.
 
         Returns:
             the fields of :class:`CriticOutput` by name, aligned to tokens, 0 elsewhere; further outputs of the head
             under their own names.
         """
+        rows = PackedRows.of(token_ids, lengths) if self.packs_rows and lengths is not None else None
         with torch.autocast(token_ids.device.type, torch.bfloat16, enabled=self.autocast):
-            hidden = self.body(input_ids=token_ids, use_cache=False).last_hidden_state
-        states = states_of_actions(hidden, action_mask)
+            hidden = packing.last_hidden(self.body, token_ids, rows)
+        states = hidden.before(action_mask)
+        num_actions = len(states)
         if end_positions is not None:
-            states = torch.cat([states, hidden[torch.arange(len(hidden), device=hidden.device), end_positions]])
+            states = torch.cat([states, hidden.at(end_positions)])
         with torch.autocast(token_ids.device.type, enabled=False):
             of_flow = self._flow(flow_targets, flow_times, action_mask)
             outputs = self.heads(states, *self._noise(noise_seeds, action_mask), *of_flow)
-        num_actions = len(states) if end_positions is None else len(states) - len(hidden)
         by_token = {
             name: value[:num_actions]
             if packed and name == "quantile_values"
@@ -134,4 +142,4 @@ def load_critic(config: ModelConfig, critic: CriticConfig, seed: int) -> CriticM
     frozen = None
     if isinstance(critic, VariationalCriticConfig) and critic.sem_mode != "none":
         frozen = load_frozen_head(config, where, with_body=critic.sem_mode == "kl_ref")
-    return CriticModel(body, critic, seed, config.dtype == "bfloat16", frozen)
+    return CriticModel(body, critic, seed, config.dtype == "bfloat16", frozen, config.pack_rows)

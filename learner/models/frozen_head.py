@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.maths.logprobs import scatter_to_tokens, states_of_actions, token_logprobs
+from learner.maths.logprobs import head_logprobs, scatter_to_tokens
+from learner.models import packing
 from learner.models.head_kl import head_kl
+from learner.models.packing import RowOutputs
 from learner.models.policy import has_plain_head, load_pretrained
 from rollout.component import UserError
 
@@ -35,26 +37,27 @@ class FrozenHead(nn.Module):
         self._reference = () if reference is None else (reference.requires_grad_(False).eval(),)
 
     def forward(
-        self, token_ids: Tensor, hidden: Tensor, mask: Tensor, selected: bool, autocast: bool
+        self, token_ids: Tensor, hidden: RowOutputs, mask: Tensor, selected: bool, autocast: bool
     ) -> dict[str, Tensor]:
         """Outputs at the true positions of ``mask``, 0 elsewhere.
 
         Args:
             token_ids: [batch seq].
-            hidden: [batch seq dim] of the critic's body, unshifted.
+            hidden: of the critic's body, unshifted; where its rows are packed, so are those of the starting body.
             mask: [batch seq] bool.
             selected: whether ``mask`` is the final selection, for the loss; with a starting body that gives
                 :data:`SEMANTIC_KL` and nothing else. Otherwise surprise and entropy in nats.
             autocast: whether bodies compute in bfloat16.
         """
         if not (selected and self._reference):
-            tokens = token_logprobs(hidden.float(), self.weight, token_ids, mask, bias=self.bias)
-            return {SEMANTIC_NLL: -tokens.logprobs, SEMANTIC_ENTROPY: tokens.entropy}
+            tokens = head_logprobs(hidden.before(mask).float(), self.weight, token_ids[mask], bias=self.bias)
+            logprobs, entropy = (scatter_to_tokens(x, mask) for x in tokens)
+            return {SEMANTIC_NLL: -logprobs, SEMANTIC_ENTROPY: entropy}
         (body,) = self._reference
         device = token_ids.device
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            start = body.to(device)(input_ids=token_ids, use_cache=False).last_hidden_state
-        states, frozen = (states_of_actions(x.float(), mask) for x in (hidden, start))
+            start = packing.last_hidden(body.to(device), token_ids, hidden.rows)
+        states, frozen = (x.before(mask).float() for x in (hidden, start))
         return {SEMANTIC_KL: scatter_to_tokens(head_kl(states, frozen, self.weight, self.bias), mask)}
 
 
@@ -85,4 +88,6 @@ def load_frozen_head(config: ModelConfig, where: str, with_body: bool) -> Frozen
         raise UserError(f"{where}: {config.critic_body_path!r} has no LM head, which sem_mode needs; set it to 'none'")
     if not has_plain_head(lm):
         raise UserError(f"{where}: sem_mode needs logits that are linear in the last hidden state; set it to 'none'")
+    if with_body and config.pack_rows:
+        packing.prepare(lm)  # the critic's body is one of the same kind, so both can or neither
     return FrozenHead(head.weight, head.bias, lm.base_model if with_body else None)

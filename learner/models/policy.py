@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.maths.logprobs import TokenLogprobs, token_logprobs, token_logprobs_from_logits
+from learner.maths.logprobs import TokenLogprobs, head_logprobs, logit_logprobs, scatter_to_tokens
+from learner.models import packing
+from learner.models.packing import PackedRows, RowOutputs
 from rollout.component import UserError
 
 Entropy = Literal["none", "value", "grad"]
@@ -24,15 +26,25 @@ class PolicyModel(nn.Module):
     The logits of a whole sequence are never made: the LM head is applied to sampled tokens only, in chunks
     (:func:`learner.maths.logprobs.token_logprobs`). A model that does more than a linear map between its last hidden
     state and its logits (soft-capping, scaling) is noticed at construction and goes through its own logits instead.
+
+    Args:
+        lm: the model.
+        pack_rows: run rows without padding (:mod:`learner.models.packing`), if the model can.
     """
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    def __init__(self, lm: PreTrainedModel, pack_rows: bool = False) -> None:
         super().__init__()
         self.lm = lm
         self.head = LogprobHead(lm.get_output_embeddings()) if has_plain_head(lm) else None
+        self.packs_rows = pack_rows and packing.prepare(lm)
 
     def forward(
-        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: Entropy = "none"
+        self,
+        token_ids: Tensor,
+        action_mask: Tensor,
+        temperature: float,
+        entropy: Entropy = "none",
+        lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Log-probabilities under softmax(logits / temperature).
 
@@ -43,22 +55,30 @@ class PolicyModel(nn.Module):
             action_mask: [batch seq] bool; only these tokens are computed.
             entropy: whether to compute it, and whether gradients flow through it. An output that requires a gradient
                 and is then not used would make ranks that share weights (ZeRO-3) communicate differently.
+            lengths: [batch], the real tokens of each row; with them rows are packed, if the model can.
 
         Returns:
             ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere.
         """
+        rows = PackedRows.of(token_ids, lengths) if self.packs_rows and lengths is not None else None
+        ids = token_ids[action_mask]
         if self.head is None:
-            logits = self.lm(input_ids=token_ids, use_cache=False).logits
-            tokens = token_logprobs_from_logits(
-                logits, token_ids, action_mask, temperature=temperature, with_entropy=entropy != "none"
-            )
+            states = self._logits(token_ids, rows).before(action_mask)
+            tokens = logit_logprobs(states, ids, temperature=temperature, with_entropy=entropy != "none")
         else:
-            hidden = self.lm.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-            tokens = self.head(hidden, token_ids, action_mask, temperature, entropy)
+            states = packing.last_hidden(self.lm.base_model, token_ids, rows).before(action_mask)
+            tokens = self.head(states, ids, temperature, entropy)
+        found = tokens.entropy if entropy == "grad" else tokens.entropy.detach()
         return {
-            "logprobs": tokens.logprobs,
-            "entropy": tokens.entropy if entropy == "grad" else tokens.entropy.detach(),
+            "logprobs": scatter_to_tokens(tokens.logprobs, action_mask),
+            "entropy": scatter_to_tokens(found, action_mask),
         }
+
+    def _logits(self, token_ids: Tensor, rows: PackedRows | None) -> RowOutputs:
+        """The model's own logits, for one with more than a linear map at its end."""
+        if rows is None:
+            return RowOutputs(self.lm(input_ids=token_ids, use_cache=False).logits)
+        return RowOutputs(self.lm(**packing.inputs_of(rows)).logits[0], rows)
 
 
 class LogprobHead(nn.Module):
@@ -75,18 +95,10 @@ class LogprobHead(nn.Module):
         self.weight = output_embeddings.weight
         self.bias = output_embeddings.bias
 
-    def forward(
-        self, hidden: Tensor, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: Entropy
-    ) -> TokenLogprobs:
-        """See :func:`learner.maths.logprobs.token_logprobs`, and ``entropy`` of :meth:`PolicyModel.forward`."""
-        tokens = token_logprobs(
-            hidden,
-            self.weight,
-            token_ids,
-            action_mask,
-            bias=self.bias,
-            temperature=temperature,
-            with_entropy=entropy != "none",
+    def forward(self, states: Tensor, ids: Tensor, temperature: float, entropy: Entropy) -> TokenLogprobs:
+        """See :func:`learner.maths.logprobs.head_logprobs`, and ``entropy`` of :meth:`PolicyModel.forward`."""
+        tokens = head_logprobs(
+            states, self.weight, ids, bias=self.bias, temperature=temperature, with_entropy=entropy != "none"
         )
         return tokens if entropy == "grad" else TokenLogprobs(tokens.logprobs, tokens.entropy.detach())
 
@@ -121,7 +133,7 @@ def load_policy(config: ModelConfig, seed: int) -> PolicyModel:
     lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
     if lm.get_output_embeddings() is None:
         raise UserError(f"model.path: {config.path!r} is not a causal language model: it has no output embedding")
-    return PolicyModel(lm)
+    return PolicyModel(lm, config.pack_rows)
 
 
 def load_reference(config: ModelConfig, seed: int) -> PolicyModel:

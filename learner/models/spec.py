@@ -73,6 +73,8 @@ class CriticOutput:
         semantic_kl: [batch seq], KL of the starting model's next-token distribution to it, in nats.
         flow_velocity: [batch seq head quantile], the flow head's velocity on the way to the targets.
         flow_velocity_other: the same at another time of the flow.
+        head_disagreement: [batch seq], where ``quantile_values`` is the mean of several heads: how far they were apart,
+            the standard deviation over heads, averaged over quantiles.
     """
 
     quantile_values: Tensor
@@ -84,6 +86,7 @@ class CriticOutput:
     semantic_kl: Tensor | None = None
     flow_velocity: Tensor | None = None
     flow_velocity_other: Tensor | None = None
+    head_disagreement: Tensor | None = None
 
     @classmethod
     def of(cls, outputs: Mapping[str, Tensor]) -> CriticOutput:

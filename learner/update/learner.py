@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate, micro_batches, plan_batch
+from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate
 from learner.engine.engine import NonFiniteError, UpdateRefused
+from learner.plan import micro_batches, plan_batch
 from learner.update.contrast import mismatched
 from learner.update.rank import Rank
 from learner.update.rank_update import RankUpdate, denominators
@@ -77,7 +78,8 @@ class Learner(Rank):
         critic_frozen = frozen_from is not None and update_index >= frozen_from
         seed = settings.seed * 1_000_003 + update_index
         lengths = [len(s.trajectory.token_ids) for s in samples]
-        plan = plan_batch(lengths, self.world.size, options.num_minibatches, settings.config.micro_batch_tokens, seed)
+        budget = settings.config.micro_batch_tokens
+        plan = plan_batch(lengths, self.world.size, options.num_minibatches, budget, seed, self.fixed_cost)
         rows = plan.rank_rows(self.world.rank)
         try:
             batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
@@ -85,7 +87,15 @@ class Learner(Rank):
             raise NonFiniteError(f"update {update_index}: {error}") from error
         own = torch.tensor([row < num_own for row in rows], dtype=torch.bool, device=self.world.device)
         run = RankUpdate(
-            self, samples, batch.to(self.world.device), plan, update_index, critic_only, critic_frozen, own
+            self,
+            samples,
+            batch.to(self.world.device),
+            plan,
+            update_index,
+            critic_only,
+            critic_frozen,
+            own,
+            first_minibatch=minibatch_order(seed, 0, plan.num_minibatches)[0],
         )
         if self.algorithm.needs_contrast:
             others = collate(mismatched(samples), rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
@@ -96,9 +106,7 @@ class Learner(Rank):
         """Every optimiser step of an update, in the order that its seed gives."""
         seed = self.settings.seed * 1_000_003 + run.index
         for epoch in range(self.algorithm.config.num_epochs):
-            order = list(range(run.plan.num_minibatches))
-            random.Random(seed + epoch).shuffle(order)
-            for minibatch in order:
+            for minibatch in minibatch_order(seed, epoch, run.plan.num_minibatches):
                 members = [run.samples[i] for i in run.plan.minibatch_rows(minibatch)]
                 try:
                     run.optimise(epoch, minibatch, denominators(members))
@@ -123,3 +131,10 @@ class Learner(Rank):
             for i, row in enumerate(rows):
                 results[row] = found["logprobs"][i, : lengths[row]].tolist()
         return results
+
+
+def minibatch_order(seed: int, epoch: int, number: int) -> list[int]:
+    """In which order an epoch goes through the mini-batches."""
+    order = list(range(number))
+    random.Random(seed + epoch).shuffle(order)
+    return order

@@ -8,6 +8,7 @@ from learner.algorithms.base import Algorithm
 from learner.config import LearnerConfig
 from learner.engine.engine import TrainEngine
 from learner.models.policy import PolicyModel
+from learner.plan import fixed_cost_of
 from learner.update.collective import TorchCollective
 from learner.update.limits import UpdateLimits
 from learner.update.schedule import learning_rate
@@ -58,6 +59,21 @@ class Rank:
         self.world, self.settings = world, settings
         self.policy_steps = 0
         self.critic_steps = 0
+
+    @property
+    def packs_rows(self) -> bool:
+        """Whether rows are trained on without padding."""
+        return all(engine.module.packs_rows for engine in self._engines)
+
+    @property
+    def fixed_cost(self) -> int:
+        """What a micro-batch costs beside its tokens; the same on every rank."""
+        largest = max(engine.num_parameters for engine in self._engines)
+        return fixed_cost_of(largest, self.packs_rows, self.world.device.type == "cuda")
+
+    @property
+    def _engines(self) -> list[TrainEngine]:
+        return [engine for engine in (self.policy, self.critic) if engine is not None]
 
     def learning_rates(self, num_minibatches: int) -> tuple[float, float]:
         """Of the next optimiser step of the policy and of the critic."""

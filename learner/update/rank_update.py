@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.records import Denominators, Estimates, OldOutputs, PolicyInputs
-from learner.batch import MIN_PADDED_TOKENS, BatchPlan, TrainBatch
+from learner.batch import MIN_PADDED_TOKENS, TrainBatch
 from learner.engine.engine import UpdateRefused
 from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
-from learner.models.spec import END_VALUES, CriticOutput
+from learner.models.spec import CriticOutput
+from learner.plan import BatchPlan
 from learner.update.finite import refuse_non_finite
+from learner.update.old_critic import KeptPasses, OldCriticColumns, kept_passes
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
 from learner.update.sampler_gap import SamplerGap
@@ -38,6 +40,7 @@ class RankUpdate:
         critic_only: bool,
         critic_frozen: bool,
         own: Tensor,
+        first_minibatch: int = 0,
     ) -> None:
         self.learner, self.samples, self.batch, self.plan, self.index = learner, samples, batch, plan, index
         self.algorithm, self.world, self.settings = learner.algorithm, learner.world, learner.settings
@@ -58,6 +61,19 @@ class RankUpdate:
         self.estimates = Estimates(batch.rewards)
         self.gap = SamplerGap(self.settings.limits, batch, index, own)
         self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
+        self.first_minibatch = first_minibatch
+        self.kept = self._kept_passes()
+
+    def _kept_passes(self) -> KeptPasses:
+        """Passes of the critic that serve estimation and the first optimiser step both.
+
+        Not under ZeRO-3, which expects a backward pass after each forward pass with a gradient.
+        """
+        config = self.settings.config
+        if self.learner.critic is None or self.critic_frozen or config.zero_stage == 3:
+            return KeptPasses(0, frozenset())
+        number = self.plan.num_within(self.first_minibatch, config.micro_batch_tokens)
+        return kept_passes(self.algorithm, self.placeholder, self.learner.critic_steps, number)
 
     def compare_with_start(self, drift: StartDrift) -> None:
         """Measure how far the policy, as it is before the update, has moved from the starting one."""
@@ -103,10 +119,11 @@ class RankUpdate:
         logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
         reference = torch.zeros_like(rewards) if self.needs_reference else None
         reference_entropy = torch.zeros_like(rewards) if self.needs_reference_entropy else None
-        critic: dict[str, Tensor] = {}
-        for rows in (rows for minibatch in self.slices for rows in minibatch):
+        critic = None if learner.critic is None else OldCriticColumns(self.batch, self.algorithm)
+        everything = [(m, i, rows) for m, micros in enumerate(self.slices) for i, rows in enumerate(micros)]
+        for minibatch, index, rows in everything:
             micro, place, real = self._micro(rows)
-            inputs = {"token_ids": micro.token_ids, "action_mask": micro.action_mask}
+            inputs = micro.model_inputs()
             if self.needs_old_logprobs:
                 found = learner.policy.forward(**inputs, temperature=self.settings.temperature)
                 logprobs[place] = found["logprobs"][:real]
@@ -121,14 +138,21 @@ class RankUpdate:
                 reference[place] = found["logprobs"][:real]
                 if reference_entropy is not None:
                     reference_entropy[place] = found["entropy"][:real]
-            if learner.critic is not None:
-                ends = {"end_positions": micro.lengths - 1} if self.algorithm.needs_end_values else {}
-                for name, value in learner.critic.forward(**inputs, **ends).items():
-                    by_token = name != END_VALUES
-                    shape = (*rewards.shape, *value.shape[2:]) if by_token else (len(rewards), *value.shape[1:])
-                    column = critic.setdefault(name, value.new_zeros(shape))
-                    column[place if by_token else rows] = value[:real]
-        return OldOutputs(logprobs, reference, CriticOutput.of(critic) if critic else None, reference_entropy)
+            if critic is not None:
+                critic.add(self._old_values(micro, minibatch, index), micro, place, real)
+        return OldOutputs(logprobs, reference, None if critic is None else critic.output(), reference_entropy)
+
+    def _old_values(self, micro: TrainBatch, minibatch: int, index: int) -> dict[str, Tensor]:
+        """The critic's outputs before the update, with their graph where the first step goes on with them."""
+        assert self.learner.critic is not None
+        ends = {"end_positions": micro.lengths - 1} if self.algorithm.needs_end_values else {}
+        keep = minibatch == self.first_minibatch and index < self.kept.number
+        packed = self.kept.packed or not keep
+        with torch.set_grad_enabled(keep):
+            outputs = self.learner.critic.forward(**micro.model_inputs(), **ends, packed=packed)
+        if keep:
+            self.kept.put(index, outputs)
+        return outputs
 
     def optimise(self, epoch: int, minibatch: int, counts: Denominators) -> None:
         """One optimiser step of the policy, and one of the critic: both, or neither.
@@ -141,17 +165,17 @@ class RankUpdate:
         policy_lr, critic_lr = learner.learning_rates(self.plan.num_minibatches)
         start = len(self.metrics)
         self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
-        if not self.critic_only:
-            with self._timed("policy"):
-                share = backward(learner.policy, (self._policy_loss(rows, counts) for rows in micros), len(micros))
-            passes.append(ModelPass("policy", learner.policy, policy_lr, share))
-        if learner.critic is not None and not self.critic_frozen:
+        if learner.critic is not None and not self.critic_frozen:  # first, so that what was kept of it is let go
             with self._timed("critic"):
                 others = () if self.mismatched is None else micros
-                own = (self._critic_loss(rows, counts) for rows in micros)
+                own = (self._critic_loss(rows, counts, i) for i, rows in enumerate(micros))
                 both = itertools.chain(own, (self._contrast_loss(rows, counts) for rows in others))
                 share = backward(learner.critic, both, len(micros) + len(others))
             passes.append(ModelPass("critic", learner.critic, critic_lr, share))
+        if not self.critic_only:
+            with self._timed("policy"):
+                share = backward(learner.policy, (self._policy_loss(rows, counts) for rows in micros), len(micros))
+            passes.insert(0, ModelPass("policy", learner.policy, policy_lr, share))
         try:
             self.metrics.append(check(passes, self.num_bad_logprobs, self.world, where))
             if not self.critic_only and not self.needs_old_logprobs:
@@ -173,8 +197,7 @@ class RankUpdate:
     def _policy_loss(self, rows: slice, counts: Denominators) -> Tensor:
         micro, place, real = self._micro(rows)
         outputs = self.learner.policy.forward(
-            token_ids=micro.token_ids,
-            action_mask=micro.action_mask,
+            **micro.model_inputs(),
             temperature=self.settings.temperature,
             entropy="grad" if self.algorithm.needs_entropy else "value",
         )
@@ -196,12 +219,14 @@ class RankUpdate:
         self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]
         return output.loss
 
-    def _critic_loss(self, rows: slice, counts: Denominators) -> Tensor:
+    def _critic_loss(self, rows: slice, counts: Denominators, index: int) -> Tensor:
         micro, place, real = self._micro(rows)
         assert self.learner.critic is not None
         estimates = self.estimates.cut(place) if real else None
-        inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
-        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask, **inputs)
+        outputs = self.kept.take(index)  # of the first step only: a later one finds nothing
+        if outputs is None:
+            inputs = self.algorithm.critic_inputs(micro, estimates, self.learner.critic_steps)
+            outputs = self.learner.critic.forward(**micro.model_inputs(), **inputs)
         if estimates is None:
             return nothing(outputs)
         output = CriticOutput.of(outputs)
@@ -213,7 +238,7 @@ class RankUpdate:
     def _contrast_loss(self, rows: slice, counts: Denominators) -> Tensor:
         assert self.learner.critic is not None and self.mismatched is not None
         micro, _, real = self._micro(rows, self.mismatched)
-        outputs = self.learner.critic.forward(token_ids=micro.token_ids, action_mask=micro.action_mask)
+        outputs = self.learner.critic.forward(**micro.model_inputs())
         if not real:
             return nothing(outputs)
         result = self.algorithm.contrast_loss(CriticOutput.of(outputs), micro, counts)
@@ -223,10 +248,11 @@ class RankUpdate:
     def result(self) -> UpdateResult:
         """Metrics and timings, merged over ranks."""
         real = int(self.batch.lengths.sum())
-        padded = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        computed = sum(self._micro(rows)[0].token_ids.numel() for minibatch in self.slices for rows in minibatch)
+        computed = real if self.learner.packs_rows else computed
         self.metrics.append(
             {
-                "learner/padding_frac": Mean(padded - real, padded),
+                "learner/padding_frac": Mean(computed - real, computed),
                 "learner/rank_tokens_max": Max(real),
                 "learner/micro_batches": Last(sum(map(len, self.slices))),
             }

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.batch import MIN_PADDED_TOKENS, TrainBatch, collate, micro_batches
+from learner.batch import MIN_PADDED_TOKENS, TrainBatch, collate
 from learner.maths.losses.kl import kl_estimate
 from learner.metrics import Mean, Metrics
 from learner.models.policy import PolicyModel
+from learner.plan import micro_batches
 from learner.update.rank import Rank
 from rollout.component import UserError
 from rollout.trajectory import ScoredTrajectory

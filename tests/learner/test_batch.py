@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from learner.batch import TrainBatch, balance, collate, micro_batches, plan_batch
+from learner.batch import TrainBatch, collate
 from rollout.scoring.record import RewardRecord
 from rollout.trajectory import FinishReason, Label, ScoredTrajectory, TokenTrajectory, Trajectory
 
@@ -109,56 +107,3 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     one, other = collate([scored(1, 2, 1.0)]), collate([scored(1, 2, 5.0)])
     changed = {f.name for f in fields(TrainBatch) if not same(one, other, f.name)}
     assert changed == {"rewards", "scores"}
-
-
-LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
-
-
-@given(LENGTHS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 500), st.integers(0, 9))
-def test_plans_lose_nothing_and_keep_every_bound(
-    lengths: list[int], ranks: int, minibatches: int, tokens: int, seed: int
-) -> None:
-    plan = plan_batch(lengths, ranks, minibatches, tokens, seed)
-    seen = sorted(row for rank in range(ranks) for row in plan.rank_rows(rank))
-    assert seen == list(range(len(lengths)))  # every row exactly once
-    sizes = [len(plan.minibatch_rows(m)) for m in range(plan.num_minibatches)]
-    assert plan.num_minibatches == min(minibatches, len(lengths))
-    assert max(sizes) - min(sizes) <= 1
-    for minibatch in plan.micro_batches:
-        assert len(minibatch) == ranks
-        assert len({len(micros) for micros in minibatch}) == 1  # the same number on every rank
-        assert any(micros[-1] for micros in minibatch)  # and no more than the busiest one needs
-        for micros in minibatch:
-            for micro in filter(None, micros):
-                padded = len(micro) * max(max(lengths[row] for row in micro), 2)
-                assert padded <= tokens or len(micro) == 1
-    for rank in range(ranks):
-        rows = plan.rank_rows(rank)
-        cut = [[rows[piece] for piece in pieces] for pieces in plan.rank_slices(rank)]
-        assert cut == [[list(micro) for micro in minibatch[rank]] for minibatch in plan.micro_batches]
-
-
-@given(LENGTHS, st.integers(1, 6), st.integers(1, 5))
-def test_minibatches_do_not_depend_on_ranks_or_micro_batches(lengths: list[int], ranks: int, minibatches: int) -> None:
-    alone = plan_batch(lengths, 1, minibatches, 64, seed=1)
-    shared = plan_batch(lengths, ranks, minibatches, 999, seed=1)
-    for m in range(alone.num_minibatches):
-        assert set(alone.minibatch_rows(m)) == set(shared.minibatch_rows(m))
-
-
-@given(LENGTHS, st.integers(1, 6))
-def test_balance_is_within_one_trajectory(lengths: list[int], parts: int) -> None:
-    loads = [sum(lengths[row] for row in part) for part in balance(lengths, range(len(lengths)), parts)]
-    assert sum(loads) == sum(lengths)
-    assert max(loads) - min(loads) <= max(lengths)
-
-
-def test_splits_by_hand() -> None:
-    lengths = [10, 3, 9, 4, 10]
-    assert balance(lengths, range(5), 2) == [[0, 2], [4, 3, 1]]
-    assert micro_batches(lengths, range(5), 20) == [(0, 4), (2, 3), (1,)]
-    assert micro_batches(lengths, range(5), 1) == [(0,), (4,), (2,), (3,), (1,)]
-    with pytest.raises(ValueError, match="empty batch"):
-        plan_batch([], 2, 1, 10, 0)
-    # two trajectories on three ranks: one rank has nothing, and still one (empty) micro-batch
-    assert plan_batch([5, 5], 3, 1, 100, 0).micro_batches == ((((0,),), ((1,),), ((),)),)

@@ -41,3 +41,15 @@ def test_effective_share() -> None:
     assert to_floats(merge_metrics(parts))["w"] == pytest.approx(16 / (3 * 6))
     assert math.isnan(EffectiveShare(0.0, 0.0, 0.0).value)
     assert math.isnan(Percentile.of(0.5, []).value)
+
+
+@pytest.mark.parametrize("number", [0, 1, 511, 512, 513, 1000, 1537, 4096])
+def test_a_summary_keeps_what_stands_for_equal_shares(number: int) -> None:
+    """Against the walk through observations of weight 1."""
+    found = Percentile.of_sorted(0.5, [float(i) for i in range(number)]).points
+    count, points, index = min(number, 512), [], 0
+    for k in range(count):
+        while index + 1 < (k + 0.5) / count * number:
+            index += 1
+        points.append(float(index))
+    assert found == tuple(points) and len(found) == count

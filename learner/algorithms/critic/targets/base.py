@@ -81,6 +81,8 @@ class CriticTarget(Component):
     """Options of the algorithm that have no effect with it; to change one of them is an error."""
     needs_end_values: bool = False
     """Whether it reads ``old.output.end_values``."""
+    needs_heads: bool = True
+    """Whether it reads the heads in ``old.output.quantile_values``; without, they may be their mean, as one head."""
 
     def misfit(self, critic: CriticConfig) -> str:
         """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""

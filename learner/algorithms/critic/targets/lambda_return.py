@@ -15,6 +15,8 @@ class LambdaReturn(CriticTarget):
     V is the mean of the ensemble's distribution whatever the read-out is, so that the critic stays unbiased.
     """
 
+    needs_heads = False
+
     class Config(WithLambda):
         """Options of lambda-returns."""
 

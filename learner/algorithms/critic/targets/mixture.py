@@ -16,6 +16,8 @@ class Mixture(CriticTarget):
     averages do not. The draws are the trajectory's own, the same on whichever rank it lands.
     """
 
+    needs_heads = False
+
     class Config(WithLambda):
         """Options of mixtures."""
 

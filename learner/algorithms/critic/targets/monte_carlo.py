@@ -12,6 +12,8 @@ from learner.maths.returns import discounted_returns
 class MonteCarlo(CriticTarget):
     """The discounted sampled return, a point: K = 1. Unbiased, with the variance of the whole response."""
 
+    needs_heads = False
+
     def targets(self, old: OldCritic) -> Tensor:
         """See :class:`CriticTarget`."""
         last = None if old.bootstrap is None else quantile_mean(old.bootstrap)

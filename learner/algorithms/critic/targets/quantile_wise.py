@@ -15,6 +15,8 @@ class QuantileWise(CriticTarget):
     too narrow (our derivation); means stay right.
     """
 
+    needs_heads = False
+
     class Config(WithLambda):
         """Options of quantile-wise targets."""
 

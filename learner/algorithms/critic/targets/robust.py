@@ -75,6 +75,8 @@ class MinHeads(RobustTarget):
 class Contamination(RobustTarget):
     """A share rho of the future is as bad as the worst state of the batch; rho = 0 is PPO."""
 
+    needs_heads = False
+
     class Config(WithLambda):
         """Options of the contamination set."""
 
@@ -87,6 +89,8 @@ class Contamination(RobustTarget):
 
 class _OfDistribution(RobustTarget):
     """A set around the predicted distribution, which a scalar critic does not have."""
+
+    needs_heads = False
 
     @property
     @abstractmethod
