@@ -165,9 +165,7 @@ def _by_place(text: str, letter: str) -> str | None:
     if lines and alone:
         return alone[0].group(1) if len(alone) == 1 and alone[0].string is lines[-1] else None
     if len(lines) == 1:
-        found = re.match(
-            rf"[*_\s]*(?:option\s+)?[(\[]?{letter}(?:[)\]]|[.:](?=\s))[*_]*\s*+(?=\S)", lines[0], re.IGNORECASE
-        )
+        found = re.match(rf"[*_\s]*(?:option\s+)?[(\[]?{letter}(?:[)\]]|[.:](?=\s))\s*+(?=\S)", lines[0], re.IGNORECASE)
         if found is not None and found.group(1).isupper():
             return _choice_in(lines[0], letter)
     _, equals, rest = text.rpartition("=")

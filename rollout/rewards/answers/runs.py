@@ -12,6 +12,8 @@ from rollout.rewards.answers.units import UNIT_PHRASE
 _WORD = re.compile(r"\S+")
 _SIGNS = frozenset("+-*×·/÷=≈<>≤≥≠^±∪∩\u2212\u2013")
 _WORDED_SIGNS = re.compile(r":=|==|<=|>=|\\(?:times|cdot|div|pm|approx|leq?|geq?|neq?|cup|cap)")
+_SIGNS_BEFORE = frozenset({"+", "-", "\u2212", "\u2013", "±", "\\pm"})
+"""Signs that an operand may begin with."""
 _RELATIONS = frozenset({"=", "≈", ":=", "==", "\\approx"})
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|cbrt|abs|max|min|gcd|lcm"
 _NAMES = rf"{_FUNCTIONS}|pi|theta|alpha|beta|gamma|lambda|infinity|inf|mod"
@@ -75,10 +77,10 @@ def _runs_of_line(text: str, begin: int, end: int, is_start: bool) -> list[Item]
     run: list[_Word] = []
     for index, word in enumerate(words):
         previous = words[index - 1] if index else None
-        if word.is_operator and not run and word.text not in ("-", "\u2212", "±", "\\pm"):
+        if word.is_operator and not run and word.text not in _SIGNS_BEFORE:
             continue
         fits = word.is_operator or (word.is_operand and (not run or run[-1].is_operator or _belongs(run, word)))
-        if not fits or (word.is_operator and run and run[-1].is_operator and word.text not in ("-", "\u2212", "±")):
+        if not fits or (word.is_operator and run and run[-1].is_operator and word.text not in _SIGNS_BEFORE):
             found += _finished(text, run, end)
             run = []
             if found and word.start < found[-1].end:  # its unit

@@ -56,8 +56,8 @@ def _same(reference: Value, answer: Value) -> bool:
     reference, answer = as_interval(reference), as_interval(answer)
     if isinstance(reference, Group) or isinstance(answer, Group):
         return _same_group(_group(reference, answer), _group(answer, reference))
-    if isinstance(reference, Text) or isinstance(answer, Text):
-        return isinstance(reference, Text) and isinstance(answer, Text) and reference.text == answer.text
+    if isinstance(reference, Text) and isinstance(answer, Text):
+        return reference.text == answer.text
     if isinstance(reference, Based) or isinstance(answer, Based):
         return _same_based(reference, answer)
     if isinstance(reference, Number | Expression) and isinstance(answer, Number | Expression):

@@ -35,7 +35,7 @@ def parse(latex: str) -> Any:
     from sympy.sets import Set
 
     text = for_parser(latex)
-    if re.search(r"\\(?:triangle|angle|overline)(?![A-Za-z])", text):
+    if re.search(r"\\(?:triangle|angle|overline)", text):
         return None
     if re.search(r"'|\d\s+\d|\\text|%|!!|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
         return None

@@ -129,7 +129,10 @@ def test_units_behind_a_number_in_words() -> None:
     same = {"in": "Inches INCHES inch.", "°C": "°Celsius Celsius", "$/kg": r"\$/kg", "m^3": "m^3 m³",
         "kg": "Kilograms KG Kg", "km/h": "km/hour"}  # fmt: skip
     assert {sign: word for sign, words in same.items() for word in words.split() if canonical(word) != sign} == {}
-    assert canonical("ft ^2") == canonical("ft^ 2") == canonical("feet ^ 2") == "ft^2"
+    assert canonical("km/ h") == canonical("km /h") == canonical("km / hour") == "km/h"
+    assert canonical("square feet/hour") == canonical("sq. ft / h") == canonical("square feet per hour") == "ft^2/h"
+    assert canonical("cubic m/s") == canonical("cu. m / s") == canonical("m^3/s") == "m^3/s"
+    assert canonical("feet ^2") == canonical("ft^ 2") == canonical("feet ^ 2") == "ft^2"
     assert canonical("m  cubed") == "m^3" and canonical("m  squared") == "m^2" and canonical("km  per  hour") == "km/h"
 
 
@@ -139,6 +142,8 @@ RUNS = {
     r"2 \cdot 3": r"2 \cdot 3", r"A \cap 3": r"A \cap 3", "It is 2 3⁄4": "2 3⁄4", "It is 12 3/4": "12 3/4",
     "It is 2 13/24": "2 13/24", "It is -2 3/4": "-2 3/4", "minus 3 a 5": "5", "is negative 3 a 5": "5",
     "5.5 feet 4.25 inches": "5.5 feet 4.25 inches", "5 feet, 4 inches": "4 inches", "It is 25°Celsius": "25°Celsius",
+    "So y = ± 5": "y = ± 5", r"So y = \pm 5": r"y = \pm 5", "2 + ± 3": "2 + ± 3",
+    "So x = \u2013 5": "x = \u2013 5", "So y = + 5": "y = + 5", "It is \u2013 5": "\u2013 5", "The total \u2013 5": "5",
     "1,5 feet 4 inches": "1,5 feet 4 inches", "It is $1 000": "$1 000", "It is -1 000": "-1 000",
     "It is 1 000.5": "1 000.5", "It is 1000 000": "000", "It is 1 000%": "1 000%", "It is 12 345 678": "12 345 678",
     "at 3:30 p.m": "3:30 p.m", "at 3:30 pm.": "3:30 pm.", "at 3:30 past": "3:30", "**x = 5**": "x = 5",
@@ -183,6 +188,7 @@ def test_mathematics_between_delimiters() -> None:
 def test_numbers_after_an_equals_sign_and_in_words() -> None:
     forms = ("1.5", "1,250", "3/4", "2 3/4", "5%", "3 million", r"\frac{3}{4}", "2½", "¾", "2^3", "1.6e-19", "$5", "5€")
     assert [text for text in forms if last_number(f"First 9, so x = {text}") != text] == []
+    assert last_number("In row 1 2345") == last_number("In row 1'2345") == "2345"
     assert last_number("It is nonnegative 5") == "5" and last_number("a nonminus 5") == "5"
     assert only_number("3 million dollars") == 3_000_000 and only_number("about 5€") == 5
     assert only_number("about 5 CM^2") == only_number("just 5 cm^{3}") == 5
@@ -190,7 +196,7 @@ def test_numbers_after_an_equals_sign_and_in_words() -> None:
 
 def test_headings_and_letters() -> None:
     texts = ["Iron rusts in air.\n### Answer\nB", "Iron rusts in air.\n\n**Final answer**\n(B)", "x = B\nDone.\nBye.",
-        "So $B$ is correct.",
+        "So $B$ is correct.", "So option B is correct    \nIndeed.", "B)** iron", "**B)** iron", "_B)_ iron",
         "We choose iron.\nB", "So iron 3Answer: B", "Answer: B. Thus C is out"]  # fmt: skip
     texts += [f"The correct option{mark}: B" for mark in ("**", "_", "`")] + [f"Answer{mark}: B" for mark in "*_`"]
     assert [(text, found) for text in texts if (found := find_choice(text, "ABCD")) != "B"] == []

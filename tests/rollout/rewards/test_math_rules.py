@@ -70,6 +70,7 @@ CLEANED = {
     r"5\degrees": r"5\degrees",
     r"\mathrm{xy}z": r"\text{xy}z",
     r"\mathcal {x}y": r"\text{x}y",
+    r"\text{}": "",
 }  # fmt: skip
 
 HANDED_OVER = {
@@ -99,6 +100,7 @@ HANDED_OVER = {
     r"\sqrt[3]8": r"\sqrt[3]{8}", r"\sqrt [3] {8}": r"\sqrt[3]{8}", r"\sqrt{2}3": r"\sqrt{2}3",
     r"\sqrt(x+1)2": r"\sqrt{x+1}2", r"\sqrt((x))y": r"\sqrt{(x)}y", r"\frac{\frac12}3": r"\frac{\frac{1}{2}}{3}",
     r"\frac{\frac{1}{2}}3": r"\frac{\frac{1}{2}}{3}", r"\frac{{a}}b": r"\frac{{a}}{b}",
+    r"\frac{1}A": r"\frac{1}{A}", r"\binom{n}K": r"\binom{n}{K}",
 }  # fmt: skip
 
 TEXTS = {
@@ -125,7 +127,8 @@ TEXTS = {
     "9:5": "9:5", "123:4": "123:4", "Ab c": "ab c", "ab  cd": "ab cd", "a-b c": "a-b c", "no-one": "no-one",
     "x/y": "x/y", "A.B.": "a.b", "É": "É", "3-4-5": "3-4-5", "1/2/3": "1/2/3", "12.5.6": "12.5.6",
     "12 TO 14": "12 to 14", "12 through 14": "12 through 14", "3 - 4": "3-4", "1-2 Years": "1-2", "CO2x": "co2x",
-    "aB": "ab", "CaCO_3": "caco3", "C_{12}H_{22}": "c12h22", "H_ 2O": "h2o",
+    "3 to": None, "3 through": None, "to 3": None, "aB": "ab", "CaCO_3": "caco3",
+    "C_{12}H_{22}": "c12h22", "H_ 2O": "h2o",
 }  # fmt: skip
 
 COMPARED = {

@@ -210,7 +210,7 @@ VALUES = {
     "All real numbers": r"()[<-\infty>; <\infty>]", r"\text{all reals}": r"()[<-\infty>; <\infty>]",
     r"\frac{dV}{dt}=5": r"\frac{dv}{dt}=5", "a_1+1=5": "<a_1+1>=<5>", "5€": "5 €", "25° Celsius": "25 °C",
     r"25^\circ\text{F}": "25 °F", "5=|AB|": "|ab|=5", "5 = AB": "ab=5", r"2 \pm 3": "list[<2 +3>; <2 -3>]",
-    r"\frac{x}{2}=5": r"<\frac{x}{2}>=<5>", "3+4=8-1=7": "7",
+    r"\frac{x}{2}=5": r"<\frac{x}{2}>=<5>", "3+4=8-1=7": "7", "2a,and 3b": "list[<2a>; <3b>]",
 }  # fmt: skip
 
 
