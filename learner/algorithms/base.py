@@ -115,6 +115,7 @@ class Algorithm:
     """Share of the run's updates that is done, in [0, 1]; for schedules."""
     objective: Component | None = None
     """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
+    corrected_scores: Any = None  # tensor [batch] of this rank, of the newest estimation; for records only
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
     reads_verdicts: bool = False
@@ -267,6 +268,7 @@ class Algorithm:
         current = CorrectedRewards(batch)
         for correction in self.corrections:
             current = correction(current, old, world)
+        self.corrected_scores = current.batch.scores
         return current
 
     @abstractmethod

@@ -22,3 +22,21 @@ class UpdateLimits:
     gap_percentile: float | None = None
     max_gap: float = math.inf
     max_stale_gap: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLimits:
+    """How much an update records of single tokens, for people to look at. The default is nothing, and costs nothing.
+
+    Attributes:
+        num_trajectories: first ones of the batch that are recorded, as far as there is room.
+        max_bytes: most bytes of one update's records as JSON, by estimate.
+    """
+
+    num_trajectories: int = 0
+    max_bytes: int = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is recorded."""
+        return self.num_trajectories > 0 and self.max_bytes > 0

@@ -184,6 +184,8 @@ class RankUpdate:
         self.num_bad_logprobs += (~logprobs.detach()[micro.action_mask].isfinite()).sum()
         if not self.needs_old_logprobs:
             self.gap.add(logprobs, micro, rows)
+            if self.settings.traces.is_on:  # nothing of the update reads them any more
+                self.old.logprobs[place] = logprobs.detach()[:real]
         inputs = PolicyInputs(
             logprobs=logprobs,
             old_logprobs=self.old.logprobs[place] if self.needs_old_logprobs else logprobs.detach(),

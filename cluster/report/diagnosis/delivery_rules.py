@@ -29,8 +29,8 @@ class StaleWeights(Rule):
         is_constant = all(len(set(values)) <= 1 for values in curves)
         if is_constant and repeated >= self.REPEATED and far >= self.MOVED:
             text = (
-                f"{max(map(len, curves))} evaluations on {len(curves)} splits gave the same accuracies to the last digit, "
-                f"while the policy moved {far:.3f} nats a token"
+                f"{max(map(len, curves))} evaluations on {len(curves)} splits gave the same accuracies to the last "
+                f"digit, while the policy moved {far:.3f} nats a token"
             )
             evidence.append(Evidence(source="eval/SPLIT/accuracy", text=text))
         canary, fresh = metrics.late("sync/canary_gap_max"), metrics.late("guard/sampler_gap")

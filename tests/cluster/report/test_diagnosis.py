@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.report.made_runs import CONFIG, STEPS, Line, Sample, interval, made, make_ledger, make_run
 
 from cluster.report.chat_template import try_template
 from cluster.report.diagnosis.answers import final_number
 from cluster.report.diagnosis.diagnose import RULES, diagnose
 from cluster.report.run_record import RunRecord, read_run
+from tests.cluster.report.made_runs import CONFIG, STEPS, Line, Sample, interval, made, make_ledger, make_run
 
 Options = dict[str, Any]
 TEMPLATE = (

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.cluster.report.made_runs import STEPS, make_ledger, make_run
 
 from cluster.report.metric_table import Curve, MetricTable
 from cluster.report.run_record import find_run_folder, read_run
 from rollout.component import UserError
+from tests.cluster.report.made_runs import STEPS, make_ledger, make_run
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
