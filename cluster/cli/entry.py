@@ -58,6 +58,7 @@ for command in (
     cli_run.evaluate,
     cli_run.audit,
     cli_study.study,
+    cli_report.report,
     cli_report.explain,
     cli_reward.reward,
     cli_reward_model.reward_model,
