@@ -86,7 +86,7 @@ function build() {
   document.getElementById("nav").replaceChildren(...links);
   const learning = parts.find((part) => part.id === "learning") || parts[1];
   if (charts.length) learning.insertBefore(chartControls(), learning.querySelector(".charts"));
-  main.append(...parts);
+  main.append(pageTitle(), ...parts);
   const thinned = DATA.thinned ? ` Curves have ${DATA.thinned.points} points of up to ${DATA.thinned.of}, each the mean of its neighbours.` : "";
   document.getElementById("foot").append(el("p", {}, `Made by dvpo ${DATA.version}. One file, no network.${thinned} Numbers are rounded to 3 or 4 digits.`));
   drawCharts();

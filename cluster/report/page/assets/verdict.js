@@ -1,8 +1,17 @@
 // What happened and what looks wrong, of each run; and what sets the runs apart.
 
+function stateOf(run) {
+  return el("span", { class: `state ${run.state}` }, run.state);
+}
+
+function pageTitle() {
+  const [run] = DATA.runs;
+  return DATA.runs.length > 1 ? el("h1", {}, `${DATA.runs.length} runs, ${DATA.groups.length} method${DATA.groups.length > 1 ? "s" : ""} side by side`) : el("h1", {}, run.name, " ", stateOf(run));
+}
+
 function verdictCard(run) {
   return el("div", { class: "card stack" },
-    el("div", {}, el(DATA.runs.length > 1 ? "h3" : "h1", {}, run.name, " ", el("span", { class: `state ${run.state}` }, run.state)),
+    el("div", {}, DATA.runs.length > 1 ? el("h3", {}, run.name, " ", stateOf(run)) : null,
       el("p", { class: "headline" }, run.headline), el("div", { class: "sub mono" }, run.folder)),
     diagnosis(run),
     el("details", { open: DATA.runs.length === 1 }, el("summary", {}, "Facts"),
@@ -53,7 +62,7 @@ function verdictSection() {
   });
   const seeds = DATA.groups.some((group) => group.members.length > 1);
   return section("verdict", "Verdict", null,
-    el("div", { class: "card stack" }, el("h1", {}, `${DATA.runs.length} runs, ${DATA.groups.length} methods side by side`),
+    el("div", { class: "card stack" }, 
       table(["runs", "seeds", "state", "held-out accuracy at the end", "first cause of trouble"], rows, [1]),
       seeds ? el("p", { class: "note" }, "Runs that differ by their seed only are one line: the mean over seeds, with its Student t interval of 95 %, which may reach beyond what a score can be.") : null),
     el("div", { class: "card stack" }, el("h3", {}, "Settings that differ"),
