@@ -29,8 +29,9 @@ class LearningRateTooHigh(Rule):
     cause, title = "lr_too_high", "The learning rate is too high"
     why = (
         "An update that moves the 99th percentile of tokens by half a nat (a factor of 1.6) leaves what a clip range "
-        "of .2 is for; runs that learn move it by .02 to .15. A policy half a nat a token from its start has forgotten "
-        "its start. Either counts only together with a loss of .1 in score, or with steps that were not finite."
+        "of .2 is for; runs that learn move it by .02 to .15. A policy half a nat a token from its start, or a tenth "
+        "of a nat in one update, forgets what it could. Each counts only together with a loss of .1 in score, or with "
+        "steps that were not finite."
     )
     consequences = frozenset(
         {
@@ -38,7 +39,7 @@ class LearningRateTooHigh(Rule):
             "hacked_phrase", "length_bias", "reward_drift", "prompts_repeated",
         }
     )  # fmt: skip
-    MOVED, FROM_START, CLIPPED = 0.5, 0.5, 0.3
+    MOVED, FROM_START, CLIPPED, KL = 0.5, 0.5, 0.3, 0.1
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
         metrics = run.metrics
@@ -54,6 +55,9 @@ class LearningRateTooHigh(Rule):
         if len(clipped) and median(clipped.values) >= self.CLIPPED:
             text = f"{median(clipped.values):.0%} of tokens are clipped in a usual update"
             evidence.append(Evidence(source="policy/clip_frac", text=text))
+        if metrics.late("policy/approx_kl") >= self.KL:
+            text = f"an update moves the policy by {metrics.late('policy/approx_kl'):.2f} nats a token"
+            evidence.append(Evidence(source="policy/approx_kl", text=text))
         if skipped:
             text = f"{skipped:.0f} optimiser steps were not taken because a number was not finite"
             evidence.append(Evidence(source="guard/num_nonfinite_steps", text=text))
