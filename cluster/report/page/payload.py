@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster import __version__
+from cluster.audit.recorded import audit_run
 from cluster.report.diagnosis.diagnose import diagnose
 from cluster.report.explanation import diagnosis_line
 from cluster.report.page.comparison import Group, differing_settings, group_runs
@@ -15,8 +16,11 @@ from cluster.report.page.phases import shown_events, timeline
 from cluster.report.page.shown_samples import MAX_BYTES, shown_samples
 from cluster.report.run_record import RunRecord
 from cluster.report.verdict import verdict
+from rollout.component import UserError
 
 MAX_EVENTS = 300
+MAX_AUDITED = 3
+"""Runs on one page whose scores are audited, which takes seconds each; of more, `dvpo audit` tells."""
 
 
 def payload(runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -25,7 +29,12 @@ def payload(runs: Sequence[RunRecord]) -> dict[str, Any]:
     curves = [all_curves(run) for run in runs]
     most = points_per_curve(sum(map(len, curves)))
     shown = [
-        _run(run, {key: written(thin(curve, most), axes) for key, curve in own.items()}, MAX_BYTES // len(runs))
+        _run(
+            run,
+            {key: written(thin(curve, most), axes) for key, curve in own.items()},
+            MAX_BYTES // len(runs),
+            len(runs) <= MAX_AUDITED,
+        )
         for run, own in zip(runs, curves, strict=True)
     ]
     longest = max((len(curve) for own in curves for curve in own.values()), default=0)
@@ -39,7 +48,7 @@ def payload(runs: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _run(run: RunRecord, curves: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+def _run(run: RunRecord, curves: dict[str, Any], max_bytes: int, with_audit: bool) -> dict[str, Any]:
     summed, found, bars = verdict(run), diagnose(run), timeline(run)
     samples, belief = shown_samples(run, max_bytes)
     ledger = None
@@ -64,6 +73,7 @@ def _run(run: RunRecord, curves: dict[str, Any], max_bytes: int) -> dict[str, An
         "events": shown_events(run, None if bars is None else bars["origin"], MAX_EVENTS),
         "num_events": len(run.events),
         "ledger": ledger,
+        "audit": _audit(run) if with_audit else [f"for several runs: dvpo audit {run.folder}"],
         "samples": samples,
         "num_samples": len(run.trajectories),
         "belief": belief,
@@ -86,3 +96,13 @@ def _group(
         "curves": shared,
         "seeds": [runs[m].settings.get("seed") for m in members],
     }
+
+
+def _audit(run: RunRecord) -> list[str]:
+    """What a run's own scores say of its reward, transient and persistent errors told apart; or why nothing."""
+    if run.ledger is None:
+        return ["not known: there is no ledger that could be read"]
+    try:
+        return audit_run(run.folder).lines()
+    except UserError as error:
+        return [f"not known: {error}"]

@@ -198,6 +198,15 @@ def test_beliefs_follow_from_the_cell_and_the_rates(
     assert beliefs.of(run.trajectories[1]) is None  # not in the ledger
 
 
+def test_what_its_own_scores_say(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=6, with_samples=False)
+    assert payload([read_run(folder)])["runs"][0]["audit"] == ["not known: there is no ledger that could be read"]
+    ledger_of(folder, [(1.0, None), (0.0, 1.0)])
+    found = payload([read_run(folder)])["runs"][0]["audit"]
+    assert found[0] == "2 scores of 1 answers to 1 prompts"
+    assert "not known" in " ".join(found)
+
+
 def test_what_evidence_handed_on_is_believed(tmp_path: Path) -> None:
     config = {**CONFIG, "algorithm": {"preset": "grpo", "reward_correction": [{"type": "evidence"}]}}
     run = made(tmp_path / "run", change_sample=lambda step, s: {"corrected_reward": 0.75}, config=config, num_steps=6)

@@ -57,6 +57,12 @@ function anyMetric() {
   return section("metrics", "Any metric", `All ${keys.length} metrics of these runs are in this file; docs/metrics.md says what they mean.`, el("div", { class: "controls" }, el("label", {}, "Draw", select)), place);
 }
 
+/** Transient and persistent errors, as `dvpo audit RUN` tells them from repeated scores and true ones. */
+function ownScores() {
+  return DATA.runs.map((run) => el(DATA.runs.length > 1 ? "details" : "div", { class: "card" }, DATA.runs.length > 1 ? el("summary", {}, `By its own scores: ${run.folder}`) : el("h3", {}, "By its own scores"),
+    el("ul", {}, run.audit.map((line) => el("li", {}, line.replace(/^\* /, ""))))));
+}
+
 function recordsSection() {
   const cards = DATA.runs.map((run) => {
     const l = run.ledger;
@@ -71,13 +77,15 @@ function recordsSection() {
 function build() {
   const main = document.getElementById("main");
   const critic = chartSection("critic", "Critic", "Whether values say anything of returns, and whether their spread is right.", CRITIC);
+  const noise = chartSection("noise", "Noise", "How the reward errs, as far as true scores tell.", NOISE) || section("noise", "Noise", "No metric says how the reward errs.");
+  noise.append(el("div", { class: "stack", style: "margin-top:.9rem" }, ownScores()));
   const calibration = critic && calibrationFigure();
   if (calibration) critic.querySelector(".charts").prepend(calibration);
   const parts = [
     verdictSection(),
     chartSection("learning", "Learning", null, LEARNING),
-    chartSection("noise", "Noise", "How the reward errs, as far as true scores tell.", NOISE),
-    critic || (DATA.runs.every((run) => !("critic/loss" in run.curves)) ? null : critic),
+    noise,
+    critic,
     chartSection("policy", "Policy", "Whether updates are of a healthy size, and responses of a healthy form.", POLICY),
     timeSection(), browserSection(), anyMetric(), recordsSection(),
   ].filter(Boolean);
