@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from cluster.report.samples import LoggedTrajectory, read_trajectories
 from rollout.component import UserError, nearest
 
 METRICS, CONFIG = "metrics.jsonl", "config.yaml"
+OF_TRUE_SCORES = ("reward/clean_", "reward/false_", "reward/j", "reward/corrupted_frac")
+"""Metrics that compare with a true score. A run without one writes them too: its best guess is what it observed."""
 MAX_NAMED = 5
 
 
@@ -144,7 +146,16 @@ def read_run(folder: Path) -> RunRecord:
     if not all("step" in line for line in lines):
         raise UserError(f"RUN: {folder / METRICS}: a line has no 'step'; these are no metrics of dvpo")
     settings = Settings(_read_config(folder / CONFIG, problems))
+    knows_truth = _knows_truth(lines, settings)
+    if not knows_truth:
+        problems.append(
+            "no true score is known: there is no reward.gold, nor noise that was injected, so what the run calls clean "
+            "is what it observed, and is left out here"
+        )
+        lines = [{key: v for key, v in line.items() if not key.startswith(OF_TRUE_SCORES)} for line in lines]
     trajectories = read_trajectories(folder / "trajectories", problems)
+    if not knows_truth:
+        trajectories = [replace(found, clean=None) for found in trajectories]
     if not trajectories:
         problems.append("no trajectories are logged (logging.trajectory_samples_per_step), so no text can be looked at")
     ledger = read_ledger(folder, {found.trajectory_id for found in trajectories}, problems)
@@ -161,6 +172,14 @@ def read_run(folder: Path) -> RunRecord:
         template=read_chat_template(settings.get("model.path")),
         error=error,
         problems=tuple(problems),
+    )
+
+
+def _knows_truth(lines: Sequence[Mapping[str, float]], settings: Settings) -> bool:
+    """Whether clean scores are more than the observed ones: of ``reward.gold``, or before injected noise or votes."""
+    told = ("trust/num_rechecked", "votes/num_prompts")
+    return bool(settings.get("reward.gold")) or any(
+        any(key in line for key in told) or line.get("reward/corrupted_frac", 0.0) > 0.0 for line in lines
     )
 
 

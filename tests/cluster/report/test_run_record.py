@@ -11,7 +11,7 @@ import pytest
 from cluster.report.metric_table import Curve, MetricTable
 from cluster.report.run_record import find_run_folder, read_run
 from rollout.component import UserError
-from tests.cluster.report.made_runs import STEPS, make_ledger, make_run
+from tests.cluster.report.made_runs import CONFIG, STEPS, make_ledger, make_run
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
@@ -141,3 +141,15 @@ def test_token_records_are_read_back(tmp_path: Path) -> None:
     assert found.corrected == 0.25 and found.tokens is not None
     assert found.tokens.disagreement == pytest.approx(0.1)  # means .5 and .6
     assert json.dumps(found.tokens.advantages) == "[0.5, -1.0]"
+
+
+def test_without_gold_or_noise_clean_scores_are_not_taken_for_true(tmp_path: Path) -> None:
+    """A run without either writes what it observed as clean, and error rates of 0."""
+    folder = make_run(tmp_path / "run", drop=("trust/",))
+    run = read_run(folder)
+    assert "reward/clean_mean" not in run.metrics and "reward/false_positive_rate" not in run.metrics
+    assert all(sample.clean is None for sample in run.trajectories)
+    assert any(problem.startswith("no true score is known") for problem in run.problems)
+    config = {**CONFIG, "reward": {"gold": [{"type": "exact_match"}]}}
+    run = read_run(make_run(tmp_path / "gold", drop=("trust/",), config=config))
+    assert "reward/clean_mean" in run.metrics and run.trajectories[0].clean is not None
