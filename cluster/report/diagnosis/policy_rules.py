@@ -69,9 +69,8 @@ class LearningRateTooHigh(Rule):
             return None
         key, curve = true_score(run)
         if len(curve):
-            text = (
-                f"{fmean(curve.early):.2f} at the start, {curve.best:.2f} at best, {fmean(curve.late):.2f} at the end"
-            )
+            first, last = fmean(curve.early), fmean(curve.late)
+            text = f"{first:.2f} at the start, {max(first, curve.best):.2f} at best, {last:.2f} at the end"
             evidence.append(Evidence(source=key, text=text))
         rate = metrics.last("policy/lr")
         return self.found(
@@ -139,7 +138,7 @@ class EntropyCollapse(Rule):
     cause, title = "entropy_collapse", "The policy's entropy has collapsed"
     why = (
         "A tenth of the first entropy while the score is still below .9 of its range: a policy that has learned the "
-        "task is rightly sure, one that has not can no longer find out. Three tenths of the best score lost counts too."
+        "task is rightly sure, one that has not can no longer find out."
     )
     consequences = frozenset({"lr_too_low", "prompts_repeated"})
     SHARE, SOLVED = 0.1, 0.9
@@ -208,10 +207,7 @@ class Truncation(Rule):
             means = fmean(s.observed or 0.0 for s in cut), fmean(s.observed or 0.0 for s in whole)
             text = f"logged responses that were cut score {means[0]:.2f}, whole ones {means[1]:.2f}"
             evidence.append(Evidence(source="trajectories/", text=text))
-        steps = [
-            "read what they say at the end: they loop, or they are not done",
-            "dvpo eval CHECKPOINT --config CONFIG",
-        ]
+        steps = ["read what they say at the end: they loop, or they are not done"]
         if isinstance(limit, int):
             steps.insert(0, f"give more room: dvpo train CONFIG --set rollout.sampling.max_response_tokens={2 * limit}")
         return self.found("Many responses end at the limit, not at their end.", evidence, steps, 0.4 + 0.5 * late)

@@ -268,6 +268,16 @@ def test_nothing_is_named_in_real_runs_that_learn(path: Path, tmp_path: Path) ->
     assert {unknown.cause for unknown in found.unknown} <= NOT_RECORDED
 
 
+def test_a_real_run_with_a_large_learning_rate(tmp_path: Path) -> None:
+    """The demo with policy_lr 0.01: its accuracy is 0 and every response is cut, which are consequences."""
+    path = Path(__file__).parent / "real_faults" / "lr_too_high.jsonl"
+    (tmp_path / "metrics.jsonl").write_text(path.read_text())
+    first, *others = diagnose(read_run(tmp_path)).findings
+    assert first.cause == "lr_too_high"
+    assert {finding.cause for finding in others} == {"truncation", "entropy_collapse"}
+    assert all(finding.follows_from == ("lr_too_high",) for finding in others)
+
+
 def test_every_cause_is_planted_here() -> None:
     assert {cause for cause, _ in PLANTED.values()} == {rule.cause for rule in RULES}
     assert len({rule.title for rule in RULES}) == len(RULES)
