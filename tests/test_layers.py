@@ -34,7 +34,7 @@ ROOMS = {
     "without_critic with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
     "actors": "faults recovery groups recording guards pools ledger processes workers loop",
-    "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study cli",
+    "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study report cli",
 }
 # What a room may know of the outside and of lower floors, by the longest prefix that is named here.
 MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly these modules
@@ -58,6 +58,7 @@ MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly thes
     "cluster": ("ray torch transformers vllm deepspeed", "*"),
     "cluster.cleanup": ("", "actors.recording.event_log"),
     "cluster.preload": ("", ""),
+    "cluster.report": ("", "*"),
 }
 PURE = ("learner.masking", "learner.maths", "learner.algorithms")
 """Functions of tensors and what is composed of them."""
@@ -67,6 +68,7 @@ LIGHT = (
     "cluster.check",
     "cluster.cleanup",
     "cluster.preload",
+    "cluster.report",
     "learner.algorithms.catalogue",
 )
 """What loads nothing heavy when it is imported."""

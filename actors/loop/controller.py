@@ -23,6 +23,7 @@ from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.weight_sync import WeightSync
 from actors.recording.journal import Level
+from learner.update.result import TokenTrace
 from rollout.trajectory import Prompt
 
 
@@ -152,7 +153,7 @@ class Controller:
             self.final_accuracy = accuracy if is_last else {}
         doubts = self._trust.observe(self.step, groups, metrics, self._first_split(accuracy))
         metrics |= self._trust.metrics()
-        await self._report(groups, metrics)
+        await self._report(groups, metrics, result.traces)
         self._act(doubts, "trust")
         self._act(self._guards.after_update(metrics, self.step, result.notes))
 
@@ -216,7 +217,9 @@ class Controller:
         self._records.journal.add("eval", self.step, values=values)
         return accuracy
 
-    async def _report(self, groups: Sequence[Group], metrics: dict[str, float]) -> None:
+    async def _report(
+        self, groups: Sequence[Group], metrics: dict[str, float], traces: Mapping[str, TokenTrace]
+    ) -> None:
         with self._status.stage("report"):
             now = time.monotonic()
             seconds, self._step_began = now - self._step_began, now
@@ -228,7 +231,7 @@ class Controller:
             await self._write(metrics)
             self._records.journal.add("step", self.step, values=metrics)
             log = self._records.trajectory_log
-            await self._records.disk.run(lambda: log.write(self.step, groups), "the trajectory log")
+            await self._records.disk.run(lambda: log.write(self.step, groups, traces), "the trajectory log")
 
     async def _write(self, metrics: Mapping[str, float]) -> None:
         for sink in self._records.sinks:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from actors.groups import Group, Sample
+from learner.update.result import TokenTrace
 from rollout.tasks.json_values import NoJsonForm, json_value
 from rollout.trajectory import Prompt, Trajectory
+
+Spell = Callable[[Sequence[int]], list[str]]
+"""Tokens one by one as text, special ones included."""
 
 
 class TrajectoryLog:
@@ -20,22 +24,48 @@ class TrajectoryLog:
         folder: where to.
         num_samples: trajectories kept of each step.
         keep_files: files kept: those of the newest steps.
+        max_token_bytes: most bytes of one file that are records of single tokens.
+        spell: says tokens; without it they have no text.
     """
 
-    def __init__(self, folder: Path, num_samples: int, keep_files: int = 1000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        num_samples: int,
+        keep_files: int = 1000,
+        max_token_bytes: int = 0,
+        spell: Spell | None = None,
+    ) -> None:
         self._folder = folder
         self._num_samples = num_samples
         self._keep_files = keep_files
+        self._max_token_bytes, self._spell = max_token_bytes, spell
         # Files of earlier attempts count too: the limit is one on the folder.
         self._steps = {int(path.stem[5:]) for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
 
-    async def write(self, step: int, groups: Sequence[Group]) -> None:
-        """Fetch and write the first trajectories of a step's batch."""
+    async def write(self, step: int, groups: Sequence[Group], traces: Mapping[str, TokenTrace] | None = None) -> None:
+        """Fetch and write the first trajectories of a step's batch; ``traces``: what the learner knew of their tokens.
+
+        Records of tokens that would be more than ``max_token_bytes`` are left out.
+        """
         chosen = [(group, sample) for group in groups for sample in group.samples][: self._num_samples]
         if not chosen:
             return
         # Only those that are written are fetched into this process; of the others it holds references.
-        records = [_record(group, sample, await sample.trajectory) for group, sample in chosen]
+        records, room = [], self._max_token_bytes
+        for group, sample in chosen:
+            trajectory = await sample.trajectory
+            record = _record(group, sample, trajectory)
+            trace = (traces or {}).get(trajectory.trajectory_id)
+            if trace is not None:
+                if trace.corrected is not None:
+                    record["corrected_reward"] = trace.corrected
+                tokens = _tokens(trajectory, trace, self._spell)
+                size = len(json.dumps(tokens, ensure_ascii=False).encode("utf-8", "replace"))
+                if size <= room:
+                    room -= size
+                    record["tokens"] = tokens
+            records.append(record)
         self._folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (self._folder / f"step-{step}.jsonl").write_text(text, encoding="utf-8")
@@ -61,6 +91,27 @@ def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, A
         "reward_parts": sample.reward.parts,
         "policy_versions": [trajectory.policy_version_min, trajectory.policy_version_max],
         "engine": trajectory.engine,
+    }
+
+
+def _tokens(trajectory: Trajectory, trace: TokenTrace, spell: Spell | None) -> dict[str, Any]:
+    """Of each token from the first sampled one on, with None where nothing is known; see docs/report.md."""
+    place = slice(trace.first, trace.first + len(trace.sampled))
+    ids = trajectory.token_ids[place]
+    sampler = [
+        round(logprob, 4) if sampled else None
+        for logprob, sampled in zip(trajectory.rollout_logprobs[place], trace.sampled, strict=True)
+    ]
+    return {
+        "texts": [f"<{token}>" for token in ids] if spell is None else spell(ids),
+        "sampled": trace.sampled,
+        "advantages": trace.advantages,
+        "sampler": sampler,
+        "old": trace.old,
+        "new": trace.new,
+        "levels": trace.levels,
+        "values": trace.values,
+        "num_left_out": trace.num_left_out,
     }
 
 

@@ -20,7 +20,7 @@ import ray
 from actors.faults import LearnerError
 from learner.config import LearnerConfig, ModelConfig, check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
-from learner.update.limits import UpdateLimits
+from learner.update.limits import TraceLimits, UpdateLimits
 from learner.update.result import UpdateResult
 from rollout.component import UserError
 from rollout.trajectory import Label, ScoredTrajectory, Trajectory
@@ -51,6 +51,7 @@ class LearnerSpec:
         limits: when an update must not happen.
         lr_scale: factor on both learning rates; less than 1 after a roll-back.
         kl_to_start_every: updates between two looks at how far the policy is from its start; 0 for none.
+        traces: how much is recorded of single tokens.
     """
 
     model: ModelConfig
@@ -66,6 +67,7 @@ class LearnerSpec:
     limits: UpdateLimits = field(default_factory=UpdateLimits)
     lr_scale: float = 1.0
     kl_to_start_every: int = 0
+    traces: TraceLimits = field(default_factory=TraceLimits)
 
 
 class LearnerWorker:
@@ -242,9 +244,9 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     from learner.models.critic import load_critic
     from learner.models.policy import load_policy, load_reference
     from learner.update.collective import TorchCollective
+    from learner.update.distances.start_drift import StartDrift
     from learner.update.learner import Learner
     from learner.update.rank import UpdateSettings
-    from learner.update.start_drift import StartDrift
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -261,7 +263,14 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
         critic = DeepSpeedEngine(load_critic(spec.model, algorithm.critic_config, spec.seed), spec.learner)
     _seed_everything(spec.seed * 1_000_003 + rank)
     settings = UpdateSettings(
-        spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale
+        spec.learner,
+        spec.num_updates,
+        spec.temperature,
+        spec.seed,
+        pad_token_id,
+        spec.limits,
+        spec.lr_scale,
+        spec.traces,
     )
     learner = Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
     learner.drift = StartDrift(spec.kl_to_start_every, lambda: load_reference(spec.model, spec.seed))

@@ -164,7 +164,9 @@ def _checkpoint_bytes(config: RunConfig, sizes: ModelSizes) -> float:
 def _log_bytes(config: RunConfig) -> float:
     training, logging = config.training, config.logging
     files = min(training.num_steps, logging.keep_trajectory_files)
-    logged = files * logging.trajectory_samples_per_step * config.rollout.longest_tokens * LOGGED_BYTES_PER_TOKEN
+    texts = logging.trajectory_samples_per_step * config.rollout.longest_tokens * LOGGED_BYTES_PER_TOKEN
+    limits = logging.trace_limits()
+    logged = files * (texts + limits.max_bytes * limits.is_on)
     return logged + training.num_steps * (STEP_RECORD_BYTES + training.trajectories_per_step * LEDGER_BYTES)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cluster import __version__
+from cluster.cli import report as cli_report
 from cluster.cli import reward as cli_reward
 from cluster.cli import reward_model as cli_reward_model
 from cluster.cli import run as cli_run
@@ -57,6 +58,8 @@ for command in (
     cli_run.evaluate,
     cli_run.audit,
     cli_study.study,
+    cli_report.report,
+    cli_report.explain,
     cli_reward.reward,
     cli_reward_model.reward_model,
     cli_tools.ledger,

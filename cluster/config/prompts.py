@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.config.components import build_task, reward_specs
 from cluster.config.run_config import RunConfig
@@ -21,11 +23,13 @@ class RunPrompts:
         training: the training prompts in the order that the run's seed gives them.
         held_out: the first ``num_eval_prompts`` prompts of each held-out split, in-domain first.
         remarks: what the user should know about the data.
+        spell: tokens one by one as text, special ones included.
     """
 
     training: PromptSource
     held_out: dict[str, list[Prompt]]
     remarks: list[str]
+    spell: Callable[[Sequence[int]], list[str]]
 
 
 def settle_rewards(config: RunConfig, task: Task) -> list[str]:
@@ -54,11 +58,12 @@ class RenderedPrompts:
     training: list[Prompt]
     held_out: dict[str, list[Prompt]]
     remarks: list[str]
+    spell: Callable[[Sequence[int]], list[str]]
 
     def for_run(self, config: RunConfig) -> RunPrompts:
         """The prompts of a run with the same data section."""
         source = PromptSource(self.training, config.seed, config.data.shuffle)
-        return RunPrompts(source, self.held_out, self.remarks)
+        return RunPrompts(source, self.held_out, self.remarks, self.spell)
 
 
 def render_prompts(config: RunConfig, tokenizer_path: str) -> RenderedPrompts:
@@ -75,7 +80,12 @@ def render_prompts(config: RunConfig, tokenizer_path: str) -> RenderedPrompts:
     training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in splits]
     limit = config.training.num_eval_prompts
     held_out = {split: prompts[:limit] for split, prompts in zip(splits[1:], others, strict=True)}
-    return RenderedPrompts(training, held_out, [*task.remarks(), *remarks])
+    return RenderedPrompts(training, held_out, [*task.remarks(), *remarks], speller(tokenizer))
+
+
+def speller(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
+    """What says tokens one by one. A character that several tokens share comes out as replacement characters."""
+    return lambda token_ids: [str(tokenizer.decode([token], skip_special_tokens=False)) for token in token_ids]
 
 
 def load_prompts(config: RunConfig, tokenizer_path: str) -> RunPrompts:

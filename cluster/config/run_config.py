@@ -18,6 +18,7 @@ from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
+from learner.update.limits import TraceLimits
 from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 
@@ -109,6 +110,13 @@ class LoggingConfig(StrictModel):
     trajectory_samples_per_step: int = Field(
         4, ge=0, le=1_000_000, description="Trajectories of each step written to trajectories/ for reading."
     )
+    token_trace_kib: int = Field(
+        64,
+        ge=0,
+        le=1_048_576,
+        description="Most KiB a step that these trajectories also hold of each token: text, advantage, "
+        "log-probabilities and quantiles of its value, for `dvpo report`. It costs a forward pass; 0 for none.",
+    )
     keep_trajectory_files: int = Field(
         1000, ge=1, le=1_000_000, description="Newest steps whose sampled trajectories stay on disk."
     )
@@ -122,6 +130,10 @@ class LoggingConfig(StrictModel):
     progress: Literal["auto", "plain", "rich", "none"] = Field(
         "auto", description="Display: 'rich' is live, 'plain' one line a step; 'auto' is live on a terminal."
     )
+
+    def trace_limits(self) -> TraceLimits:
+        """What the learner needs to know of it."""
+        return TraceLimits(self.trajectory_samples_per_step, self.token_trace_kib * 1024)
 
 
 class RunConfig(StrictModel):

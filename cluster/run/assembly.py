@@ -102,13 +102,13 @@ class FleetObserver(PoolObserver):
 
 
 def open_records(
-    *, config: RunConfig, folder: Path, num_prompts: int, step: int, state: dict[str, Any] | None
+    *, config: RunConfig, folder: Path, prompts: RunPrompts, step: int, state: dict[str, Any] | None
 ) -> Records:
     """Open everything that a run writes; what earlier attempts wrote of later steps is undone.
 
     Args:
         folder: the run's.
-        num_prompts: of one epoch.
+        prompts: of the run; the ledger is of so many, and the log of trajectories says tokens as they do.
         step: updates already done, by the checkpoint to go on from.
         state: the controller's part of that checkpoint, or None without one.
 
@@ -120,7 +120,7 @@ def open_records(
     status.step = step
     tell = _teller(journal, EventLog(folder / "events.jsonl"))
     is_new = not (folder / LEDGER).exists()
-    ledger = _open_ledger(folder / LEDGER, num_prompts, config, step)
+    ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)
     # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
     last_valid_step = None if is_new else step if state else -1
     logging = config.logging
@@ -131,7 +131,11 @@ def open_records(
         status=status,
         sinks=_sinks(config, folder, last_valid_step),
         trajectory_log=TrajectoryLog(
-            folder / "trajectories", logging.trajectory_samples_per_step, logging.keep_trajectory_files
+            folder / "trajectories",
+            logging.trajectory_samples_per_step,
+            logging.keep_trajectory_files,
+            logging.token_trace_kib * 1024,
+            prompts.spell,
         ),
         disk=DiskSpace(
             config.recovery.disk_full_timeout_s,

@@ -47,9 +47,7 @@ class ControllerActor:
             state: the controller's part of that checkpoint, or None without one: what earlier attempts did is undone.
         """
         config, folder, prompts = self._config, self._folder, self._prompts
-        self._records = open_records(
-            config=config, folder=folder, num_prompts=len(prompts.training), step=step, state=state
-        )
+        self._records = open_records(config=config, folder=folder, prompts=prompts, step=step, state=state)
         for remark in prompts.remarks:
             self._records.tell("data", step, remark, "warning")
         self._processes = Processes(self._records.status, folder / "stacks")

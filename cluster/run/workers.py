@@ -161,6 +161,7 @@ def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
         lr_scale=lr_scale,
         kl_to_start_every=config.logging.kl_to_start_every,
         limits=config.guards.update_limits(),
+        traces=config.logging.trace_limits(),
     )
 
 

@@ -106,7 +106,7 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
     await worker.serve(workshop.engine)
     learner = LearnerWorker()
     learner.setup(0, 1, LOCALHOST, _free_port(), learner_spec(config))
-    records = open_records(config=config, folder=folder, num_prompts=len(prompts.training), step=0, state=None)
+    records = open_records(config=config, folder=folder, prompts=prompts, step=0, state=None)
     staff = _staff(config, worker, learner)
     try:
         controller = assemble(

@@ -27,17 +27,12 @@ from learner.models.spec import CriticConfig, CriticOutput
 from rollout.component import Component, ComponentSpec, StrictModel, UserError, build
 from rollout.trajectory import ScoredTrajectory
 
+# fmt: off
 __all__ = [
-    "Algorithm",
-    "AlgorithmConfig",
-    "Collective",
-    "Estimates",
-    "NoEffect",
-    "OldOutputs",
-    "apply_globally",
-    "specs_of",
-    "without_effect",
+    "Algorithm", "AlgorithmConfig", "Collective", "Estimates", "NoEffect",
+    "OldOutputs", "apply_globally", "specs_of", "without_effect",
 ]
+# fmt: on
 """What a class of one's own needs; ``examples/my_algo.py`` uses it so."""
 
 
@@ -115,6 +110,8 @@ class Algorithm:
     """Share of the run's updates that is done, in [0, 1]; for schedules."""
     objective: Component | None = None
     """What option ``policy_objective`` names, for algorithms that have it (``objectives/base.py``)."""
+    corrected_scores: Any = None
+    """[batch] rewards of this rank that corrections made, of the newest estimation; for records only."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
     needs_old_heads: bool = True
@@ -269,6 +266,7 @@ class Algorithm:
         current = CorrectedRewards(batch)
         for correction in self.corrections:
             current = correction(current, old, world)
+        self.corrected_scores = current.batch.scores
         return current
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,11 +13,12 @@ from learner.batch import MIN_PADDED_TOKENS, NonFiniteSampleError, collate
 from learner.engine.engine import NonFiniteError, UpdateRefused
 from learner.plan import micro_batches, plan_batch
 from learner.update.contrast import mismatched
+from learner.update.distances.start_drift import StartDrift
 from learner.update.rank import Rank
 from learner.update.rank_update import RankUpdate, denominators
 from learner.update.result import UpdateResult
 from learner.update.skipped_steps import SkippedSteps
-from learner.update.start_drift import StartDrift
+from learner.update.token_traces import collect_traces
 from rollout.trajectory import ScoredTrajectory
 
 
@@ -61,7 +63,10 @@ class Learner(Rank):
             self.algorithm.end_update(self.world, log.num_taken)
         else:
             self.algorithm.load_state_dict(pickle.loads(before))
-        return log.complete(run.result() if run is not None else UpdateResult({}, {}))
+        result = log.complete(run.result() if run is not None else UpdateResult({}, {}))
+        if run is None or not log.num_taken or not self.settings.traces.is_on:
+            return result
+        return replace(result, traces=collect_traces(run, samples, self.logprobs))
 
     def _prepare(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool) -> RankUpdate:
         """Choose, plan and collate.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,3 +23,25 @@ class UpdateLimits:
     gap_percentile: float | None = None
     max_gap: float = math.inf
     max_stale_gap: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLimits:
+    """How much an update records of single tokens, for people to look at. The default is nothing, and costs nothing.
+
+    Attributes:
+        num_trajectories: first ones of the batch that are recorded, as far as there is room.
+        max_bytes: most bytes of one update's records as JSON, by estimate.
+    """
+
+    num_trajectories: int = 0
+    max_bytes: int = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is recorded."""
+        return self.num_trajectories > 0 and self.max_bytes > 0
+
+    def rows(self, numbers: Sequence[int]) -> list[int]:
+        """Places among ``numbers``, which are those of a batch's trajectories, of the ones that are recorded."""
+        return [row for row, number in enumerate(numbers) if self.is_on and number < self.num_trajectories]

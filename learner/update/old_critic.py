@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from learner.algorithms.base import Algorithm
@@ -22,20 +24,27 @@ class OldCriticColumns:
     Args:
         batch: this rank's rows.
         algorithm: says what it reads.
+        shown: rows of which all heads are kept in any case, for people to look at.
+
+    Attributes:
+        shown_heads: [token head quantile] of the sampled tokens of each of these rows.
     """
 
-    def __init__(self, batch: TrainBatch, algorithm: Algorithm) -> None:
+    def __init__(self, batch: TrainBatch, algorithm: Algorithm, shown: Collection[int] = ()) -> None:
         config = algorithm.critic_config
         assert config is not None
         self._batch, self._keeps_heads = batch, algorithm.needs_old_heads or config.num_heads == 1
         self._is_sorted = config.monotonicity != "none"
         self._columns: dict[str, Tensor] = {}
+        self._shown = frozenset(shown)
+        self.shown_heads: dict[int, Tensor] = {}
 
     def add(self, outputs: dict[str, Tensor], micro: TrainBatch, place: tuple[slice, slice], num_rows: int) -> None:
         """Take in the outputs of one micro-batch, which lies at ``place`` of the batch; of a placeholder 0 rows."""
         found = {name: value.detach() for name, value in outputs.items()}
         heads = found.pop(QUANTILES)
         heads = heads[micro.action_mask] if heads.dim() == 4 else heads
+        self._show(heads, micro, place[0].start, num_rows)
         if not self._keeps_heads:
             heads = heads if self._is_sorted else heads.sort(dim=-1).values
             found["head_disagreement"] = scatter_to_tokens(head_disagreement(heads), micro.action_mask)
@@ -46,6 +55,15 @@ class OldCriticColumns:
             shape = (*self._batch.rewards.shape, *value.shape[2:]) if by_token else (len(self._batch), *value.shape[1:])
             column = self._columns.setdefault(name, value.new_zeros(shape))
             column[place if by_token else place[0]] = value[:num_rows]
+
+    def _show(self, heads: Tensor, micro: TrainBatch, first_row: int, num_rows: int) -> None:
+        """Keep the rows to be shown of [token head quantile] of one micro-batch."""
+        if self._shown.isdisjoint(range(first_row, first_row + num_rows)):
+            return
+        of_rows = heads.split(micro.action_mask.sum(dim=1).tolist())
+        for row, of_row in enumerate(of_rows[:num_rows], first_row):
+            if row in self._shown:
+                self.shown_heads[row] = of_row.clone()
 
     def output(self) -> CriticOutput:
         """All of it, aligned to the batch."""

@@ -10,7 +10,7 @@ from learner.engine.engine import TrainEngine
 from learner.models.policy import PolicyModel
 from learner.plan import fixed_cost_of
 from learner.update.collective import TorchCollective
-from learner.update.limits import UpdateLimits
+from learner.update.limits import TraceLimits, UpdateLimits
 from learner.update.schedule import learning_rate
 
 
@@ -26,6 +26,7 @@ class UpdateSettings:
         pad_token_id: token that fills up rows.
         limits: when an update must not happen.
         lr_scale: factor on both learning rates.
+        traces: how much is recorded of single tokens.
     """
 
     config: LearnerConfig
@@ -35,6 +36,7 @@ class UpdateSettings:
     pad_token_id: int = 0
     limits: UpdateLimits = field(default_factory=UpdateLimits)
     lr_scale: float = 1.0
+    traces: TraceLimits = field(default_factory=TraceLimits)
 
 
 class Rank:

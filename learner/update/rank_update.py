@@ -17,13 +17,13 @@ from learner.engine.engine import UpdateRefused
 from learner.metrics import Last, Max, Mean, Metrics, merge_metrics
 from learner.models.spec import CriticOutput
 from learner.plan import BatchPlan
+from learner.update.distances.sampler_gap import SamplerGap
+from learner.update.distances.start_drift import StartDrift
 from learner.update.finite import refuse_non_finite
 from learner.update.old_critic import KeptPasses, OldCriticColumns, kept_passes
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
-from learner.update.sampler_gap import SamplerGap
-from learner.update.start_drift import StartDrift
-from learner.update.step import ModelPass, backward, check
+from learner.update.step import ModelPass, backward, check, nothing
 from rollout.trajectory import ScoredTrajectory
 
 
@@ -59,6 +59,7 @@ class RankUpdate:
         self.needs_reference_entropy = any(correction.needs_reference for correction in self.algorithm.corrections)
         self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
         self.estimates = Estimates(batch.rewards)
+        self.shown_heads: dict[int, Tensor] = {}
         self.gap = SamplerGap(self.settings.limits, batch, index, own)
         self.num_bad_logprobs = torch.zeros(1, device=self.world.device)
         self.first_minibatch = first_minibatch
@@ -107,8 +108,8 @@ class RankUpdate:
             "log-probabilities of the starting policy are": old.ref_logprobs,
             "values of the critic are": None if critic is None else critic.quantile_values,
         }
-        ends = {} if critic is None else {"end values of the critic are": critic.end_values}
-        return self._of_tokens(found) | {name: value for name, value in ends.items() if value is not None}
+        ends = None if critic is None else critic.end_values
+        return self._of_tokens(found) | ({} if ends is None else {"end values of the critic are": ends})
 
     def _of_tokens(self, found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Entries of sampled tokens, of columns [batch seq ...]."""
@@ -119,7 +120,8 @@ class RankUpdate:
         logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
         reference = torch.zeros_like(rewards) if self.needs_reference else None
         reference_entropy = torch.zeros_like(rewards) if self.needs_reference_entropy else None
-        critic = None if learner.critic is None else OldCriticColumns(self.batch, self.algorithm)
+        shown = self.settings.traces.rows(self.plan.rank_rows(self.world.rank))
+        critic = None if learner.critic is None else OldCriticColumns(self.batch, self.algorithm, shown)
         everything = [(m, i, rows) for m, micros in enumerate(self.slices) for i, rows in enumerate(micros)]
         for minibatch, index, rows in everything:
             micro, place, real = self._micro(rows)
@@ -140,6 +142,7 @@ class RankUpdate:
                     reference_entropy[place] = found["entropy"][:real]
             if critic is not None:
                 critic.add(self._old_values(micro, minibatch, index), micro, place, real)
+        self.shown_heads = {} if critic is None else critic.shown_heads
         return OldOutputs(logprobs, reference, None if critic is None else critic.output(), reference_entropy)
 
     def _old_values(self, micro: TrainBatch, minibatch: int, index: int) -> dict[str, Tensor]:
@@ -207,6 +210,8 @@ class RankUpdate:
         self.num_bad_logprobs += (~logprobs.detach()[micro.action_mask].isfinite()).sum()
         if not self.needs_old_logprobs:
             self.gap.add(logprobs, micro, rows)
+            if self.settings.traces.is_on:  # nothing of the update reads them any more
+                self.old.logprobs[place] = logprobs.detach()[:real]
         inputs = PolicyInputs(
             logprobs=logprobs,
             old_logprobs=self.old.logprobs[place] if self.needs_old_logprobs else logprobs.detach(),
@@ -286,11 +291,6 @@ class RankUpdate:
 def denominators(samples: Sequence[ScoredTrajectory]) -> Denominators:
     """Global counts of one mini-batch."""
     return Denominators(max(1, sum(s.trajectory.num_response_tokens for s in samples)), max(1, len(samples)))
-
-
-def nothing(outputs: dict[str, Tensor]) -> Tensor:
-    """A loss of 0 that still runs backward through every output, so that all ranks do the same communication."""
-    return torch.stack([0.0 * value.sum() for value in outputs.values() if value.requires_grad]).sum()
 
 
 def _token_mean(values: Tensor, mask: Tensor) -> Mean:

@@ -42,6 +42,11 @@ def backward(engine: TrainEngine, losses: Iterator[Tensor], num_losses: int) -> 
     return share
 
 
+def nothing(outputs: dict[str, Tensor]) -> Tensor:
+    """A loss of 0 that still runs backward through every output, so that all ranks do the same communication."""
+    return torch.stack([0.0 * value.sum() for value in outputs.values() if value.requires_grad]).sum()
+
+
 def check(passes: Sequence[ModelPass], num_bad_logprobs: Tensor, world: Collective, where: str) -> Metrics:
     """The loss of each model, if every number of every rank is finite.
 

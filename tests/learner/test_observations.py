@@ -17,7 +17,7 @@ from learner.algorithms.records import OldOutputs
 from learner.batch import TrainBatch, collate
 from learner.maths.collective import SingleProcess
 from learner.models.spec import CriticOutput
-from learner.update.sampler_gap import SamplerGap
+from learner.update.distances.sampler_gap import SamplerGap
 from rollout.trajectory import FinishReason, ScoredTrajectory, Trajectory
 from tests.learner.random_batches import counts, make_batch, make_old, policy_inputs
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.recording.trajectory_log import TrajectoryLog
+from learner.update.result import TokenTrace
 
 
 def groups() -> Any:
@@ -66,3 +67,45 @@ async def test_only_the_newest_files_are_kept_also_over_a_restart(tmp_path: Path
     assert steps(tmp_path) == [10, 11, 12]
     await resumed.write(13, groups())
     assert steps(tmp_path) == [11, 12, 13]
+
+
+def traced(first: int, number: int) -> TokenTrace:
+    return TokenTrace(
+        first=first,
+        num_left_out=0,
+        sampled=(True,) * number,
+        advantages=(0.5,) * number,
+        old=(-0.1,) * number,
+        new=(-0.2,) * number,
+        levels=(0.5,),
+        values=(((1.0,),),) * number,
+        corrected=0.25,
+    )
+
+
+async def test_tokens_are_written_with_their_texts(tmp_path: Path) -> None:
+    found: Any = groups()
+    trajectory = await found[0].samples[0].trajectory
+    trajectory.token_ids, trajectory.rollout_logprobs = (7, 8, 9), (0.0, -0.12345, -0.5)
+    log = TrajectoryLog(tmp_path, 2, max_token_bytes=4096, spell=lambda ids: [f"é{token}" for token in ids])
+    await log.write(1, found, {"p#0": traced(1, 2)})
+    first, second = (json.loads(line) for line in (tmp_path / "step-1.jsonl").read_text().splitlines())
+    assert first["tokens"]["texts"] == ["é8", "é9"] and first["tokens"]["sampler"] == [-0.1235, -0.5]
+    assert first["tokens"]["new"] == [-0.2, -0.2] and first["tokens"]["values"] == [[[1.0]], [[1.0]]]
+    assert first["corrected_reward"] == 0.25
+    assert "tokens" not in second and "corrected_reward" not in second
+
+
+async def test_records_of_tokens_keep_their_bound(tmp_path: Path) -> None:
+    found: Any = groups()
+    for sample in found[0].samples:
+        trajectory = await sample.trajectory
+        trajectory.token_ids, trajectory.rollout_logprobs = tuple(range(100)), (0.0,) * 100
+    limit = 9000
+    log = TrajectoryLog(tmp_path, 3, max_token_bytes=limit, spell=lambda ids: ["\U0001f600"] * len(ids))
+    await log.write(1, found, {f"p#{i}": traced(0, 100) for i in range(3)})
+    records = [json.loads(line) for line in (tmp_path / "step-1.jsonl").read_text().splitlines()]
+    kept = [record["tokens"] for record in records if "tokens" in record]
+    assert 0 < len(kept) < 3
+    assert sum(len(json.dumps(tokens, ensure_ascii=False).encode()) for tokens in kept) <= limit
+    assert all(record["corrected_reward"] == 0.25 for record in records)

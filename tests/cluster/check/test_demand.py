@@ -136,3 +136,13 @@ def test_check_says_what_is_needed(run_file: Path, tiny_model: Path, dvpo: Calla
         assert any(line.startswith(start) for line in found.output.splitlines()), found.output
     shape = json.loads((tiny_model / "config.json").read_text())
     assert shape["num_hidden_layers"] == 2
+
+
+def test_records_of_tokens_count_as_logs() -> None:
+    """100 steps of 640 KiB are 62.5 MiB; without logged trajectories there are none."""
+
+    def logs(**logging: int) -> int:
+        return demand_of(config(logging=logging), SIZES).logs
+
+    assert logs(token_trace_kib=640) - logs(token_trace_kib=0) == pytest.approx(62.5, abs=1)
+    assert logs(token_trace_kib=640, trajectory_samples_per_step=0) == logs(trajectory_samples_per_step=0)

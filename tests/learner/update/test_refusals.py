@@ -15,9 +15,9 @@ from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.metrics import to_floats
+from learner.update.distances.sampler_gap import percentile
 from learner.update.learner import Learner
 from learner.update.limits import UpdateLimits
-from learner.update.sampler_gap import percentile
 from rollout.trajectory import ScoredTrajectory
 from tests.learner.plain_learner import TorchEngine, random_samples
 

@@ -14,8 +14,8 @@ import torch
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import to_floats
 from learner.models.policy import PolicyModel, load_reference
+from learner.update.distances.start_drift import SAMPLE, StartDrift
 from learner.update.learner import Learner
-from learner.update.start_drift import SAMPLE, StartDrift
 from rollout.component import UserError
 from tests.learner.plain_learner import plain_learner, random_samples
 

@@ -1,0 +1,51 @@
+"""Commands that look at runs afterwards, or while they go on: report, explain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cluster.cli.output import print_lines
+from cluster.cli.paths import PATH, PATH_TEXT
+from rollout.component import UserError
+
+
+@click.command(short_help="Say what happened in a run, what looks wrong, and what to do.")
+@click.argument("run", type=PATH_TEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with nothing left out.")
+def explain(run: str, as_json: bool) -> None:
+    """Say what happened in RUN, and name what looks wrong, with the evidence and the next command.
+
+    RUN is a run's folder, or its name in runs/. It may be going on; nothing of it is changed. The exit status is 0
+    whatever is found.
+    """
+    from cluster.report.explanation import explanation, explanation_lines
+    from cluster.report.run_record import find_run_folder, read_run
+
+    record = read_run(find_run_folder(run))
+    if as_json:
+        click.echo(json.dumps(explanation(record), indent=2, ensure_ascii=False))
+    else:
+        print_lines(explanation_lines(record))
+
+
+@click.command(short_help="Write a page about one run or several: one file, no network.")
+@click.argument("runs", metavar="RUN [RUN ...]", type=PATH_TEXT, nargs=-1, required=True)
+@click.option("--output", type=PATH, help="HTML file to write; by default report.html in the folder of the first RUN.")
+def report(runs: tuple[str, ...], output: Path | None) -> None:
+    """Write one HTML file about RUN: what happened, what looks wrong, curves, and its trajectories token by token.
+
+    Several runs stand side by side: those that differ by the seed only are drawn as one line with its interval. The
+    file needs nothing else, not even a network. RUN is a run's folder, or its name in runs/.
+    """
+    from cluster.report.page.page import write_page
+    from cluster.report.run_record import find_run_folder, read_run
+
+    folders = [find_run_folder(name) for name in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("RUN: a run is named twice")
+    path = output if output is not None else folders[0] / "report.html"
+    size = write_page([read_run(folder) for folder in folders], path)
+    click.echo(f"{path} ({size / 1000:.0f} kB)")

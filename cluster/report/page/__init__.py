@@ -1,0 +1,1 @@
+"""The page about runs: what goes into it, and how it is put together."""

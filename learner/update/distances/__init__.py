@@ -1,0 +1,1 @@
+"""How far the policy is from where it started, and from what sampled its batch."""
