@@ -552,6 +552,9 @@ def resumed_run(case: Case, make_learner: Callable[..., Learner]) -> dict[str, A
     return record
 
 
+QUICK = ("ppo", "grpo", "dvpo", "vrpo")
+"""Of the resumed runs, those that the fast tests make."""
+
 # --- tests ----------------------------------------------------------------------------------------------------------
 
 
@@ -560,7 +563,10 @@ def test_losses(name: str, golden: Golden) -> None:
     golden.check("losses", name, losses(CASES[name]))
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.runs])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name, case in CASES.items() if case.runs],
+)
 def test_resumed_run(name: str, golden: Golden, make_learner: Callable[..., Learner]) -> None:
     elsewhere = ANYTHING if name in ON_ROUNDING else REL_OF_RUNS
     golden.check("runs", name, resumed_run(CASES[name], make_learner), elsewhere)
