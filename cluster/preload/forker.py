@@ -15,6 +15,7 @@ import runpy
 import selectors
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -120,6 +121,7 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 def _follow_environment() -> None:
     """What the loaded libraries had read from the environment before it was this worker's."""
+    tempfile.tempdir = None  # looked up anew: what is left in a worker's own folder is cleared up
     torch = sys.modules.get("torch")
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if torch is not None and threads.isdigit():

@@ -77,6 +77,7 @@ def _private(config: RunConfig, run_dir: Path, object_store_mib: int) -> Iterato
     """
     # Not TMPDIR: the path of a socket in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
+    (folder / "tmp").mkdir()
     reaper = Reaper(folder, run_dir)
     os.environ[MARK] = str(folder)
     preload = _preload(config, folder)
@@ -98,9 +99,13 @@ def _preload(config: RunConfig, folder: Path) -> Preload | None:
     machines = config.cluster
     if not machines.preload or machines.gpus_per_rollout_worker or machines.gpus_per_learner_worker:
         return None
-    return Preload(
-        folder, {**engine_environment(on_gpu=False), **learner_environment(on_gpu=False), "PYTHONPATH": workers_path()}
-    )
+    environment = engine_environment(on_gpu=False) | learner_environment(on_gpu=False)
+    return Preload(folder, environment | _places(folder))
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """Environment variables that say where every worker finds modules and leaves temporary files."""
+    return {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")}
 
 
 def _start_private(config: RunConfig, folder: Path, object_store_mib: int, preload: Preload | None) -> None:
@@ -109,9 +114,8 @@ def _start_private(config: RunConfig, folder: Path, object_store_mib: int, prelo
     Raises:
         RuntimeError: it did not start.
     """
-    (folder / "tmp").mkdir()
     runtime_env: dict[str, Any] = {
-        "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},
+        "env_vars": _places(folder),
         # Ray puts the driver's folder in front of all that later.
         "worker_process_setup_hook": f"{import_packages.__module__}.{import_packages.__name__}",
     }

@@ -20,11 +20,12 @@ from cluster.preload.preload import SOURCE_ROOT, Preload
 from cluster.preload.stand_in import is_forked
 
 TELL = """
-import json, os, sys, time, random
+import json, os, sys, tempfile, time, random
 told = {
     "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "folder": os.getcwd(),
-    "arguments": sys.argv[1:], "path": sys.path[0], "name": __name__, "random": random.random(),
-    "mine": os.environ.get("MINE"), "first": os.environ.get("FIRST"), "loaded": "sqlite3" in sys.modules,
+    "temporary": tempfile.gettempdir(), "arguments": sys.argv[1:], "path": sys.path[0], "name": __name__,
+    "random": random.random(), "mine": os.environ.get("MINE"), "first": os.environ.get("FIRST"),
+    "loaded": "sqlite3" in sys.modules,
 }
 partial = os.environ["TOLD"] + ".partial"
 with open(partial, "w") as file:
@@ -58,7 +59,8 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def preload(tmp_path: Path) -> Iterator[Preload]:
-    made = Preload(tmp_path, {"PYTHONPATH": str(SOURCE_ROOT), "FIRST": "1"}, ["sqlite3"])
+    (tmp_path / "asks.py").write_text("import tempfile\ntempfile.gettempdir()")
+    made = Preload(tmp_path, {"PYTHONPATH": f"{tmp_path}:{SOURCE_ROOT}", "FIRST": "1"}, ["sqlite3", "asks"])
     yield made
     made.close()
     made._process.wait(SLOW_S)
@@ -66,7 +68,7 @@ def preload(tmp_path: Path) -> Iterator[Preload]:
 
 def start(preload: Preload, script: Path, told: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What Ray does: runs the executable with a script and its arguments."""
-    environment = {"PATH": os.environ["PATH"], "MINE": "2", "TOLD": str(told)}
+    environment = {"PATH": os.environ["PATH"], "MINE": "2", "TOLD": str(told), "TMPDIR": str(script.parent)}
     command = f"exec {preload.executable} {script} {' '.join(arguments)}"
     return subprocess.run(
         ["bash", "-c", command], cwd=script.parent, env=environment, capture_output=True, text=True, timeout=60
@@ -88,6 +90,7 @@ def test_a_worker_is_a_fork_with_streams_environment_and_folder_of_its_own(
     assert (told["mine"], told["first"], told["name"]) == ("2", None, "__main__")
     assert told["path"] == str(script.parent)
     assert told["group"] == told["pid"]
+    assert told["temporary"] == str(script.parent)  # although the preloaded process had looked up its own
     assert ended.stdout == "printed\n" and ended.stderr == ""
 
 
