@@ -61,15 +61,20 @@ class Setting:
     samples: Sequence[ScoredTrajectory]
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of the batch."""
+        return sum(len(s.trajectory.token_ids) for s in self.samples)
+
     def describe(self) -> str:
         """One cell of the table."""
-        tokens = [len(s.trajectory.token_ids) for s in self.samples]
         actions = sum(s.trajectory.num_response_tokens for s in self.samples)
         shape = f"{self.config.hidden_size} x {self.config.num_hidden_layers}"
         head = build_algorithm("dvpo", self.options).critic_config
         assert head is not None
         critic = f"{head.num_heads} x {head.num_quantiles}"
-        return f"{self.name} ({shape}) | {critic} | {len(tokens)} x {sum(tokens) / len(tokens):.0f} | {actions}"
+        rows = len(self.samples)
+        return f"{self.name} ({shape}) | {critic} | {rows} x {self.num_tokens / rows:.0f} | {actions}"
 
 
 def scored(prompt: Sequence[int], response: Sequence[int], index: int, reward: float) -> ScoredTrajectory:
@@ -101,17 +106,21 @@ def demo(number: int = 128) -> Setting:
     return Setting("demo", build_model(tokenizer, config).config, samples)
 
 
-def larger(hidden_size: int, num_layers: int, length: int, number: int) -> Setting:
-    """A larger body on random tokens."""
-    config = Qwen2Config(
-        vocab_size=1024,
+def qwen2(hidden_size: int, num_layers: int, **options: Any) -> Qwen2Config:
+    """A body with heads of 64 dimensions."""
+    return Qwen2Config(
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=hidden_size // 64,
         num_key_value_heads=hidden_size // 64,
-        max_position_embeddings=length,
+        **options,
     )
+
+
+def larger(hidden_size: int, num_layers: int, length: int, number: int) -> Setting:
+    """A larger body on random tokens."""
+    config = qwen2(hidden_size, num_layers, vocab_size=1024, max_position_embeddings=length)
     rng = random.Random(0)
     draw = lambda: [rng.randrange(1024) for _ in range(length // 2)]  # noqa: E731
     return Setting("Qwen2", config, [scored(draw(), draw(), i, float(rng.random() < 0.5)) for i in range(number)])

@@ -23,17 +23,17 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+from transformers import Qwen2ForCausalLM, Qwen2Model
 
-from benchmarks.critic_update import CPU, DEMO_OPTIONS, demo, scored
+from benchmarks.critic_update import CPU, DEMO_OPTIONS, Setting, demo, qwen2, scored
 from learner.algorithms.base import Algorithm, Estimates
 from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.records import Denominators
@@ -48,60 +48,34 @@ from learner.models.spec import CriticOutput
 from learner.update.collective import TorchCollective
 from learner.update.learner import Learner
 from learner.update.rank import UpdateSettings
-from rollout.trajectory import ScoredTrajectory
 
 BUDGET = 16384
 """Padded tokens of a micro-batch: the default."""
 
 
-@dataclass(frozen=True)
-class Mix:
-    """A model and a batch of certain lengths."""
-
-    name: str
-    config: Qwen2Config
-    samples: Sequence[ScoredTrajectory]
-
-    @property
-    def num_tokens(self) -> int:
-        """Real tokens of the batch."""
-        return sum(len(s.trajectory.token_ids) for s in self.samples)
-
-
-def long_tail(name: str, hidden_size: int, num_layers: int, rows: int, median: float, sigma: float) -> Mix:
+def long_tail(name: str, hidden_size: int, num_layers: int, rows: int, median: float, sigma: float) -> Setting:
     """Lognormal lengths, as those of answers that a few times go on and on."""
-    config = Qwen2Config(
-        vocab_size=4096,
-        hidden_size=hidden_size,
-        intermediate_size=3 * hidden_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=hidden_size // 64,
-        num_key_value_heads=hidden_size // 64,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
+    config = qwen2(hidden_size, num_layers, vocab_size=4096, max_position_embeddings=512, tie_word_embeddings=True)
     rng = random.Random(0)
     samples = []
     for index in range(rows):
         length = min(512, max(16, round(rng.lognormvariate(math.log(median), sigma))))
         tokens = [rng.randrange(4096) for _ in range(length)]
         samples.append(scored(tokens[: length // 2], tokens[length // 2 :], index, float(rng.random() < 0.5)))
-    return Mix(name, config, samples)
+    return Setting(name, config, samples)
 
 
-def mixes() -> dict[str, Mix]:
+def mixes() -> dict[str, Setting]:
     """The rows of the table."""
-    short = demo()
-    assert isinstance(short.config, Qwen2Config)
     return {
-        "demo": Mix("demo", short.config, short.samples),
+        "demo": demo(),
         "tail": long_tail("long tail", 256, 6, 32, 64.0, 1.0),
         "wide": long_tail("less long tail", 256, 6, 24, 100.0, 0.7),
     }
 
 
 def engines(
-    mix: Mix, algorithm: Algorithm, config: LearnerConfig, pack_rows: bool = False
+    mix: Setting, algorithm: Algorithm, config: LearnerConfig, pack_rows: bool = False
 ) -> tuple[DeepSpeedEngine, DeepSpeedEngine]:
     """Policy and critic, from the same start each time."""
     torch.manual_seed(0)
@@ -114,7 +88,7 @@ def engines(
 class Bare:
     """Forward, backward and step of two models, and nothing else."""
 
-    def __init__(self, mix: Mix, config: LearnerConfig) -> None:
+    def __init__(self, mix: Setting, config: LearnerConfig) -> None:
         self.algorithm, self.config = build_algorithm("dvpo", DEMO_OPTIONS), config
         self.policy, self.critic = engines(mix, self.algorithm, config)
         self.micros = [(micro, self._estimates(micro)) for micro in equal_rows(mix, config.micro_batch_tokens)]
@@ -146,7 +120,7 @@ class Bare:
         return loss[mask].sum() / self.counts.num_action_tokens
 
 
-def equal_rows(mix: Mix, budget: int) -> Iterator[TrainBatch]:
+def equal_rows(mix: Setting, budget: int) -> Iterator[TrainBatch]:
     """The batch's tokens one after another, cut into rows of the mean length and these into micro-batches."""
     tokens = [token for s in mix.samples for token in s.trajectory.token_ids]
     sampled = sum(s.trajectory.num_response_tokens for s in mix.samples) / len(tokens)
@@ -158,7 +132,7 @@ def equal_rows(mix: Mix, budget: int) -> Iterator[TrainBatch]:
         yield collate([scored(row[:prompt], row[prompt:], i, 0.0) for i, row in enumerate(part)])
 
 
-def product(mix: Mix, config: LearnerConfig, pack_rows: bool) -> Learner:
+def product(mix: Setting, config: LearnerConfig, pack_rows: bool) -> Learner:
     """The learner as in a run of one rank."""
     algorithm = build_algorithm("dvpo", DEMO_OPTIONS)
     settings = UpdateSettings(config, num_updates=10**6)
@@ -172,7 +146,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def compare(mix: Mix, repeats: int, budget: int, pack_rows: bool) -> str:
+def compare(mix: Setting, repeats: int, budget: int, pack_rows: bool) -> str:
     """A row of the table."""
     config = LearnerConfig(critic_lr=1e-5, policy_lr=1e-5, lr_warmup_frac=0.0, micro_batch_tokens=budget)
     learner, bare = product(mix, config, pack_rows), Bare(mix, config)
@@ -208,7 +182,7 @@ def close(learner: Learner, bare: Bare | None = None) -> None:
         engine.close()
 
 
-def fixed_cost(mix: Mix, repeats: int, pack_rows: bool) -> str:
+def fixed_cost(mix: Setting, repeats: int, pack_rows: bool) -> str:
     """What a micro-batch costs beside its tokens: equal rows, in one micro-batch and in many, turn by turn."""
     length = round(mix.num_tokens / len(mix.samples))
     rng, words = random.Random(0), mix.config.vocab_size

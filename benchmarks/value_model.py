@@ -15,22 +15,22 @@ starting model alone.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from actors.ledger.file import open_for_reading
 from actors.ledger.report import LEDGER_NAME
+from benchmarks.faults.evidence_store import remembered
 from cluster.config.run_config import load_config
 from learner.algorithms.corrections.evidence.correction import Evidence
 from learner.algorithms.corrections.evidence.outcome_model import NUM_LAST_TOKENS
 from learner.batch import sample_seed
-from learner.storage.manifest import CheckpointError, verify
+from learner.storage.manifest import CheckpointError, checkpoint_step, newest_first, verify
 
 FloatArray = NDArray[np.float64]
 
@@ -75,25 +75,26 @@ def auc_within(judged: Judged) -> float:
     return better / pairs if pairs else float("nan")
 
 
-def judged_at(run: Path, checkpoint: Path) -> Judged:
-    """The window of a checkpoint, with the true scores that the ledger has."""
-    config = load_config(run / "config.yaml")
-    state = torch.load(checkpoint / "state" / "rank-0.pt", weights_only=True)
-    (remembered,) = state["algorithm"]["corrections"]
-    evidence = Evidence(Evidence.Config())
-    evidence.load_state_dict(remembered)
+def true_scores(run: Path) -> dict[int, float]:
+    """Those that the ledger has, by the seed that the learner has of each sample."""
+    seed = load_config(run / "config.yaml").seed
     with open_for_reading(run / LEDGER_NAME) as ledger:
         rows = ledger.execute("SELECT trajectory_id, gold FROM samples WHERE gold IS NOT NULL").fetchall()
-    truth = {sample_seed(config.seed, name): float(gold) for name, gold in rows}
+    return {sample_seed(seed, name): float(gold) for name, gold in rows}
+
+
+def judged_at(checkpoint: Path, truth: Mapping[int, float]) -> Judged:
+    """The window of a checkpoint, with the true score of each sample by its seed."""
+    evidence = Evidence(Evidence.Config())
+    evidence.load_state_dict(remembered(checkpoint))
     window = evidence.window
-    known = torch.tensor([seed in truth for seed in window.seeds.tolist()])
-    assert bool(known.all()), "a true score is missing: the run needs reward.gold_share: 1"
-    prompts = window.keys[:, 0]
+    seeds, prompts = window.seeds.tolist(), window.keys[:, 0]
+    assert all(seed in truth for seed in seeds), "a true score is missing: the run needs reward.gold_share: 1"
     return Judged(
         prompts=prompts.numpy(),
         logits=evidence.model.logits(window.inputs, prompts).double().numpy(),
         mean_logprobs=window.inputs[:, NUM_LAST_TOKENS].double().numpy(),
-        truth=np.array([truth[seed] for seed in window.seeds.tolist()]),
+        truth=np.array([truth[seed] for seed in seeds]),
     )
 
 
@@ -103,14 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     print("| run | step | responses | right | AUC | within | untrained |\n|---|---|---|---|---|---|---|")
     for run in parser.parse_args(arguments).runs:
-        for checkpoint in sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:])):
+        truth = true_scores(run)
+        for checkpoint in reversed(newest_first(run / "checkpoints")):
             try:
                 verify(checkpoint)
             except CheckpointError:
                 continue
-            judged = judged_at(run, checkpoint)
+            judged = judged_at(checkpoint, truth)
             print(
-                f"| {run.name} | {checkpoint.name[5:]} | {len(judged.truth)} | {judged.truth.mean():.2f} "
+                f"| {run.name} | {checkpoint_step(checkpoint)} | {len(judged.truth)} | {judged.truth.mean():.2f} "
                 f"| {auc(judged.logits, judged.truth):.3f} | {auc_within(judged):.3f} "
                 f"| {auc(judged.mean_logprobs, judged.truth):.3f} |"
             )

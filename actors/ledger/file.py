@@ -50,6 +50,11 @@ SCORE_COLUMNS = ("observed REAL", "answer_key TEXT", "gold REAL")
 """What format 2 added to samples, of new ledgers too."""
 
 
+def keeps_scores(db: sqlite3.Connection) -> bool:
+    """Whether a ledger has :data:`SCORE_COLUMNS`; one of format 1 has none."""
+    return db.execute("SELECT 1 FROM pragma_table_info('samples') WHERE name = 'observed'").fetchone() is not None
+
+
 class LedgerError(RuntimeError):
     """The ledger cannot be used, or a change contradicts what it holds. ``__cause__`` is SQLite's error, if any."""
 

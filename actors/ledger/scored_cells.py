@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.ledger.file import open_for_reading
+from actors.ledger.file import keeps_scores, open_for_reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def read_scores(path: Path) -> LedgerScores:
         LedgerError: the file cannot be read.
     """
     with open_for_reading(path) as db:
-        if db.execute("SELECT 1 FROM pragma_table_info('samples') WHERE name = 'observed'").fetchone() is None:
+        if not keeps_scores(db):
             return LedgerScores(cells=(), num_other=0)  # of an earlier format
         rows = db.execute(_CELLS).fetchall()
         (num_other,) = db.execute("SELECT COUNT(*) FROM samples WHERE observed NOT IN (0.0, 1.0)").fetchone()

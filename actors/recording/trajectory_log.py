@@ -41,7 +41,7 @@ class TrajectoryLog:
         self._keep_files = keep_files
         self._max_token_bytes, self._spell = max_token_bytes, spell
         # Files of earlier attempts count too: the limit is one on the folder.
-        self._steps = {int(path.stem[5:]) for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
+        self._steps = set(step_files(folder))
 
     async def write(self, step: int, groups: Sequence[Group], traces: Mapping[str, TokenTrace] | None = None) -> None:
         """Fetch and write the first trajectories of a step's batch; ``traces``: what the learner knew of their tokens.
@@ -73,6 +73,12 @@ class TrajectoryLog:
         for old in sorted(self._steps)[: -self._keep_files]:
             (self._folder / f"step-{old}.jsonl").unlink(missing_ok=True)
             self._steps.discard(old)
+
+
+def step_files(folder: Path) -> dict[int, Path]:
+    """The files of a log by step, ascending: step-10 comes after step-9."""
+    files = {int(path.stem[5:]): path for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
+    return dict(sorted(files.items()))
 
 
 def _record(group: Group, sample: Sample, trajectory: Trajectory) -> dict[str, Any]:

@@ -7,6 +7,7 @@ became of each sample, in the ledger.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -27,13 +28,18 @@ SELECT COUNT(*), TOTAL(observed) FROM samples JOIN groups USING (group_index) WH
 """
 
 
+def remembered(checkpoint: Path) -> dict[str, Any]:
+    """State of ``evidence``, the only correction of the run, in a checkpoint."""
+    state = torch.load(checkpoint / "state" / "rank-0.pt", weights_only=True)
+    (evidence,) = state["algorithm"]["corrections"]
+    return cast(dict[str, Any], evidence)
+
+
 def remembered_and_recorded(run_dir: Path) -> tuple[Counts, Counts]:
     """What the newest checkpoint has counted, and what the ledger says was trained on until then."""
     newest, _ = find_newest_complete(run_dir / "checkpoints")
     assert newest is not None
-    state = torch.load(newest / "state" / "rank-0.pt", weights_only=True)
-    (evidence,) = state["algorithm"]["corrections"]
-    columns = (evidence["cells"][name].tolist() for name in ("num_scores", "sum_scores"))
+    columns = (remembered(newest)["cells"][name].tolist() for name in ("num_scores", "sum_scores"))
     with open_for_reading(run_dir / LEDGER_NAME) as ledger:
         recorded = ledger.execute(_RECORDED, (int(newest.name.rpartition("-")[2]),)).fetchall()
     return sorted(zip(*columns, strict=True)), sorted(recorded)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actors.recording.trajectory_log import step_files
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer, render
@@ -75,9 +76,7 @@ def logged_responses(config: RunConfig, num_samples: int | None = None) -> list[
         UserError: the run has logged none, or a line cannot be read; the message has its place.
     """
     folder = config.run_dir / "trajectories"
-    # By number: step-10 comes after step-9.
-    files = {int(path.stem[5:]): path for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
-    entries = [_logged_entry(row, step) for step, path in sorted(files.items()) for row in read_rows(path)]
+    entries = [_logged_entry(row, step) for step, path in step_files(folder).items() for row in read_rows(path)]
     if not entries:
         raise UserError(
             f"{folder}: no trajectories to audit the reward with; train first, or give gold-labelled responses"

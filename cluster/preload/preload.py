@@ -13,8 +13,6 @@ from pathlib import Path
 
 from cluster.preload import stand_in
 
-SOURCE_ROOT = Path(__file__).resolve().parents[2]
-
 
 class Preload:
     """A process that loads what workers need while everything else starts, and is forked for each of them.

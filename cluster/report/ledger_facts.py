@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.ledger.file import LedgerError, open_for_reading
+from actors.ledger.file import LedgerError, keeps_scores, open_for_reading
 from actors.ledger.report import LEDGER_NAME
 
 MAX_NAMES = 500
@@ -69,11 +69,11 @@ def read_ledger(folder: Path, trajectory_ids: Collection[str], problems: list[st
         return None
     try:
         with open_for_reading(path) as db:
-            has_scores = db.execute("SELECT 1 FROM pragma_table_info('samples') WHERE name = 'observed'").fetchone()
+            has_scores = keeps_scores(db)
             if not has_scores:
                 problems.append("the ledger is of an earlier format that kept no scores, so cells are not known")
             cells = _cells(db, trajectory_ids) if has_scores else {}
-            return _facts(db, bool(has_scores), cells)
+            return _facts(db, has_scores, cells)
     except (LedgerError, sqlite3.Error) as error:
         problems.append(f"the ledger cannot be read: {error}")
         return None

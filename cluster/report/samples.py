@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.recording.trajectory_log import step_files
+
 Message = Mapping[str, str]
 
 
@@ -127,10 +129,9 @@ def read_trajectories(folder: Path, problems: list[str]) -> list[LoggedTrajector
         folder: ``trajectories`` of the run; it may be missing.
         problems: what could not be read is added to it, a sentence each.
     """
-    files = {int(path.stem[5:]): path for path in folder.glob("step-*.jsonl") if path.stem[5:].isdigit()}
     found: list[LoggedTrajectory] = []
     num_bad = 0
-    for step, path in sorted(files.items()):
+    for step, path in step_files(folder).items():
         for line in _lines(path):
             try:
                 found.append(LoggedTrajectory.of(json.loads(line), step))

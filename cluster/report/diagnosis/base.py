@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from cluster.report.run_record import RunRecord
 
@@ -20,6 +21,11 @@ class Evidence:
 
     source: str
     text: str
+
+    @classmethod
+    def of_event(cls, event: Mapping[str, Any]) -> Self:
+        """What a line of ``events.jsonl`` says, with its step."""
+        return cls(source="events.jsonl", text=f"step {event['step']}: {event['text']}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

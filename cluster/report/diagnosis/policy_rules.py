@@ -164,7 +164,7 @@ class EntropyCollapse(Rule):
             Evidence(source=key, text=f"the score is {reached:.2f}, so it is not because the task is learned"),
         ]
         guards = [e for e in run.events_of("guard") if e.get("guard") == "entropy"]
-        evidence += [Evidence(source="events.jsonl", text=f"step {e['step']}: {e['text']}") for e in guards[:1]]
+        evidence += [Evidence.of_event(event) for event in guards[:1]]
         coef = run.settings.get("algorithm.entropy_coef", 0.0)
         if isinstance(coef, int | float) and coef < 0.0:
             evidence.append(Evidence(source="config.yaml", text=f"algorithm.entropy_coef is {coef:g}: it is paid for"))

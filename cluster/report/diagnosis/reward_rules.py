@@ -35,7 +35,7 @@ class HackedPhrase(Rule):
         if phrase is None and lost(run) < FELL:
             return None  # a flag without a loss and without a phrase is left to the rules about drift and length
         evidence = [] if phrase is None else [Evidence(source="trajectories/", text=_told(phrase))]
-        evidence += [Evidence(source="events.jsonl", text=f"step {e['step']}: {e['text']}") for e in flags[:2]]
+        evidence += [Evidence.of_event(event) for event in flags[:2]]
         score = held_out(run)
         if score.number > 1:
             text = f"held-out accuracy {score.first:.2f} at the start, {score.best:.2f} at best, {score.last:.2f} now"
@@ -151,7 +151,7 @@ class RewardDrift(Rule):
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
         flags = [event for event in run.events_of("trust") if event.get("trust") == "drift"]
-        evidence = [Evidence(source="events.jsonl", text=f"step {e['step']}: {e['text']}") for e in flags[:2]]
+        evidence = [Evidence.of_event(event) for event in flags[:2]]
         rates = ("reward/false_positive_rate", "reward/false_negative_rate")
         for key in rates:
             curve = run.metrics.curve(key)

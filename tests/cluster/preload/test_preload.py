@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from cluster.cleanup.reaper import SOURCE_ROOT
 from cluster.preload import forker
-from cluster.preload.preload import SOURCE_ROOT, Preload
+from cluster.preload.preload import Preload
 from cluster.preload.stand_in import is_forked
 
 TELL = """

@@ -16,7 +16,7 @@ import pytest
 from rollout.component import ComponentSpec
 from rollout.rewards.base import Reward
 from rollout.rewards.function import build_reward
-from rollout.trajectory import FinishReason, Prompt, Trajectory
+from tests.rollout.rewards.cases import case
 
 TABLES = {path.stem: path for path in sorted((Path(__file__).parent / "notation").glob("*.jsonl"))}
 
@@ -38,18 +38,7 @@ class Graders:
         if key not in self._built:
             self._built[key] = build_reward(ComponentSpec(type=grader, **options), "reward")
         reward = self._built[key]
-        prompt = Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=line["reference"], task="t")
-        trajectory = Trajectory(
-            prompt_id="p0",
-            sample_index=0,
-            token_ids=(1, 2),
-            action_mask=(False, True),
-            rollout_logprobs=(0.0, -1.0),
-            response_text=line["response"],
-            finish_reason=FinishReason(line.get("finish_reason", "stop")),
-            policy_version_min=0,
-            policy_version_max=0,
-        )
+        prompt, trajectory = case(line["response"], line["reference"], cut=line.get("finish_reason") == "length")
         value = reward(prompt, trajectory)
         return await value if inspect.isawaitable(value) else value, reward.read_answer(prompt, trajectory)
 

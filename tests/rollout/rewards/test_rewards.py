@@ -15,26 +15,12 @@ from rollout.rewards import REWARDS
 from rollout.rewards.answers.numbers import last_number, parse_number
 from rollout.rewards.base import Reward
 from rollout.rewards.exact_match import FINAL_ANSWER, answer_equals, find_answer
-from rollout.trajectory import FinishReason, Prompt, Trajectory
+from tests.rollout.rewards.cases import case
 
 
-async def score(text: str, reference: str | None, finish: FinishReason = FinishReason.STOP, **spec: Any) -> float:
+async def score(text: str, reference: str | None, cut: bool = False, **spec: Any) -> float:
     reward: Reward = build(ComponentSpec(**spec), REWARDS, Reward, "reward")
-    prompt = Prompt(prompt_id="p0", messages=(), token_ids=(1,), reference=reference, task="t")
-    return await reward(
-        prompt,
-        Trajectory(
-            prompt_id="p0",
-            sample_index=0,
-            token_ids=(1, 2),
-            action_mask=(False, True),
-            rollout_logprobs=(0.0, -1.0),
-            response_text=text,
-            finish_reason=finish,
-            policy_version_min=0,
-            policy_version_max=0,
-        ),
-    )
+    return await reward(*case(text, reference, cut=cut))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +135,8 @@ async def test_response_format() -> None:
     steps = {"type": "response_format", "pattern": "[0-9 ]*=[0-9]"}
     assert await score("7 2 4=8", None, **steps) == 1.0
     assert await score("7 2 4=8 or so", None, **steps) == 0.0
-    assert await score("7 2 4=8", None, FinishReason.LENGTH, **steps) == 0.0
-    assert await score("7 2 4=8", None, FinishReason.LENGTH, require_stop=False, **steps) == 1.0
+    assert await score("7 2 4=8", None, cut=True, **steps) == 0.0
+    assert await score("7 2 4=8", None, cut=True, require_stop=False, **steps) == 1.0
     assert await score("no", None, matched=0.5, unmatched=-0.5, **steps) == -0.5
     assert await score("a\nb", None, type="response_format", pattern="a.b") == 1.0
 
