@@ -19,7 +19,9 @@ INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock req
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
 # Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+# Compiled files are kept even where the environment says otherwise: without them every process of every test, hundreds
+# in all, compiles this project anew.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 FAST := -m "not slow"
 # setup.cfg says what is measured and how much of it the fast tests must reach. It costs a quarter of their time.
 COVERAGE := --cov --cov-report=
