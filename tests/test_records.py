@@ -14,6 +14,7 @@ import pytest
 
 import rollout.scoring.record
 import rollout.trajectory
+from actors.calls.chunks import Place
 from actors.workers.learner_worker import LearnerWorker
 from learner.update.result import UpdateResult
 from rollout.tasks.dialogue.script import Script
@@ -166,7 +167,7 @@ def test_what_the_learner_is_sent_has_neither_outcome_nor_texts() -> None:
     trajectory, worker = spoken(), Listening()
     secrets = [b"the-policy-said-this", b"the-user-said-this", b"tcr", b"goal", b"Outcome", b"rollout-7"]
     assert all(secret in pickle.dumps(trajectory) for secret in secrets)
-    worker.train(0, False, None, [Label(reward=1.0, group_id="transport-1@0")], trajectory)
+    worker.train(0, False, None, [Label(reward=1.0, group_id="transport-1@0")], [Place(0, None)], trajectory)
     assert not [secret for secret in secrets if secret in worker.seen]
     (sample,) = pickle.loads(worker.seen)
     assert (sample.reward, sample.group_id) == (1.0, "transport-1@0")

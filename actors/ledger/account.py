@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.ledger.ledger import IS_REPLACEMENT, LedgerError, SampleState
+from actors.ledger.file import LedgerError
+from actors.ledger.samples import IS_REPLACEMENT, SampleState
 
 LENGTHS = "COUNT(*), TOTAL(num_tokens), TOTAL(num_tokens * num_tokens)"
 AGAIN = "(attempts > 1 OR trajectory_id IN (SELECT trajectory_id FROM reissues))"

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.ledger.ledger import IS_REPLACEMENT, PLACE, unpack_ids
+from actors.ledger.samples import IS_REPLACEMENT, PLACE, unpack_ids
 from rollout.trajectory import REPLACEMENT_STRIDE
 
 NUM_NAMED = 3

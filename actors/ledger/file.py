@@ -95,6 +95,7 @@ class LedgerFile:
     def __init__(self, path: Path, facts: Mapping[str, int]) -> None:
         self._path = path
         self._owner = uuid.uuid4().hex
+        self._is_open = False  # a transaction for several changes
         try:
             # Transactions are begun by hand: those that Python begins by itself do not take the write lock at once.
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -156,10 +157,23 @@ class LedgerFile:
         Raises:
             LedgerError: SQLite could not do it, or another process has opened the file for writing since.
         """
+        if self._is_open:
+            yield self._db
+            return
         with self._transaction(durable) as db:
             if db.execute("SELECT value FROM facts WHERE name = 'owner'").fetchone() != (self._owner,):
                 raise self.refusal("another process has taken this ledger over; this one must stop")
             yield db
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction of all changes inside the block that need not be durable at once. Errors as for one."""
+        with self.change():
+            self._is_open = True
+            try:
+                yield
+            finally:
+                self._is_open = False
 
     @contextmanager
     def _transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:

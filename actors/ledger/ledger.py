@@ -20,73 +20,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from actors.ledger.file import LedgerError, LedgerFile
-from rollout.trajectory import REPLACEMENT_STRIDE
-
-__all__ = ["Ledger", "LedgerError", "Position", "SampleScore", "SampleState", "pack_ids", "unpack_ids"]
-
-
-PLACE = "CAST(SUBSTR(trajectory_id, LENGTH(prompt_id) + 2) AS INTEGER)"
-"""In SQL, the number in a sample's name, where its group is joined."""
-IS_REPLACEMENT = f"{PLACE} >= {REPLACEMENT_STRIDE}"
-
-
-class SampleState(StrEnum):
-    """Where a sample is; see the module's description."""
-
-    PENDING = "pending"
-    IN_FLIGHT = "in_flight"
-    READY = "ready"
-    TRAINED = "trained"
-    DROPPED = "dropped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleScore:
-    """What reports may know of a sample's score.
-
-    Attributes:
-        observed: the score that training sees; None where a vote or a stand-in takes its place.
-        answer_key: samples of one prompt with the same key have the same true reward; empty if it stands for itself.
-        gold: the true score, where the user lets it be looked at.
-    """
-
-    observed: float | None = None
-    answer_key: str = ""
-    gold: float | None = None
-
-
-UNKNOWN_SCORE = SampleScore()
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where generation goes on.
-
-    Attributes:
-        next_index: the first place in the sequence of prompts that was never admitted.
-        unfinished: groups that were admitted and have a sample that is neither trained nor dropped, ascending.
-    """
-
-    next_index: int
-    unfinished: tuple[int, ...]
-
-
-def pack_ids(trajectory_ids: Sequence[str]) -> bytes:
-    """Names of samples, sorted, in few bytes."""
-    return zlib.compress(json.dumps(sorted(trajectory_ids)).encode())
-
-
-def unpack_ids(packed: bytes) -> list[str]:
-    """What :func:`pack_ids` was given, sorted."""
-    names: list[str] = json.loads(zlib.decompress(packed))
-    return names
+from actors.ledger.file import LedgerFile
+from actors.ledger.samples import (
+    IS_REPLACEMENT,
+    UNKNOWN_SCORE,
+    Position,
+    SampleScore,
+    SampleState,
+    pack_ids,
+    unpack_ids,
+)
 
 
 class Ledger:
@@ -147,9 +93,17 @@ class Ledger:
 
     def ready(self, trajectory_id: str, num_tokens: int, score: SampleScore = UNKNOWN_SCORE) -> None:
         """A sample in flight is generated and scored; ``num_tokens`` is the response's length."""
-        columns = {"state": SampleState.READY, "num_tokens": num_tokens, **asdict(score)}
         with self._file.change() as db:
-            self._set(db, [trajectory_id], (SampleState.IN_FLIGHT,), **columns)
+            self._set(
+                db,
+                [trajectory_id],
+                (SampleState.IN_FLIGHT,),
+                state=SampleState.READY,
+                num_tokens=num_tokens,
+                observed=score.observed,
+                answer_key=score.answer_key,
+                gold=score.gold,
+            )
 
     def drop(self, trajectory_id: str, reason: str, step: int, replacement: str = "") -> None:
         """A sample in flight or ready will not be trained on. If it is replaced, both happen or neither.
@@ -255,6 +209,16 @@ class Ledger:
             for table in ("steps", "checkpoints"):
                 db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
         return num_samples
+
+    def together(self, changes: Iterable[Callable[[], None]]) -> None:
+        """Make several changes, each by a method of this, in one transaction: all of them happen, or none.
+
+        Raises:
+            LedgerError: one was refused.
+        """
+        with self._file.together():
+            for change in changes:
+                change()
 
     def position(self) -> Position:
         """Where generation goes on; see :class:`Position`."""

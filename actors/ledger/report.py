@@ -15,7 +15,7 @@ from typing import Any
 from actors.ledger.account import Account, list_samples, read_account
 from actors.ledger.balance import Balance, check_balance
 from actors.ledger.file import open_for_reading
-from actors.ledger.ledger import SampleState
+from actors.ledger.samples import SampleState
 from actors.recording.sinks import read_metrics
 from rollout.component import UserError, nearest
 

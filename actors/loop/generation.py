@@ -11,7 +11,8 @@ from typing import Any
 
 from actors.faults import DataLost, Quarantined, TooManyRewardErrors
 from actors.groups import Dropped, Group, Sample
-from actors.ledger.ledger import SampleScore
+from actors.ledger.samples import SampleScore
+from actors.ledger.writer import LedgerWriter
 from actors.loop.activity import ActivityClock
 from actors.loop.config import PartialGroups
 from actors.loop.group_buffer import GroupBuffer
@@ -82,7 +83,8 @@ class Generation:
         self._samples_per_prompt = samples_per_prompt
         self._limits = limits
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
-        self._ledger, self._tell, self._status, self._disk = records.ledger, records.tell, records.status, records.disk
+        self._ledger, self._tell, self._status = records.ledger, records.tell, records.status
+        self._writer = LedgerWriter(records.ledger, records.disk)
         self._labels, self._partial_groups = labels, partial_groups
         self._run_seed, self._gold_share = run_seed, gold_share
         position = self._ledger.position()
@@ -133,8 +135,8 @@ class Generation:
             group = await self._buffer.admit(index, f"{prompt.prompt_id}@{epoch}", prompt, number)
             if group is None:
                 return
-            await self._record(partial(self._ledger.admit, index, prompt.prompt_id, epoch, first, number))
-            self._spawn(self._fill(group, first))
+            admit = partial(self._ledger.admit, index, prompt.prompt_id, epoch, first, number)
+            self._spawn(self._begin(group, first, admit))
 
     def _take_index(self) -> int:
         if self._again:
@@ -142,6 +144,11 @@ class Generation:
         index = self._next_index
         self._next_index += 1
         return index
+
+    async def _begin(self, group: Group, first: int, admit: Callable[[], None]) -> None:
+        """Beside the admission of further groups, so that the ledger takes all that are admitted at once together."""
+        await self._writer.write(admit)
+        await self._fill(group, first)
 
     async def _fill(self, group: Group, first: int) -> None:
         requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
@@ -193,7 +200,7 @@ class Generation:
             kind = f" ({record.error_kind.value})" if record.error_kind is not None else ""
             return f"no score: {record.outcome.value}{kind}"
         num_tokens, score = summary.num_response_tokens, self._score_of(record)
-        await self._record(partial(self._ledger.ready, request.trajectory_id, num_tokens, score))
+        await self._writer.write(partial(self._ledger.ready, request.trajectory_id, num_tokens, score))
         group.samples.append(Sample(summary, record, trajectory))
         return ""
 
@@ -216,17 +223,14 @@ class Generation:
                 return summary, trajectory, await self._rewards.score(request.prompt, trajectory)
             except DataLost as error:
                 cause = type(error.__cause__ or error).__name__
-                await self._record(partial(self._ledger.reissue, request.trajectory_id, cause))
+                await self._writer.write(partial(self._ledger.reissue, request.trajectory_id, cause))
 
     async def _drop(
         self, group: Group, trajectory_id: str, reason: str, replacement: SampleRequest | None = None
     ) -> None:
         successor = replacement.trajectory_id if replacement is not None else ""
-        await self._record(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1, successor))
+        await self._writer.write(partial(self._ledger.drop, trajectory_id, reason, self._buffer.version + 1, successor))
         group.dropped.append(Dropped(trajectory_id, reason))
-
-    async def _record(self, change: Callable[[], None]) -> None:
-        await self._disk.write(change, "the ledger")
 
     def _count_failure(self, record: RewardRecord, what: str) -> None:
         """Tell the first failures of a step, and stop the run when there are too many.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.calls.chunks import Packing
 from actors.faults import LearnerLost, Recoverable, WorkerError
 from actors.groups import Group
 from actors.pools.checkpoint_saver import CheckpointSaver
@@ -67,13 +68,10 @@ class LearnerRanks:
             for group, sample in members
             if sample.reward.observed is not None
         ]
+        packing = Packing()
+        places = [packing.item(sample.trajectory) for _, sample in members]
         results: list[UpdateResult] = await self._call(
-            "train",
-            step,
-            step < self._critic_warmup_steps,
-            rates,
-            labels,
-            *(sample.trajectory for _, sample in members),
+            "train", step, step < self._critic_warmup_steps, rates, labels, places, *packing.chunks
         )
         return results[0]
 

@@ -19,6 +19,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from actors.calls.messages import CallFailedError, UnknownError
 from actors.faults import DataLost, Fault, WorkerDied, WorkerError, WorkerHung
 from rollout.component import UserError
 
@@ -49,7 +50,7 @@ async def reply(awaited: Awaitable[Any], worker: str, method: str, timeout_s: fl
         # it runs what is awaited in a task of its own, so that others come between its last line and the next one here.
         async with asyncio.timeout(timeout_s):
             return await awaited
-    except (RayError, TimeoutError) as error:
+    except (RayError, CallFailedError, TimeoutError) as error:
         raise failure(worker, method, error, timeout_s) from error
 
 
@@ -66,18 +67,19 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
             return UserError(raised.removeprefix(USER_ERROR))
     if isinstance(cause, DEATHS):
         return WorkerDied(worker, method, describe_death(cause))
-    if type(cause).__name__ == ENGINE_DEAD:
+    name = cause.type_name if isinstance(cause, UnknownError) else type(cause).__name__
+    if name == ENGINE_DEAD:
         return WorkerDied(worker, method, f"{ENGINE_DEAD}: {cause}")
     if isinstance(cause, ObjectLostError):
         return DataLost(worker, method, f"data it needs were lost with another process: {cause}")
     if cause is error and isinstance(error, TimeoutError):  # a worker's own TimeoutError is one that it reports
         return WorkerHung(worker, method, f"no answer within {timeout_s:g} s" if timeout_s else "no answer in time")
-    return WorkerError(worker, method, f"{type(cause).__name__}: {cause}")
+    return WorkerError(worker, method, f"{name}: {cause}")
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """What was raised inside an actor, without Ray's wrappers; the error itself if it has none."""
-    while isinstance(error, RayTaskError) and error.cause is not None:
+    """What was raised inside an actor, without the wrappers of the way here; the error itself if it has none."""
+    while isinstance(error, RayTaskError | CallFailedError) and error.cause is not None:
         error = error.cause
     return error
 

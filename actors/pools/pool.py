@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from actors.calls.caller import Caller, caller_of
 from actors.faults import NoWorkerLeft, WorkersKeepDying
 from actors.pools.loss import failure
 
@@ -62,6 +63,7 @@ class Member(Generic[W]):
         open: keys of the requests that it has.
         is_exclusive: whether it has one that must be alone.
         started: for pools whose workers join before they can serve: what their first requests wait for.
+        caller: calls methods of the worker.
     """
 
     index: int
@@ -70,6 +72,10 @@ class Member(Generic[W]):
     open: list[str] = field(default_factory=list)
     is_exclusive: bool = False
     started: asyncio.Task[Any] | None = None
+    caller: Caller = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.caller = caller_of(self.worker)
 
 
 @dataclass(eq=False, slots=True)

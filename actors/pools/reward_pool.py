@@ -107,7 +107,7 @@ class RewardPool:
         async with self._pool.place(prompt.prompt_id, alone) as member:
             try:
                 await self._started(member)
-                call = getattr(member.worker, method).remote(prompt, trajectory)
+                call = member.caller.call(method, prompt, trajectory)
                 record: RewardRecord = await reply(call, member.name, method, self._deadline_s)
             except WorkerLost as lost:
                 self._lose(member, self._in_words(lost))

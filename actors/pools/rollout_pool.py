@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from actors.calls.caller import Caller
 from actors.faults import DataLost, Quarantined, TooManyQuarantined, WorkerError, WorkerLost
 from actors.pools.loss import end, reply
 from actors.pools.pool import Member, Pool, PoolObserver, Replacing
@@ -72,9 +73,8 @@ class RolloutPool:
             RunOver: nothing is served any more.
         """
 
-        async def call(worker: Any) -> tuple[TrajectorySummary, Any]:
-            summary_ref, trajectory_ref = worker.sample.options(num_returns=2).remote(request)
-            return await summary_ref, trajectory_ref
+        def call(caller: Caller) -> Awaitable[tuple[TrajectorySummary, Any]]:
+            return caller.call("sample", request, has_bulk=True)
 
         return await self._ask(request, call, self._observer.request_reissued)
 
@@ -85,9 +85,8 @@ class RolloutPool:
             Quarantined, RunOver: as for :meth:`sample`.
         """
 
-        async def call(worker: Any) -> Trajectory:
-            trajectory: Trajectory = await worker.respond_greedily.remote(request)
-            return trajectory
+        def call(caller: Caller) -> Awaitable[Trajectory]:
+            return caller.call("respond_greedily", request)
 
         return await self._ask(request, call)
 
@@ -112,6 +111,8 @@ class RolloutPool:
     async def stop(self, timeout_s: float) -> None:
         """Stop replacing workers, and shut the engines down in order."""
         members = await self._pool.close()
+        for member in members:
+            member.caller.close()
         stops = (reply(member.worker.stop.remote(), member.name, "stop", timeout_s) for member in members)
         # An engine that does not answer, or fails, is ended with its actor.
         await asyncio.gather(*stops, return_exceptions=True)
@@ -119,7 +120,7 @@ class RolloutPool:
     async def _ask(
         self,
         request: SampleRequest,
-        call: Callable[[Any], Awaitable[T]],
+        call: Callable[[Caller], Awaitable[T]],
         reissued: Callable[[str, str], None] = lambda _, __: None,
     ) -> T:
         """Ask one worker after another until one has answered."""
@@ -129,7 +130,7 @@ class RolloutPool:
             alone = self.suspects.must_be_alone(prompt_id)
             async with self._pool.place(prompt_id, alone) as member:
                 try:
-                    result: T = await reply(call(member.worker), member.name, "sample", self._request_timeout_s)
+                    result: T = await reply(call(member.caller), member.name, "sample", self._request_timeout_s)
                 except (WorkerError, UserError) as error:
                     if isinstance(error, WorkerLost):
                         self._lose(member, error)

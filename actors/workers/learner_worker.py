@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 
+from actors.calls.chunks import Place, unpacked
 from actors.faults import LearnerError
 from learner.config import LearnerConfig, ModelConfig, check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.limits import TraceLimits, UpdateLimits
 from learner.update.result import UpdateResult
 from rollout.component import UserError
-from rollout.trajectory import Label, ScoredTrajectory, Trajectory
+from rollout.trajectory import Label, ScoredTrajectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,18 +118,21 @@ class LearnerWorker:
         critic_only: bool,
         rates: tuple[float, float] | None,
         labels: Sequence[Label],
-        *trajectories: Trajectory,
+        places: Sequence[Place],
+        *chunks: Any,
     ) -> UpdateResult:
         """:meth:`update` on trajectories that Ray has fetched from the object store, with their labels.
 
-        ``rates``: the reward's estimated false positive and false negative rate, where the run has estimates.
+        Args:
+            rates: the reward's estimated false positive and false negative rate, where the run has estimates.
+            labels, places: of each trajectory; where it is in ``chunks``.
         """
         if rates is not None:
             self._ready.algorithm.set_rates(*rates)
         # From here on nothing knows texts or outcomes any more: a scored trajectory keeps the tokens only.
         samples = [
             ScoredTrajectory(trajectory=trajectory, **asdict(label))
-            for trajectory, label in zip(trajectories, labels, strict=True)
+            for trajectory, label in zip((unpacked(place, chunks) for place in places), labels, strict=True)
         ]
         return self.update(samples, update_index, critic_only)
 

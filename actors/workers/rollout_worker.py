@@ -7,6 +7,8 @@ import socket
 import time
 from typing import Any
 
+from actors.calls.batched_actor import BatchedActor
+from actors.processes.garbage import keep_what_is_there
 from rollout.component import ComponentSpec
 from rollout.config import RolloutConfig
 from rollout.conversation.runner import Runner
@@ -18,7 +20,7 @@ from rollout.tasks.environments import environment_maker
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 
 
-class RolloutWorker:
+class RolloutWorker(BatchedActor):
     """Serves sampling requests with one engine. An asyncio actor: many requests are open at the same time.
 
     Args:
@@ -31,6 +33,7 @@ class RolloutWorker:
         trust_remote_code: passed on to vLLM and transformers.
         transfer_backend: vLLM weight-transfer back end to prepare, or None.
         task: what the prompts come from, which may have environments for them; None if it has none.
+        seeded: whether each response has a random stream of its own, see ``rollout.reproducible``.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RolloutWorker:
         trust_remote_code: bool = False,
         transfer_backend: str | None = None,
         task: ComponentSpec | None = None,
+        seeded: bool = True,
     ) -> None:
         self._name = name
         self._paths = (model_path, tokenizer_path)
@@ -53,11 +57,13 @@ class RolloutWorker:
         self._trust_remote_code = trust_remote_code
         self._transfer_backend = transfer_backend
         self._task = task
+        self._seeded = seeded
 
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
         begin = time.monotonic()
         await self.serve(self._new_engine())
+        keep_what_is_there()
         return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}
 
     def _new_engine(self) -> VllmEngine | InlineVllmEngine:
@@ -74,7 +80,9 @@ class RolloutWorker:
         make_environment = None if self._task is None else environment_maker(self._task)
         self._engine = engine
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, trust_remote_code=self._trust_remote_code)
-        self._runner = Runner(self._engine, tokenizer, self._config, self._run_seed, self._name, make_environment)
+        self._runner = Runner(
+            self._engine, tokenizer, self._config, self._run_seed, self._name, make_environment, self._seeded
+        )
         await self._engine.set_version(0)
 
     async def sample(self, request: SampleRequest) -> tuple[TrajectorySummary, Trajectory]:

@@ -91,7 +91,8 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         "padded tokens",
         f"sampling: {_plural(rollout.num_workers, 'rollout worker')} x {rollout.max_concurrent_requests} requests at a "
         f"time; up to {derived.max_trajectories_in_flight} trajectories ahead of training (max_staleness "
-        f"{training.max_staleness})",
+        f"{training.max_staleness}); "
+        + ("each response has its own random stream" if config.is_reproducible else "one random stream an engine"),
         f"learning: {_plural(learner.num_workers, 'rank')}, ZeRO {learner.zero_stage}, learning rate "
         f"{learner.policy_lr:g} policy, {learner.critic_lr:g} critic",
         f"evaluation {evaluated} on up to {training.num_eval_prompts} prompts a split; checkpoint {saved}, newest "

@@ -167,6 +167,12 @@ class RunConfig(StrictModel):
         """Folder of the run: ``output_dir/name``."""
         return Path(self.output_dir) / self.name
 
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether each response has a random stream of its own; see :attr:`RolloutConfig.reproducible`."""
+        wanted = self.rollout.reproducible
+        return self.training.max_staleness == 0 if wanted is None else wanted
+
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
         # Runs only if every value is right by itself. All conflicts are one error, each with a key that the user can

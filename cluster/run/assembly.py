@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from actors.guards.guards import Guards
 from actors.guards.trust import RewardTrust
-from actors.ledger.ledger import Ledger, LedgerError
+from actors.ledger.file import LedgerError
+from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.controller import Controller
 from actors.loop.generation import FailureLimits, Generation

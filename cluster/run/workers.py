@@ -17,6 +17,7 @@ from actors.pools.reward_model_pool import RewardModelClient
 from actors.processes import stack_dump
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from actors.workers.reward_model_worker import RewardModelWorker
+from actors.workers.reward_worker import RewardWorker
 from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
@@ -24,7 +25,6 @@ from cluster.config.run_config import RunConfig
 from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
 from cluster.run.reward_models import ServedModel, served_models, serving_options
 from rollout.sampling.vllm_options import engine_environment
-from rollout.scoring.service import RewardService
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class RolloutFactory:
             trust_remote_code=config.model.trust_remote_code,
             transfer_backend="nccl" if uses_nccl(config) else None,
             task=config.data.task,
+            seeded=config.is_reproducible,
         )
 
 
@@ -84,7 +85,7 @@ class RewardFactory:
     def __call__(self, index: int) -> Any:
         """One more actor; they are all alike."""
         config = self.config
-        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=1000)
         return actor.remote(config.reward, config.seed, config.training.samples_per_prompt, self.scorers)
 
 

@@ -72,6 +72,8 @@ def _fingerprint(config: RunConfig) -> str:
     """
     left_out = {"name", "output_dir", "logging", "recovery"}
     data = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    if config.is_reproducible:  # the way of every cell before there was a choice
+        data.get("rollout", {}).pop("reproducible", None)
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

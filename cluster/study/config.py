@@ -158,8 +158,9 @@ QUIET: Changes = {
     "logging.tensorboard": False,
     "logging.trajectory_samples_per_step": 0,
     "training.checkpoint_every_steps": 0,
+    "rollout.reproducible": True,
 }
-"""What a cell need not write, unless the study says so. None of it changes a number."""
+"""What a cell need not write, and that methods have random streams in common, unless the study says otherwise."""
 
 
 class Cell(StrictModel):

@@ -102,6 +102,7 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
         on_gpu=False,
         trust_remote_code=config.model.trust_remote_code,
         task=config.data.task,
+        seeded=config.is_reproducible,
     )
     await worker.serve(workshop.engine)
     learner = LearnerWorker()

@@ -7,7 +7,6 @@ printed goes to standard error. When standard input ends its driver is gone, and
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import queue
@@ -48,11 +47,11 @@ def _set_environment() -> None:
 
     os.environ.update(engine_environment(on_gpu=False))
     os.environ.update(learner_environment(on_gpu=False))
-    os.environ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"] = "1"  # one caller, who numbers its requests
 
 
 async def _serve_shared(request: dict[str, Any], requests: queue.Queue[str], answers: IO[str]) -> None:
     """Cells in this process, all with the engine that the first of them needs."""
+    from actors.processes.garbage import keep_what_is_there
     from cluster.study.inline_run import Workshop, run_inline
 
     workshop: Workshop | None = None
@@ -61,20 +60,13 @@ async def _serve_shared(request: dict[str, Any], requests: queue.Queue[str], ans
             config = RunConfig.model_validate(request["config"])
             if workshop is None:
                 workshop = Workshop(config)
-                _keep_what_is_there()
+                keep_what_is_there()
             begin = time.process_time()
             await run_inline(config, Path(request["folder"]), workshop)
             _answer(answers, cpu_s=round(time.process_time() - begin, 3))
         except Exception as error:  # the cell's end, and the reason is its result
             _answer(answers, error)
         request = json.loads(await asyncio.to_thread(requests.get))
-
-
-def _keep_what_is_there() -> None:
-    """Let the garbage collector look seldom, and at what a cell makes: the libraries' objects are many, and stay."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _serve_runs(request: dict[str, Any], requests: queue.Queue[str], answers: IO[str]) -> None:

@@ -25,6 +25,7 @@ class Runner:
         run_seed: first part of the name of every random stream.
         name: recorded in each trajectory.
         make_environment: None if one response is all there is, for any prompt.
+        seeded: whether each response has a random stream of its own, or all share the engine's.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Runner:
         run_seed: int,
         name: str,
         make_environment: MakeEnvironment | None = None,
+        seeded: bool = True,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -44,9 +46,10 @@ class Runner:
         self._run_seed = run_seed
         self._name = name
         self._make_environment = make_environment
+        self._seeded = seeded
 
     async def sample(self, request: SampleRequest) -> Trajectory:
-        """Sample one trajectory. The same weights and request give the same one in any process."""
+        """Sample one trajectory. Seeded, the same weights and request give the same one in any process."""
         return await self._run(request, self._config.sampling)
 
     async def respond_greedily(self, request: SampleRequest) -> Trajectory:
@@ -103,7 +106,7 @@ class Runner:
     async def _respond(self, conversation: Conversation, sampling: SamplingConfig, turn: int = 0) -> str:
         """Sample one response within what is left of the budget; returns its text."""
         seed = None
-        if sampling.temperature > 0.0:
+        if self._seeded and sampling.temperature > 0.0:
             seed = self._seed(conversation.request, f"sampling.{turn}" if turn else "sampling")
         room = self._room(conversation)
         # The engine would refuse what might not fit, even if the response came out short.

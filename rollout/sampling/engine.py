@@ -47,7 +47,7 @@ class Engine(Protocol):
     """An inference engine with continuous batching, whose weights can be replaced while it runs."""
 
     async def generate(self, token_ids: tuple[int, ...], sampling: SamplingConfig, seed: int | None) -> Completion:
-        """Sample one completion. ``seed`` fixes its random stream; None with temperature 0 (greedy)."""
+        """Sample one completion. ``seed`` fixes its random stream; None: the engine's own, or greedy."""
         ...
 
     async def score(self, token_ids: tuple[int, ...]) -> list[float]:

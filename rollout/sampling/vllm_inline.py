@@ -50,12 +50,14 @@ class InlineVllmEngine:
     """
 
     def __init__(self, model_path: str, config: RolloutConfig, trust_remote_code: bool = False) -> None:
+        import torch
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
         # What two prompts could share is one block then, for which each request would look.
         options["enable_prefix_caching"] = config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU
+        self._random_state = torch.Generator().manual_seed(options["seed"]).get_state()
         self._counters = EngineCounters()
         self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**options), stat_loggers=[self._counters])
         # vLLM adds a logger of its own, whose many histograms nobody reads here.
@@ -109,9 +111,12 @@ class InlineVllmEngine:
             # Once around the loop first: whoever else is about to make a request makes it, and is computed with it.
             await asyncio.sleep(0)
             while self._waiting and not self._is_paused:
-                # The random numbers of this process belong to the learner; sampling has streams of its own.
+                # The random numbers of this process belong to the learner; sampling has streams of its own, and one for
+                # all requests without a seed.
                 with torch.random.fork_rng(devices=()):
+                    torch.set_rng_state(self._random_state)
                     outputs = self._engine.step()
+                    self._random_state = torch.get_rng_state()
                 for output in outputs:
                     answer = self._waiting.get(output.request_id)
                     if answer is not None and not answer.done():

@@ -5,6 +5,7 @@ vLLM is imported inside functions: naming this module costs nothing.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, Protocol
 
 from rollout.config import RolloutConfig, SamplingConfig
@@ -28,7 +29,12 @@ def engine_environment(on_gpu: bool, num_threads: int = 1) -> dict[str, str]:
     runs inside the engine's one child process instead of a second one. oneDNN keeps a compiled kernel for each of the
     last so many shapes of a batch, by default 1024, which is a process that grows for hours.
     """
-    common = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    common = {
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": "1",  # one caller, who numbers its requests
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     if on_gpu:
         return {**common, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     return {
@@ -105,6 +111,8 @@ def engine_options(
         "logprobs_mode": "processed_logprobs",
         "worker_extension_cls": "rollout.sampling.vllm_weights.WeightLoaderExtension",
         "disable_log_stats": False,
+        # Of responses without a seed of their own: engines must not draw the same numbers, nor one after a restart.
+        "seed": secrets.randbits(31),
     }
     if on_gpu:
         options["gpu_memory_utilization"] = config.gpu_memory_utilization

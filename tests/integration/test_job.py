@@ -113,7 +113,7 @@ def actors_of(head: Head) -> list[str]:
     for child in head.process.children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
             titles.append(" ".join(child.cmdline()))
-    wanted = ("RolloutWorker", "LearnerWorker", "RewardService", "ControllerActor", "VLLM", "cluster.cli")
+    wanted = ("RolloutWorker", "LearnerWorker", "RewardWorker", "ControllerActor", "VLLM", "cluster.cli")
     return [title for title in titles if any(name in title for name in wanted)]
 
 

@@ -16,11 +16,11 @@ import torch
 from actors.pools.reward_model_pool import RewardModelClient
 from actors.pools.reward_pool import RewardPool
 from actors.workers.reward_model_worker import RewardModelWorker, ServingOptions
+from actors.workers.reward_worker import RewardWorker
 from learner.reward_model.model import RewardModel
 from rollout.component import ComponentSpec
 from rollout.config import RewardConfig
 from rollout.scoring.record import RewardOutcome, RewardRecord
-from rollout.scoring.service import RewardService
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -90,7 +90,7 @@ def test_a_served_reward_model(ray_local: None, tiny_model: Path, tmp_path: Path
     spec = ComponentSpec(type="model", path=str(tmp_path), max_tokens=64)
     config = RewardConfig(functions=(spec,), timeout_s=40.0, max_retries=2)
     worker = ray.remote(RewardModelWorker).options(num_cpus=0, max_restarts=-1).remote(options)
-    service_actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000)
+    service_actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=1000)
     service = service_actor.remote(config, 0, 1, {"reward.functions.0": RewardModelClient([worker])})
 
     async def story() -> None:

@@ -56,11 +56,27 @@ async def _checked(path: str) -> list[str]:
     for compare in OF_ENGINE_AND_MODEL:
         await compare(engine, AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32))
         done.append(compare.__name__)
-    for last in (a_cancelled_request_is_forgotten, a_failed_step_ends_every_call):
+    further = (responses_without_seeds_differ, a_cancelled_request_is_forgotten, a_failed_step_ends_every_call)
+    for last in further:
         await last(engine)
         done.append(last.__name__)
     await engine.shutdown()
     return done
+
+
+async def responses_without_seeds_differ(engine: Any) -> None:
+    """From step to step, within one batch and from batch to batch; and the caller's own random numbers stay."""
+    import torch
+
+    before = torch.get_rng_state()
+    sampling = SamplingConfig(max_response_tokens=24, temperature=2.0)
+    found = []
+    for _ in range(2):
+        batch = (engine.generate(promises.PROMPT, sampling, None) for _ in range(4))
+        found += [completion.token_ids for completion in await asyncio.gather(*batch)]
+    assert len(set(found)) == len(found)
+    assert len({token for token_ids in found for token in token_ids}) > 16
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 async def a_cancelled_request_is_forgotten(engine: Any) -> None:
@@ -98,4 +114,4 @@ async def a_failed_step_ends_every_call(engine: Any) -> None:
 def test_the_engine_in_its_callers_process_keeps_the_same_promises(tiny_model: Path) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         checked = process.submit(run_checks, str(tiny_model)).result(timeout=180.0)
-    assert len(checked) == len(OF_THE_ENGINE) + len(OF_ENGINE_AND_MODEL) + 2
+    assert len(checked) == len(OF_THE_ENGINE) + len(OF_ENGINE_AND_MODEL) + 3

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from actors.ledger.account import list_samples
 from actors.ledger.file import open_for_reading
-from actors.ledger.ledger import Ledger, SampleState
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import SampleState
 from rollout.trajectory import Prompt, SampleRequest
 
 PROMPTS, SIZE = 3, 2

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from actors.ledger.account import read_account
-from actors.ledger.file import open_for_reading
-from actors.ledger.ledger import Ledger, LedgerError, Position
+from actors.ledger.file import LedgerError, open_for_reading
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import Position
 from rollout.component import UserError
 from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, states
 

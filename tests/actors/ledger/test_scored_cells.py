@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.ledger.ledger import Ledger, SampleScore
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import SampleScore
 from actors.ledger.scored_cells import LedgerScores, ScoredCell, read_scores
 from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names
 

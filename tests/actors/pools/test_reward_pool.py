@@ -16,11 +16,11 @@ import actors.pools.reward_pool
 from actors.faults import WorkersKeepDying
 from actors.pools.reward_pool import RewardPool
 from actors.recovery import RecoveryConfig
+from actors.workers.reward_worker import RewardWorker
 from rollout.component import ComponentSpec, UserError
 from rollout.config import RewardConfig
 from rollout.rewards.errors import RewardErrorKind
 from rollout.scoring.record import RewardOutcome, RewardRecord
-from rollout.scoring.service import RewardService
 from rollout.trajectory import FinishReason, Prompt, Trajectory
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -285,7 +285,7 @@ def test_a_reward_that_no_worker_can_make_ends_the_run_with_the_mistake_and_no_o
     environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
 
     def create(index: int) -> Any:
-        actor = ray.remote(RewardService).options(
+        actor = ray.remote(RewardWorker).options(
             num_cpus=0, max_concurrency=1000, runtime_env={"env_vars": environment}
         )
         made.append(actor.remote(config, 0))
@@ -332,7 +332,7 @@ def test_real_actors_that_hang_and_die(ray_local: None, tmp_path: Any) -> None:
     made: list[Any] = []
 
     def create(index: int) -> Any:
-        actor = ray.remote(RewardService).options(num_cpus=0, max_concurrency=1000, runtime_env=environment)
+        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=1000, runtime_env=environment)
         made.append(actor.remote(config, 0))
         return made[-1]
 

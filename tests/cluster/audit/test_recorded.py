@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from actors.ledger.ledger import Ledger, SampleScore
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import SampleScore
 from cluster.audit.recorded import audit_run
 from cluster.cli import main
 from rollout.component import UserError

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.ledger.ledger import Ledger, SampleScore
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import SampleScore
 from cluster.report.run_record import RunRecord, read_run
 
 STEPS, PER_STEP = 40, 8

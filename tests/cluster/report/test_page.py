@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from actors.ledger.ledger import Ledger, SampleScore
+from actors.ledger.ledger import Ledger
+from actors.ledger.samples import SampleScore
 from cluster.report.metric_table import Curve
 from cluster.report.page.comparison import differing_settings, group_runs
 from cluster.report.page.curves import ESTIMATED, Axes, aggregate, number, points_per_curve, thin
