@@ -19,9 +19,7 @@ INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock req
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
 # Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
-# Compiled files are kept even where the environment says otherwise: without them every process of every test, hundreds
-# in all, compiles this project anew.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 FAST := -m "not slow"
 # setup.cfg says what is measured and how much of it the fast tests must reach. It costs a quarter of their time.
 COVERAGE := --cov --cov-report=
@@ -40,6 +38,10 @@ install: $(INSTALLED)
 
 demo: $(INSTALLED) $(MODEL)/tokenizer_config.json
 	$(BIN)/dvpo train configs/demo.yaml --overwrite
+
+# Compiled files are kept even where the environment says otherwise: without them every process of every test, hundreds
+# in all, compiles this project anew.
+test test-fast test-slow: export PYTHONDONTWRITEBYTECODE :=
 
 # Stages in the order of what they cost, so that most mistakes are told within a minute; each test is in one of them.
 test: lint

@@ -90,9 +90,11 @@ def judged_at(checkpoint: Path, truth: Mapping[int, float]) -> Judged:
     window = evidence.window
     seeds, prompts = window.seeds.tolist(), window.keys[:, 0]
     assert all(seed in truth for seed in seeds), "a true score is missing: the run needs reward.gold_share: 1"
+    of_views = evidence.model.logits(window.inputs, prompts).double().numpy()
+    prior = of_views.mean(axis=1) if evidence.channel is None else evidence.channel.prior_logits(of_views)
     return Judged(
         prompts=prompts.numpy(),
-        logits=evidence.model.logits(window.inputs, prompts).double().numpy(),
+        logits=prior,
         mean_logprobs=window.inputs[:, NUM_LAST_TOKENS].double().numpy(),
         truth=np.array([truth[seed] for seed in seeds]),
     )

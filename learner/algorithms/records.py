@@ -67,6 +67,7 @@ class OldOutputs:
         logprobs: [batch seq] of the policy (the proximal policy of the clip).
         ref_logprobs: [batch seq] of the frozen reference policy, or None.
         ref_entropy: [batch seq] entropy of its next-token distribution at each action token, in nats, or None.
+        ref_end_states: [batch dim] its last hidden state, from which a row's last action token was predicted, or None.
         critic: the old critic's output, or None for critic-free algorithms.
     """
 
@@ -74,6 +75,7 @@ class OldOutputs:
     ref_logprobs: Tensor | None = None
     critic: CriticOutput | None = None
     ref_entropy: Tensor | None = None
+    ref_end_states: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

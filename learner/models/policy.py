@@ -45,6 +45,7 @@ class PolicyModel(nn.Module):
         temperature: float,
         entropy: Entropy = "none",
         lengths: Tensor | None = None,
+        with_end_states: bool = False,
     ) -> dict[str, Tensor]:
         """Log-probabilities under softmax(logits / temperature).
 
@@ -56,9 +57,12 @@ class PolicyModel(nn.Module):
             entropy: whether to compute it, and whether gradients flow through it. An output that requires a gradient
                 and is then not used would make ranks that share weights (ZeRO-3) communicate differently.
             lengths: [batch], the real tokens of each row; with them rows are packed, if the model can.
+            with_end_states: whether to return these, too; each row needs an action token then.
 
         Returns:
-            ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere.
+            ``logprobs`` and ``entropy`` (nats), [batch seq] float32, aligned to tokens, 0 elsewhere; ``end_states``
+            [batch dim] float32, the last hidden state (the logits, of a model whose head is not plain) from which the
+            last action token of each row was predicted, without gradient.
         """
         rows = PackedRows.of(token_ids, lengths) if self.packs_rows and lengths is not None else None
         ids = token_ids[action_mask]
@@ -69,10 +73,14 @@ class PolicyModel(nn.Module):
             states = packing.last_hidden(self.lm.base_model, token_ids, rows).before(action_mask)
             tokens = self.head(states, ids, temperature, entropy)
         found = tokens.entropy if entropy == "grad" else tokens.entropy.detach()
-        return {
+        outputs = {
             "logprobs": scatter_to_tokens(tokens.logprobs, action_mask),
             "entropy": scatter_to_tokens(found, action_mask),
         }
+        if with_end_states:
+            last = action_mask.sum(dim=1).cumsum(0) - 1
+            outputs["end_states"] = states.detach().index_select(0, last).float()
+        return outputs
 
     def _logits(self, token_ids: Tensor, rows: PackedRows | None) -> RowOutputs:
         """The model's own logits, for one with more than a linear map at its end."""

@@ -20,7 +20,8 @@ from learner.plan import BatchPlan
 from learner.update.distances.sampler_gap import SamplerGap
 from learner.update.distances.start_drift import StartDrift
 from learner.update.finite import refuse_non_finite
-from learner.update.old_critic import KeptPasses, OldCriticColumns, kept_passes
+from learner.update.old_outputs.critic import KeptPasses, OldCriticColumns, kept_passes
+from learner.update.old_outputs.reference import ReferenceColumns
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
 from learner.update.step import ModelPass, backward, check, nothing
@@ -56,7 +57,7 @@ class RankUpdate:
         self.needs_reference = self.algorithm.needs_reference and (
             self.algorithm.estimates_with_reference or not critic_only
         )
-        self.needs_reference_entropy = any(correction.needs_reference for correction in self.algorithm.corrections)
+        self.needs_reference_signals = any(correction.needs_reference for correction in self.algorithm.corrections)
         self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
         self.estimates = Estimates(batch.rewards)
         self.shown_heads: dict[int, Tensor] = {}
@@ -118,8 +119,7 @@ class RankUpdate:
     def _old_outputs(self) -> OldOutputs:
         learner, rewards = self.learner, self.batch.rewards
         logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
-        reference = torch.zeros_like(rewards) if self.needs_reference else None
-        reference_entropy = torch.zeros_like(rewards) if self.needs_reference_entropy else None
+        reference = ReferenceColumns(self.batch, self.needs_reference_signals) if self.needs_reference else None
         shown = self.settings.traces.rows(self.plan.rank_rows(self.world.rank))
         critic = None if learner.critic is None else OldCriticColumns(self.batch, self.algorithm, shown)
         everything = [(m, i, rows) for m, micros in enumerate(self.slices) for i, rows in enumerate(micros)]
@@ -135,15 +135,17 @@ class RankUpdate:
                 found = learner.reference(
                     **inputs,
                     temperature=self.settings.temperature,
-                    entropy="none" if reference_entropy is None else "value",
+                    entropy="value" if reference.with_signals else "none",
+                    with_end_states=reference.with_signals,
                 )
-                reference[place] = found["logprobs"][:real]
-                if reference_entropy is not None:
-                    reference_entropy[place] = found["entropy"][:real]
+                reference.add(found, place, real)
             if critic is not None:
                 critic.add(self._old_values(micro, minibatch, index), micro, place, real)
         self.shown_heads = {} if critic is None else critic.shown_heads
-        return OldOutputs(logprobs, reference, None if critic is None else critic.output(), reference_entropy)
+        of_critic = None if critic is None else critic.output()
+        if reference is None:
+            return OldOutputs(logprobs, critic=of_critic)
+        return OldOutputs(logprobs, reference.logprobs, of_critic, reference.entropy, reference.end_states)
 
     def _old_values(self, micro: TrainBatch, minibatch: int, index: int) -> dict[str, Tensor]:
         """The critic's outputs before the update, with their graph where the first step goes on with them."""

@@ -22,7 +22,7 @@ class RewardCorrection(Component):
     needs_critic: bool = False
     """Whether it reads ``old.critic``."""
     needs_reference: bool = False
-    """Whether it reads ``old.ref_logprobs`` and ``old.ref_entropy``, of the frozen starting policy."""
+    """Whether it reads ``old.ref_logprobs``, ``ref_entropy`` and ``ref_end_states``, of the frozen starting policy."""
     changes_scores: bool = True
     """Whether it may change a score; False for one that only sets weights."""
     changes_units: bool = False

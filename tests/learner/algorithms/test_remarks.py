@@ -95,7 +95,8 @@ def old_outputs(algorithm: Algorithm) -> OldOutputs:
     rng = torch.Generator().manual_seed(2)
     old = make_old(algorithm, BATCH, 1)
     if old.ref_logprobs is not None:
-        old = replace(old, ref_entropy=torch.rand(BATCH.rewards.shape, generator=rng))
+        entropy = torch.rand(BATCH.rewards.shape, generator=rng)
+        old = replace(old, ref_entropy=entropy, ref_end_states=torch.rand(len(BATCH), 5, generator=rng))
     if old.critic is None:
         return old
     columns = {name: torch.rand(BATCH.rewards.shape, generator=rng) for name in ("semantic_nll", "semantic_entropy")}

@@ -10,24 +10,23 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-NAMES = ("false_positive_rate", "false_negative_rate", "slope", "intercept")
-START = (-1.0, -1.0, 0.5, 0.0)
+START_RATE, START_SLOPE = -1.0, 0.5
 PRIOR_RATE = (1.5, 2.5)
 """Beta prior of both rates: mean 3/8, weight of four scores; keeps them off 0 and 1."""
 PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD = 1.0, 2.0
-BOUNDS = ((-6.0, 6.0), (-6.0, 6.0), (0.0, 4.0), (-6.0, 6.0))
+LOG_ODDS_BOUNDS, SLOPE_BOUNDS = (-6.0, 6.0), (0.0, 4.0)
 MIN_INFORMATION = 1e-9
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
 class CellTable:
-    """What is known of some cells; all [cells] float64.
+    """What is known of some cells; all [cells] float64 but the logits.
 
     Attributes:
         num_scores, sum_scores: counts of scores in [0, 1].
         gold: true reward, or NaN.
-        logits: log-odds that the value model gives, of a network that has not seen the prompt.
+        logits: [cells views] log-odds that the value model gives, of networks that have not seen the prompt.
     """
 
     num_scores: Array
@@ -42,14 +41,14 @@ class Channel:
 
     Attributes:
         false_positive_rate, false_negative_rate: of one score.
-        slope, intercept: the log-odds that a cell is right before its scores: ``slope * logit + intercept``. A value
-            model that says nothing gets slope 0.
+        slopes, intercept: the log-odds that a cell is right before its scores: ``logits @ slopes + intercept``. A view
+            of the value model that adds nothing gets slope 0.
         youden_std: standard error of J = 1 - both rates, from the data alone; infinite where they do not tell it.
     """
 
     false_positive_rate: float
     false_negative_rate: float
-    slope: float
+    slopes: tuple[float, ...]
     intercept: float
     youden_std: float
 
@@ -64,45 +63,47 @@ class Channel:
         return sum_scores * math.log((1.0 - fn) / fp) + (num_scores - sum_scores) * math.log(fn / (1.0 - fp))
 
     def prior_logits(self, logits: Any) -> Any:
-        """Log-odds before any score, elementwise."""
-        return self.slope * logits + self.intercept
+        """[n] log-odds before any score, of logits [n views], an array."""
+        return logits @ np.array(self.slopes) + self.intercept
 
 
 def fit_channel(cells: CellTable, start: Channel | None = None) -> Channel:
-    """Maximum of the posterior of rates, slope and intercept; truths of cells without gold are summed out.
+    """Maximum of the posterior of rates, slopes and intercept; truths of cells without gold are summed out.
 
     Args:
         cells: at least one.
         start: an earlier solution to begin from.
     """
-    first = START
+    num_views = cells.logits.shape[1]
+    first: tuple[float, ...] = (START_RATE, START_RATE, *[START_SLOPE / num_views] * num_views, 0.0)
     if start is not None:
         rates = _logit(start.false_positive_rate), _logit(start.false_negative_rate)
-        first = (*rates, start.slope, start.intercept)
+        first = (*rates, *start.slopes, start.intercept)
 
     def objective(point: Array) -> tuple[float, Array]:
         values, gradients = cell_log_likelihoods(point, cells)
         prior, prior_gradient = _log_prior(point)
         return -float(values.sum()) - prior, -gradients.sum(axis=1) - prior_gradient
 
-    found = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=BOUNDS)
-    fp, fn, slope, intercept = found.x
+    bounds = [LOG_ODDS_BOUNDS] * 2 + [SLOPE_BOUNDS] * num_views + [LOG_ODDS_BOUNDS]
+    found = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=bounds)
+    fp, fn, *slopes, intercept = map(float, found.x)
     _, gradients = cell_log_likelihoods(found.x, cells)
-    return Channel(_sigmoid(fp), _sigmoid(fn), float(slope), float(intercept), _youden_std(gradients, found.x))
+    return Channel(_sigmoid(fp), _sigmoid(fn), tuple(slopes), intercept, _youden_std(gradients, found.x))
 
 
 def cell_log_likelihoods(point: Array, cells: CellTable) -> tuple[Array, Array]:
     """Log of the probability of each cell's scores and gold label.
 
     Args:
-        point: [4], in the order of :data:`NAMES`; rates as log-odds.
+        point: false positive and false negative rate as log-odds, the slopes, and the intercept.
 
     Returns:
-        [cells], and its gradient [4 cells].
+        [cells], and its gradient [parameters cells].
     """
-    fp, fn, slope, intercept = (float(value) for value in point)
+    fp, fn, intercept = float(point[0]), float(point[1]), float(point[-1])
     ones, failures = cells.sum_scores, cells.num_scores - cells.sum_scores
-    prior = slope * cells.logits + intercept
+    prior = cells.logits @ point[2:-1] + intercept
     right = log_expit(prior) + ones * log_expit(-fn) + failures * log_expit(fn)
     wrong = log_expit(-prior) + ones * log_expit(fp) + failures * log_expit(-fp)
     known = ~np.isnan(cells.gold)
@@ -112,28 +113,29 @@ def cell_log_likelihoods(point: Array, cells: CellTable) -> tuple[Array, Array]:
     gradients = np.stack([
         (1.0 - share) * (ones * expit(-fp) - failures * expit(fp)),
         share * (failures * expit(-fn) - ones * expit(fn)),
-        surprise * cells.logits,
+        *(surprise * cells.logits.T),
         surprise,
     ])  # fmt: skip
     return values, gradients
 
 
 def _log_prior(point: Array) -> tuple[float, Array]:
-    """Beta of the rates, normal of slope and intercept; and the gradient [4]."""
+    """Beta of the rates, normal of slopes and intercept; and the gradient."""
     rates, (right, wrong) = point[:2], PRIOR_RATE
-    scaled = point[2:] / np.array([PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD])
+    spread = np.array([*[PRIOR_SLOPE_STD] * (len(point) - 3), PRIOR_INTERCEPT_STD])
+    scaled = point[2:] / spread
     value = float((right * log_expit(rates) + wrong * log_expit(-rates)).sum() - 0.5 * (scaled**2).sum())
-    slopes = -scaled / np.array([PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD])
+    slopes = -scaled / spread
     return value, np.concatenate([right * expit(-rates) - wrong * expit(rates), slopes])
 
 
 def _youden_std(gradients: Array, point: Array) -> float:
-    """By the delta method, from the outer products of the cells' gradients [4 cells], which never are indefinite.
+    """By the delta method, from outer products of the gradients [parameters cells], which never are indefinite.
 
     A direction of J about which no cell says anything makes it infinite.
     """
     rates = expit(point[:2])
-    direction = np.concatenate([rates * (1.0 - rates), np.zeros(2)])
+    direction = np.concatenate([rates * (1.0 - rates), np.zeros(len(point) - 2)])
     values, vectors = np.linalg.eigh(gradients @ gradients.T)
     shares = (vectors.T @ direction) ** 2
     if bool(((values <= MIN_INFORMATION * values.max()) & (shares > MIN_INFORMATION)).any()):

@@ -14,12 +14,14 @@ from torch import Tensor
 from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray, IntArray
 from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
+from learner.algorithms.corrections.evidence.content import EndStateProjection
 from learner.algorithms.corrections.evidence.outcome_model import (
     NUM_INPUTS,
     OutcomeModel,
     signals_of,
     votes_of,
 )
+from learner.algorithms.corrections.evidence.window import Window
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Last
@@ -70,6 +72,12 @@ class Evidence(RewardCorrection):
         weight_decay: float = Field(0.3, ge=0.0, description="Of the value model.")
         dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Share of hidden units left out while it trains.")
         max_cells: int = Field(1_000_000, ge=1024, description="Answers remembered; the longest unseen are forgotten.")
+        content: int = Field(
+            32,
+            ge=0,
+            description="Numbers of the starting model's last hidden state that a second network of the value model "
+            "reads beside its signals: what a response says, where they tell how sure it is. 0: none.",
+        )
         seed: int = Field(0, ge=0, description="Of the value model.")
 
         @model_validator(mode="after")
@@ -83,8 +91,10 @@ class Evidence(RewardCorrection):
     def __init__(self, config: Evidence.Config) -> None:
         super().__init__(config)
         self.cells = CellMemory(config.max_cells)
-        self.model = OutcomeModel(config.folds, config.lr, config.weight_decay, config.dropout, config.seed)
-        self.window = Window()
+        views = (NUM_INPUTS, NUM_INPUTS + config.content) if config.content else (NUM_INPUTS,)
+        self.project = EndStateProjection(config.content, config.seed)
+        self.model = OutcomeModel(config.folds, views, config.lr, config.weight_decay, config.dropout, config.seed)
+        self.window = Window(views[-1])
         self.channel: Channel | None = None
         self.num_updates = 0
 
@@ -94,7 +104,7 @@ class Evidence(RewardCorrection):
         Raises:
             UserError: a score or a gold label is not between ``low`` and ``high``.
         """
-        assert old.ref_logprobs is not None and old.ref_entropy is not None
+        assert old.ref_logprobs is not None and old.ref_entropy is not None and old.ref_end_states is not None
         batch, config = current.batch, self.config
         signals = signals_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
         metrics: dict[str, float] = {}
@@ -107,7 +117,8 @@ class Evidence(RewardCorrection):
 
         scores, gold = self._shares(batch.scores, "score"), self._shares(batch.gold_labels, "gold label")
         keys = batch.prompt_keys.cpu(), batch.answer_keys.cpu()
-        shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), signals, scores, gold, *keys)
+        states = old.ref_end_states.cpu() if config.content else signals[:, :0]
+        shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), signals, states, scores, gold, *keys)
         rewards = config.low + (config.high - config.low) * shares
         return current.with_scores(rewards, {name: Last(value) for name, value in metrics.items()})
 
@@ -125,7 +136,14 @@ class Evidence(RewardCorrection):
         return shares.clamp(0.0, 1.0)
 
     def _update(
-        self, seeds: Tensor, signals: Tensor, scores: Tensor, gold: Tensor, prompts: Tensor, answers: Tensor
+        self,
+        seeds: Tensor,
+        signals: Tensor,
+        states: Tensor,
+        scores: Tensor,
+        gold: Tensor,
+        prompts: Tensor,
+        answers: Tensor,
     ) -> tuple[Tensor, dict[str, float]]:
         """[n] rewards in [0, 1] of the whole batch, after what it says has been added to what is known."""
         config = self.config
@@ -136,7 +154,9 @@ class Evidence(RewardCorrection):
         rows = self.cells.rows(prompts.numpy(), answers.numpy(), self.num_updates)
         self.cells.count(rows[fresh.numpy()], scores[fresh].numpy(), gold[fresh].numpy())
         inputs = torch.cat([signals, self._votes(rows, alone)], dim=1)
-        logits = self.model.logits(inputs, prompts) if config.value_model else torch.zeros(len(inputs))
+        if config.content:
+            inputs = torch.cat([inputs, self.project(states)], dim=1)
+        logits = self.model.logits(inputs, prompts)
         self.window.add(inputs[fresh], torch.stack([prompts, answers], dim=1)[fresh], seeds[fresh], config.window)
         in_window = self._forget_with_the_cells()
         self._fit(in_window)
@@ -149,8 +169,8 @@ class Evidence(RewardCorrection):
         metrics = self._metrics(rows, rewards, scores)
         asked = ~gold.isnan()
         if bool(asked.any()):
-            error = (self._prior(logits.double())[asked] - gold[asked]).square().mean()
-            metrics["correction/evidence_prior_brier"] = float(error)
+            error = self._prior(logits[asked].double().numpy()) - gold[asked].numpy()
+            metrics["correction/evidence_prior_brier"] = float((error**2).mean())
         return rewards, metrics
 
     def _votes(self, rows: IntArray, alone: Tensor) -> Tensor:
@@ -178,8 +198,10 @@ class Evidence(RewardCorrection):
                 "correction/evidence_false_positive_rate": channel.false_positive_rate,
                 "correction/evidence_false_negative_rate": channel.false_negative_rate,
                 "correction/evidence_j_std": min(channel.youden_std, 1.0),
-                "correction/evidence_model_slope": channel.slope,
+                "correction/evidence_model_slope": channel.slopes[0],
             }
+            if self.config.content:
+                metrics["correction/evidence_content_slope"] = channel.slopes[1]
         return metrics
 
     @property
@@ -195,8 +217,9 @@ class Evidence(RewardCorrection):
     def _num_gold(self) -> int:
         return int((~np.isnan(self.cells.gold)).sum())
 
-    def _prior(self, logits: Tensor) -> Tensor:
-        return torch.full_like(logits, 0.5) if self.channel is None else self.channel.prior_logits(logits).sigmoid()
+    def _prior(self, logits: FloatArray) -> FloatArray:
+        """[n] probabilities before any score, of the value model's logits [n views]."""
+        return np.full(len(logits), 0.5) if self.channel is None else expit(self.channel.prior_logits(logits))
 
     def _forget_with_the_cells(self) -> IntArray:
         """[window] rows of the cells of the responses in the window, which drops those whose cell is forgotten."""
@@ -210,9 +233,7 @@ class Evidence(RewardCorrection):
             return
         some, first = np.unique(rows[::-1], return_index=True)
         newest = torch.from_numpy(len(rows) - 1 - first)  # of the responses of each cell
-        logits = torch.zeros(len(some), dtype=torch.float64)
-        if self.config.value_model:
-            logits = self.model.logits(self.window.inputs, self.window.keys[:, 0])[newest].double()
+        logits = self.model.logits(self.window.inputs[newest], self.window.keys[newest, 0]).double()
         cells = self.cells
         table = CellTable(cells.num_scores[some], cells.sum_scores[some], cells.gold[some], logits.numpy())
         self.channel = fit_channel(table, self.channel)
@@ -229,7 +250,7 @@ class Evidence(RewardCorrection):
         if self.channel is None:
             return torch.full((len(rows),), 0.5, dtype=torch.float64)
         cells = self.cells
-        cells.prior_logit[rows] = self.channel.prior_logits(logits).numpy()
+        cells.prior_logit[rows] = self.channel.prior_logits(logits.numpy())
         some, prompts = cells.neighbours(rows) if self.config.exclusive else (rows, None)
         # A known cell is as it is, whatever was thought of it before.
         prior = np.where(np.isnan(cells.gold[some]), cells.prior_logit[some], 0.0)
@@ -256,7 +277,8 @@ class Evidence(RewardCorrection):
         return {
             "cells": self.cells.state_dict(),
             "model": self.model.state_dict(),
-            "window": {"inputs": self.window.inputs, "keys": self.window.keys, "seeds": self.window.seeds},
+            "project": self.project.state_dict(),
+            "window": self.window.state_dict(),
             "channel": None if self.channel is None else asdict(self.channel),
             "num_updates": self.num_updates,
         }
@@ -265,7 +287,8 @@ class Evidence(RewardCorrection):
         """Restore what :meth:`state_dict` gave."""
         self.cells.load_state_dict(state["cells"])
         self.model.load_state_dict(state["model"])
-        self.window = Window(**state["window"])
+        self.project.load_state_dict(state["project"])
+        self.window.load_state_dict(state["window"])
         self.channel = None if state["channel"] is None else Channel(**state["channel"])
         self.num_updates = int(state["num_updates"])
 
@@ -275,23 +298,3 @@ def _places(some: IntArray, rows: IntArray) -> IntArray:
     order = np.argsort(some)
     places: IntArray = order[np.searchsorted(some, rows, sorter=order)]
     return places
-
-
-class Window:
-    """The newest responses: what the value model sees of them, their cells, and their own names."""
-
-    def __init__(self, inputs: Tensor | None = None, keys: Tensor | None = None, seeds: Tensor | None = None) -> None:
-        self.inputs = torch.zeros(0, NUM_INPUTS) if inputs is None else inputs
-        self.keys = torch.zeros(0, 2, dtype=torch.int64) if keys is None else keys
-        self.seeds = torch.zeros(0, dtype=torch.int64) if seeds is None else seeds
-
-    def add(self, inputs: Tensor, keys: Tensor, seeds: Tensor, size: int) -> None:
-        """Append, and drop the oldest beyond ``size``."""
-        self.inputs = torch.cat([self.inputs, inputs])[-size:]
-        self.keys = torch.cat([self.keys, keys])[-size:]
-        self.seeds = torch.cat([self.seeds, seeds])[-size:]
-
-    def keep(self, chosen: Tensor) -> None:
-        """Drop the responses where ``chosen`` [window] is false."""
-        if not bool(chosen.all()):
-            self.inputs, self.keys, self.seeds = self.inputs[chosen], self.keys[chosen], self.seeds[chosen]

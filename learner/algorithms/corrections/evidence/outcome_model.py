@@ -64,7 +64,10 @@ def votes_of(num_same: Tensor, num_others: Tensor) -> Tensor:
 
 
 class OutcomeModel:
-    """One network for each of ``folds`` parts of the prompts, trained on all others.
+    """Networks for each of ``folds`` parts of the prompts, trained on all others: one for each view of a response.
+
+    A view is the first so many inputs. What few inputs tell is learned from few labels and much noise; what more of
+    them tell can be more or nothing but noise, and the one that uses the answers says how much each view is worth.
 
     What it says of a prompt's responses never comes of that prompt's own scores, so it may be combined with them
     without counting them twice (cross-fitting). Everything is computed on the CPU from the same rows in the same order,
@@ -72,26 +75,35 @@ class OutcomeModel:
 
     Args:
         folds: at least 2.
+        views: inputs of each, ascending; the last is all of them.
         lr, weight_decay, dropout: of AdamW and the hidden layer.
         seed: of the starting weights and of the order of training.
     """
 
-    def __init__(self, folds: int, lr: float, weight_decay: float, dropout: float, seed: int) -> None:
-        self.folds, self.dropout, self.seed = folds, dropout, seed
+    def __init__(
+        self, folds: int, views: tuple[int, ...], lr: float, weight_decay: float, dropout: float, seed: int
+    ) -> None:
+        self.folds, self.views, self.dropout, self.seed = folds, views, dropout, seed
+        num_inputs, number = views[-1], len(views) * folds
         generator = torch.Generator().manual_seed(seed)
 
-        def start(*shape: int) -> nn.Parameter:
+        def start(*shape: int) -> Tensor:
             # Uniform in +-1 / sqrt(inputs), as torch's own linear layers.
-            return nn.Parameter((torch.rand(shape, generator=generator) * 2 - 1) * shape[1] ** -0.5)
+            values: Tensor = (torch.rand(shape, generator=generator) * 2 - 1) * shape[1] ** -0.5
+            return values
 
+        # What a view does not have has weight 0, where it stays: its inputs are 0 below.
+        weights_in = [functional.pad(start(folds, view, HIDDEN), (0, 0, 0, num_inputs - view)) for view in views]
         self.parameters = {
-            "weight_in": start(folds, NUM_INPUTS, HIDDEN),
-            "bias_in": nn.Parameter(torch.zeros(folds, 1, HIDDEN)),
-            "weight_out": start(folds, HIDDEN, 1),
-            "bias_out": nn.Parameter(torch.zeros(folds, 1, 1)),
+            "weight_in": nn.Parameter(torch.cat(weights_in)),
+            "bias_in": nn.Parameter(torch.zeros(number, 1, HIDDEN)),
+            "weight_out": nn.Parameter(start(number, HIDDEN, 1)),
+            "bias_out": nn.Parameter(torch.zeros(number, 1, 1)),
         }
+        of_view = torch.arange(num_inputs) < torch.tensor(views)[:, None]
+        self._seen = of_view.repeat_interleave(folds, dim=0)[:, None].float()
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=lr, weight_decay=weight_decay)
-        self.mean, self.scale = torch.zeros(NUM_INPUTS), torch.ones(NUM_INPUTS)
+        self.mean, self.scale = torch.zeros(num_inputs), torch.ones(num_inputs)
         self.is_trained = False
 
     def fold_of(self, prompt_keys: Tensor) -> Tensor:
@@ -100,11 +112,13 @@ class OutcomeModel:
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, prompt_keys: Tensor) -> Tensor:
-        """[n] float32: log-odds of being right, by the network that has not seen the prompt; 0 untrained."""
+        """[n views] float32: log-odds of being right, by networks that have not seen the prompt; 0 untrained."""
         if not self.is_trained:
-            return torch.zeros(len(inputs))
-        everyone = self._forward((inputs - self.mean) / self.scale)
-        return everyone.gather(0, self.fold_of(prompt_keys)[None])[0]
+            return torch.zeros(len(inputs), len(self.views))
+        everyone = self._forward((inputs - self.mean) / self.scale).unflatten(0, (len(self.views), self.folds))
+        mine = self.fold_of(prompt_keys).expand(len(self.views), 1, -1)
+        logits: Tensor = everyone.gather(1, mine)[:, 0].T
+        return logits
 
     @torch.enable_grad()
     def train(
@@ -113,7 +127,7 @@ class OutcomeModel:
         """Maximise ``log(m + (1 - m) exp(-evidence))``, the likelihood of the scores whatever the truth is.
 
         Args:
-            inputs: [n :data:`NUM_INPUTS`].
+            inputs: [n inputs].
             prompt_keys: [n] int64.
             evidence: [n] float32, log of P(scores | right) / P(scores | wrong) of the response's cell.
             weights: [n] float32, 1 / responses of the same cell.
@@ -123,13 +137,13 @@ class OutcomeModel:
         self.scale, self.mean = torch.std_mean(inputs, dim=0)
         self.scale = self.scale.nan_to_num(1.0).clamp(min=_MIN_SCALE)
         rows = (inputs - self.mean) / self.scale
-        others = self.fold_of(prompt_keys)[None] != torch.arange(self.folds)[:, None]
+        others = self.fold_of(prompt_keys)[None] != torch.arange(self.folds).repeat(len(self.views))[:, None]
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (update + 1))
         batches: list[Tensor] = []
         for _ in range(num_batches):
             batches = batches or list(torch.randperm(len(rows), generator=generator).split(BATCH))
             chosen = batches.pop()
-            kept = torch.rand(self.folds, len(chosen), HIDDEN, generator=generator) >= self.dropout
+            kept = torch.rand(len(others), len(chosen), HIDDEN, generator=generator) >= self.dropout
             logits = self._forward(rows[chosen], kept / (1.0 - self.dropout))
             loss = _negative_log_likelihood(logits, evidence[chosen])
             share = others[:, chosen] * weights[chosen]
@@ -139,9 +153,9 @@ class OutcomeModel:
         self.is_trained = True
 
     def _forward(self, rows: Tensor, kept: Tensor | None = None) -> Tensor:
-        """[n inputs] -> [fold n] logits."""
+        """[n inputs] -> [view * fold n] logits."""
         p = self.parameters
-        hidden = functional.gelu(torch.baddbmm(p["bias_in"], rows.expand(self.folds, -1, -1), p["weight_in"]))
+        hidden = functional.gelu(torch.baddbmm(p["bias_in"], rows * self._seen, p["weight_in"]))
         if kept is not None:
             hidden = hidden * kept
         return torch.baddbmm(p["bias_out"], hidden, p["weight_out"])[..., 0]

@@ -12,9 +12,13 @@ from learner.algorithms.corrections.evidence.outcome_model import NUM_SIGNALS
 
 @dataclass(frozen=True)
 class Simulated:
-    """One batch; [n] but for ``signals`` [n signals]. Scores, truths and gold are in {0, 1}, gold is NaN mostly."""
+    """One batch; [n] but for ``signals`` [n signals] and ``states`` [n 6].
+
+    Scores, truths and gold are in {0, 1}, gold is NaN mostly.
+    """
 
     signals: Tensor
+    states: Tensor
     scores: Tensor
     gold: Tensor
     prompts: Tensor
@@ -32,11 +36,13 @@ def responses(
     signal: float = 1.0,
     group: int = 1,
     right: float = 0.25,
+    content: float = 0.0,
 ) -> Simulated:
     """Four answers to each prompt, of which one is right; prompts recur if ``num_prompts`` is not 0.
 
     Args:
         group: responses to each prompt of a batch that does not recur.
+        content: how far apart the end states of right and wrong responses are, of which the signals know nothing.
         right: share of responses that are right; the others spread over the three wrong answers.
     """
     g = torch.Generator().manual_seed(7_919 * step + 1)
@@ -53,7 +59,9 @@ def responses(
     scores = torch.where(torch.rand(number, generator=g) < wrong, 1 - truths, truths)
     gold = torch.where(torch.rand(number, generator=g) < gold_share, truths, torch.nan)
     seeds = torch.arange(number) + step * number + (1 << 40)
-    return Simulated(signals, scores, gold, prompts + 1, answers + 1, seeds, truths)
+    states = torch.randn(number, 6, generator=g)
+    states[:, 1] += content * truths.float()
+    return Simulated(signals, states, scores, gold, prompts + 1, answers + 1, seeds, truths)
 
 
 def area_under_curve(values: Tensor, truths: Tensor) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from learner.algorithms.corrections.evidence.channel import Channel
+from learner.algorithms.corrections.evidence.content import EndStateProjection
 from learner.algorithms.corrections.evidence.correction import MIN_GOLD, Evidence
 from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, OutcomeModel
 from learner.algorithms.records import CorrectedRewards, OldOutputs
@@ -20,7 +21,9 @@ from tests.learner.random_batches import make_batch
 
 
 def step(correction: Evidence, batch: Simulated) -> dict[str, float]:
-    _, metrics = correction._update(batch.seeds, batch.signals, batch.scores, batch.gold, batch.prompts, batch.answers)
+    _, metrics = correction._update(
+        batch.seeds, batch.signals, batch.states, batch.scores, batch.gold, batch.prompts, batch.answers
+    )
     return metrics
 
 
@@ -44,7 +47,7 @@ def test_when_error_rates_count_as_known(num_gold: int, youden_j: float, youden_
     correction.cells.count(rows, np.zeros(num_gold), np.ones(num_gold))
     assert not correction.is_identified
     rate = (1.0 - youden_j) / 2
-    correction.channel = Channel(rate, rate, 1.0, 0.0, youden_std)
+    correction.channel = Channel(rate, rate, (1.0, 1.0), 0.0, youden_std)
     assert correction.is_identified is known
 
 
@@ -57,11 +60,12 @@ def test_what_is_reported_of_the_prior_is_that_of_networks_that_have_not_seen_th
     logits = model.logits(correction.window.inputs[-64:], later.prompts).double()
     channel = correction.channel
     assert channel is not None
-    prior = 1.0 / (1.0 + (-(channel.slope * logits + channel.intercept)).exp())
+    both = channel.slopes[0] * logits[:, 0] + channel.slopes[1] * logits[:, 1]
+    prior = 1.0 / (1.0 + (-(both + channel.intercept)).exp())
     asked = ~later.gold.isnan()
     expected = float(((prior - later.gold)[asked] ** 2).mean())
     assert metrics["correction/evidence_prior_brier"] == pytest.approx(expected, rel=1e-9)
-    assert logits.std() > 0.0
+    assert float(logits.std(dim=0).min()) > 0.0
 
 
 def test_metrics_of_a_first_batch_and_a_state_without_rates() -> None:
@@ -69,7 +73,11 @@ def test_metrics_of_a_first_batch_and_a_state_without_rates() -> None:
     batch = CorrectedRewards(batch).with_scores((batch.scores > 0.5).double(), {}).batch
     batch.gold_labels[:3] = 1.0 - batch.scores[:3]
     zeros = torch.zeros_like(batch.rewards)
-    found = correction(CorrectedRewards(batch), OldOutputs(batch.rollout_logprobs, zeros, None, zeros), SingleProcess())
+    found = correction(
+        CorrectedRewards(batch),
+        OldOutputs(batch.rollout_logprobs, zeros, None, zeros, torch.rand(len(batch), 5)),
+        SingleProcess(),
+    )
     values = to_floats(found.metrics)
     assert values["correction/evidence_cells"] == 8.0
     assert values["correction/evidence_gold"] == 3.0
@@ -82,7 +90,7 @@ def test_metrics_of_a_first_batch_and_a_state_without_rates() -> None:
 
 
 def test_starting_weights_are_uniform_within_one_over_the_root_of_the_inputs() -> None:
-    model = OutcomeModel(4, 1e-3, 0.1, 0.2, seed=5)
+    model = OutcomeModel(4, (NUM_INPUTS,), 1e-3, 0.1, 0.2, seed=5)
     for name in ("weight_in", "weight_out"):
         weights = model.parameters[name].detach() * model.parameters[name].shape[1] ** 0.5
         assert float(weights.abs().max()) <= 1.0
@@ -99,8 +107,36 @@ def test_a_row_of_no_weight_teaches_nothing() -> None:
     for evidence_of_those in (3.0, -3.0):
         evidence = torch.randn(40, generator=torch.Generator().manual_seed(1))
         evidence[::4] = evidence_of_those
-        model = OutcomeModel(2, 1e-2, 0.1, 0.2, seed=0)
+        model = OutcomeModel(2, (10, NUM_INPUTS), 1e-2, 0.1, 0.2, seed=0)
         model.train(inputs, keys, evidence, weights, 3, 0)
         said.append(model.logits(inputs, keys))
     assert said[0].isfinite().all()
     assert torch.equal(said[0], said[1])
+
+
+def test_a_view_sees_its_own_inputs_only() -> None:
+    g = torch.Generator().manual_seed(0)
+    model = OutcomeModel(2, (10, NUM_INPUTS), 1e-2, 0.1, 0.0, seed=0)
+    inputs, keys, evidence = torch.randn(64, NUM_INPUTS, generator=g), torch.arange(64), torch.randn(64, generator=g)
+    model.train(inputs, keys, evidence, torch.ones(64), 4, 0)
+    changed = inputs.clone()
+    changed[:, 10:] += 1.0
+    before, after = model.logits(inputs, keys), model.logits(changed, keys)
+    assert before.shape == (64, 2)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.allclose(before[:, 1], after[:, 1])
+
+
+def test_directions_of_the_end_state_stay_and_no_number_outweighs_the_others() -> None:
+    g = torch.Generator().manual_seed(0)
+    first, second = torch.randn(50, 12, generator=g), torch.randn(7, 12, generator=g)
+    first[:, 3] *= 1e4
+    project = EndStateProjection(4, seed=1)
+    at_first = project(first)
+    assert at_first.shape == (50, 4)
+    directions = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)) / math.sqrt(12)
+    torch.testing.assert_close(project(second), (second - first.mean(0)) / first.std(0) @ directions)
+    other = EndStateProjection(4, seed=1)
+    other.load_state_dict(project.state_dict())
+    assert torch.equal(other(second), project(second))
+    assert torch.equal(project(first), at_first)

@@ -33,7 +33,9 @@ def evidence(**options: Any) -> Evidence:
 
 
 def step(correction: Evidence, batch: Simulated) -> tuple[Tensor, dict[str, float]]:
-    return correction._update(batch.seeds, batch.signals, batch.scores, batch.gold, batch.prompts, batch.answers)
+    return correction._update(
+        batch.seeds, batch.signals, batch.states, batch.scores, batch.gold, batch.prompts, batch.answers
+    )
 
 
 def quality(
@@ -87,6 +89,7 @@ def test_agreement_is_that_of_all_others_of_the_prompt() -> None:
     correction._update(
         torch.arange(100, 105),
         batch.signals[:1].expand(5, -1),
+        batch.states[:1].expand(5, -1),
         torch.ones(5),
         torch.full((5,), torch.nan),
         prompts,
@@ -94,8 +97,22 @@ def test_agreement_is_that_of_all_others_of_the_prompt() -> None:
     )
     # The fourth has no answer: it is no vote for itself, and what the others say is not about it.
     expected = votes_of(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 3.0, 3.0, 0.0, 0.0]))
-    torch.testing.assert_close(correction.window.inputs[:, NUM_SIGNALS:], expected)
+    torch.testing.assert_close(correction.window.inputs[:, NUM_SIGNALS : NUM_SIGNALS + 2], expected)
     assert expected[:, 0].tolist() == pytest.approx([-0.125, -0.125, -0.375, 0.0, 0.0])
+
+
+@pytest.mark.slow
+def test_what_only_the_end_state_tells_is_found_and_what_it_does_not_tell_does_no_harm() -> None:
+    def quality_with(apart: float, signal: float, **options: Any) -> float:
+        correction, found = evidence(**options), []
+        for update in range(40):
+            batch = responses(128, update, (0.4, 0.4), 0.05, signal=signal, content=apart)
+            rewards, _ = step(correction, batch)
+            found.append(area_under_curve(rewards, batch.truths))
+        return sum(found[-10:]) / 10
+
+    assert quality_with(2.0, 0.0) > quality_with(2.0, 0.0, content=0) + 0.15
+    assert quality_with(0.0, 1.0) > quality_with(0.0, 1.0, content=0) - 0.02
 
 
 @pytest.mark.slow
@@ -165,7 +182,7 @@ def test_a_response_counts_once_however_often_it_is_trained_on() -> None:
 def test_posterior_equals_the_enumeration_of_all_truths(exclusive: bool) -> None:
     correction = evidence(exclusive=exclusive, value_model=False)
     batch = responses(24, 0, (0.3, 0.2), 0.1, num_prompts=3)
-    correction.channel = channel = Channel(0.3, 0.2, 1.0, -0.4, 0.01)
+    correction.channel = channel = Channel(0.3, 0.2, (1.0, 1.0), -0.4, 0.01)
     correction._fit = lambda rows: None  # type: ignore[method-assign]  # the rates are given here
     rewards, _ = step(correction, batch)
     cells = correction.cells
@@ -195,9 +212,9 @@ def test_what_is_said_of_a_prompt_does_not_come_of_its_own_scores() -> None:
             own = correction.model.fold_of(batch.prompts) == 2
             if spoil:
                 batch.gold[own] = 1 - batch.gold[own]
-        correction.channel = Channel(0.2, 0.2, 1.0, 0.0, 0.01)
+        correction.channel = Channel(0.2, 0.2, (1.0, 1.0), 0.0, 0.01)
         evidence_of = torch.where(batch.gold.isnan(), 0.0, torch.where(batch.gold > 0.5, 9.0, -9.0)).float()
-        inputs = torch.cat([batch.signals, torch.zeros(128, 2)], dim=1)
+        inputs = torch.cat([batch.signals, torch.zeros(128, 2), torch.zeros(128, 32)], dim=1)
         correction.model.train(inputs, batch.prompts, evidence_of, torch.ones(128), 3, 0)
         return correction.model.logits(inputs, batch.prompts), own
 
@@ -211,7 +228,7 @@ def old_outputs(batch: Any, seed: int = 0) -> OldOutputs:
     mask = batch.action_mask
     logprobs = torch.where(mask, -torch.rand(mask.shape, generator=g), 0.0)
     entropy = torch.where(mask, torch.rand(mask.shape, generator=g), 0.0)
-    return OldOutputs(batch.rollout_logprobs, logprobs, None, entropy)
+    return OldOutputs(batch.rollout_logprobs, logprobs, None, entropy, torch.randn(len(mask), 6, generator=g))
 
 
 def test_it_is_the_same_on_any_number_of_ranks() -> None:
@@ -226,8 +243,9 @@ def test_it_is_the_same_on_any_number_of_ranks() -> None:
 
         def part(world: Any, batch: Any = batch, old: OldOutputs = old) -> Any:
             own = rows[world.rank]
-            assert old.ref_logprobs is not None and old.ref_entropy is not None
-            mine = OldOutputs(old.logprobs[own], old.ref_logprobs[own], None, old.ref_entropy[own])
+            assert old.ref_logprobs is not None and old.ref_entropy is not None and old.ref_end_states is not None
+            of_start = old.ref_entropy[own], old.ref_end_states[own]
+            mine = OldOutputs(old.logprobs[own], old.ref_logprobs[own], None, *of_start)
             return ranks[world.rank](CorrectedRewards(batch.rows(own)), mine, world)
 
         parts = on_ranks(2, part)

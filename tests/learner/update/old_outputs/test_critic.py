@@ -14,7 +14,7 @@ from learner.config import LearnerConfig
 from learner.metrics import to_floats
 from learner.update import rank_update
 from learner.update.learner import Learner
-from learner.update.old_critic import KeptPasses
+from learner.update.old_outputs.critic import KeptPasses
 from tests.learner.plain_learner import random_samples
 
 MakeLearner = Callable[..., Learner]

@@ -1,0 +1,1 @@
+"""What the models say before an update, put together from micro-batches."""
