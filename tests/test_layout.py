@@ -123,8 +123,8 @@ def test_make_test_has_stages_that_fail_early_and_runs_each_test_once() -> None:
     *lint, fast, slow = recipe("test")
     assert lint == recipe("lint") == ["ruff check .", "ruff format --check .", "mypy"]
     assert recipe("test-fast") == [*lint, fast.removesuffix(" --cov --cov-report=")]
-    marked = "python -m pytest -n 2 --no-loadscope-reorder -m "
-    assert (fast, slow) == (marked + '"not slow" --cov --cov-report=', marked + "slow")
+    pytest = "python -m pytest --no-loadscope-reorder"
+    assert (fast, slow) == (f'{pytest} -n 2 -m "not slow" --cov --cov-report=', f"{pytest} -n 3 -m slow")
 
 
 def test_pre_commit_checks_what_make_lint_checks() -> None:
