@@ -15,6 +15,8 @@ PRIOR_RATE = (1.5, 2.5)
 """Beta prior of both rates: mean 3/8, weight of four scores; keeps them off 0 and 1."""
 PRIOR_SLOPE_STD, PRIOR_INTERCEPT_STD = 1.0, 2.0
 LOG_ODDS_BOUNDS, SLOPE_BOUNDS = (-6.0, 6.0), (0.0, 4.0)
+CLEAR = 2.0
+"""Standard errors above 0 from which the slope of a further view counts."""
 MIN_INFORMATION = 1e-9
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,7 +44,7 @@ class Channel:
     Attributes:
         false_positive_rate, false_negative_rate: of one score.
         slopes, intercept: the log-odds that a cell is right before its scores: ``logits @ slopes + intercept``. A view
-            of the value model that adds nothing gets slope 0.
+            of the value model gets slope 0 if it adds nothing, one after the first also if that is not clear.
         youden_std: standard error of J = 1 - both rates, from the data alone; infinite where they do not tell it.
     """
 
@@ -86,10 +88,22 @@ def fit_channel(cells: CellTable, start: Channel | None = None) -> Channel:
         return -float(values.sum()) - prior, -gradients.sum(axis=1) - prior_gradient
 
     bounds = [LOG_ODDS_BOUNDS] * 2 + [SLOPE_BOUNDS] * num_views + [LOG_ODDS_BOUNDS]
-    found = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=bounds)
-    fp, fn, *slopes, intercept = map(float, found.x)
-    _, gradients = cell_log_likelihoods(found.x, cells)
-    return Channel(_sigmoid(fp), _sigmoid(fn), tuple(slopes), intercept, _youden_std(gradients, found.x))
+    point = minimize(objective, np.array(first), jac=True, method="L-BFGS-B", bounds=bounds).x
+    # Since no slope is below 0, the error of one that should be 0 would always be noise in the rewards.
+    unsure = [2 + view for view in range(1, num_views) if point[2 + view] < CLEAR * _std(point, cells, 2 + view)]
+    if unsure:
+        bounds = [(0.0, 0.0) if index in unsure else bound for index, bound in enumerate(bounds)]
+        point = minimize(objective, point, jac=True, method="L-BFGS-B", bounds=bounds).x
+    fp, fn, *slopes, intercept = map(float, point)
+    _, gradients = cell_log_likelihoods(point, cells)
+    return Channel(_sigmoid(fp), _sigmoid(fn), tuple(slopes), intercept, _youden_std(gradients, point))
+
+
+def _std(point: Array, cells: CellTable, index: int) -> float:
+    """Standard error of one parameter, from outer products of the gradients and the priors' curvature."""
+    _, gradients = cell_log_likelihoods(point, cells)
+    spread = np.array([1.0, 1.0, *[PRIOR_SLOPE_STD] * (len(point) - 3), PRIOR_INTERCEPT_STD])
+    return math.sqrt(float(np.linalg.inv(gradients @ gradients.T + np.diag(spread**-2.0))[index, index]))
 
 
 def cell_log_likelihoods(point: Array, cells: CellTable) -> tuple[Array, Array]:
