@@ -78,15 +78,17 @@ class GuardedReward:
         return part
 
     async def _with_retries(self, prompt: Prompt, trajectory: Trajectory) -> Part:
-        began = time.monotonic()
-        pauses = stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, f"reward.pause.{self.name}")
+        began, pauses = time.monotonic(), None
         for retry in range(self._config.max_retries + 1):
             part, least_pause_s = await self._attempt(prompt, trajectory)
-            part = replace(part, num_retries=retry)
+            part = replace(part, num_retries=retry) if retry else part
+            if part.error_kind is not RewardErrorKind.INFRASTRUCTURE or retry == self._config.max_retries:
+                break
+            name = f"reward.pause.{self.name}"
+            pauses = pauses or stream(self._run_seed, prompt.prompt_id, trajectory.sample_index, name)
             pause = max(longest_pause_s(retry) * pauses.uniform(0.5, 1.0), least_pause_s)
             # A pause that ends after the deadline would only delay the verdict.
-            late = time.monotonic() + pause - began > self._config.deadline_s
-            if part.error_kind is not RewardErrorKind.INFRASTRUCTURE or retry == self._config.max_retries or late:
+            if time.monotonic() + pause - began > self._config.deadline_s:
                 break
             await asyncio.sleep(pause)
         return part
