@@ -104,8 +104,8 @@ def test_of_two_views_each_gets_the_weight_of_what_it_adds() -> None:
         return fit_channel(CellTable(cells.num_scores, cells.sum_scores, cells.gold, logits)).slopes
 
     alone = fit_channel(cells).slopes[0]
-    assert slopes(noise) == (pytest.approx(alone, abs=1e-3), 0.0)
-    assert slopes(cells.logits) == (pytest.approx(alone, abs=1e-3), 0.0)
+    assert list(slopes(noise)) == [pytest.approx(alone, abs=1e-3), 0.0]
+    assert list(slopes(cells.logits)) == [pytest.approx(alone, abs=1e-3), 0.0]
     assert min(slopes(truths - 0.5 + noise)) > 0.6
 
 
