@@ -32,11 +32,16 @@ def find_resume_point(run_dir: Path, resume: str | None) -> ResumePoint | None:
         resume: ``auto`` for the newest complete checkpoint of the run, or the folder of one.
 
     Raises:
-        UserError: there are checkpoints, and none of them is complete.
+        UserError: there are checkpoints, and none of them is complete; or reading it would run code.
     """
     if resume is None:
         return None
-    return newest_resume_point(run_dir) if resume == "auto" else _resume_point(Path(resume))
+    point = newest_resume_point(run_dir) if resume == "auto" else _resume_point(Path(resume))
+    if point is not None:
+        from learner.checkpoint.safety import refuse_code  # here, since it loads torch
+
+        refuse_code(point.path)  # as the learner will, but before anything is started
+    return point
 
 
 def newest_resume_point(run_dir: Path) -> ResumePoint | None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from learner.checkpoint.random_state import set_random_state
+from learner.checkpoint.safety import refuse_code
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.critic import CriticModel
 from learner.models.flow import FlowHeads
@@ -40,7 +41,8 @@ def load_checkpoint(learner: Learner, folder: Path) -> dict[str, Any]:
     and scales are the same, but sums are rounded differently and random streams start anew.
 
     Raises:
-        CheckpointError: the folder is incomplete or damaged, or was written with another ZeRO stage or kind of critic.
+        CheckpointError: the folder is incomplete or damaged, reading it would run code, or it was written with another
+            ZeRO stage or kind of critic.
     """
     world = learner.world
     problem, num_ranks = world.gather_objects(_examine(learner, folder) if world.rank == 0 else None)[0]
@@ -68,6 +70,7 @@ def _examine(learner: Learner, folder: Path) -> tuple[str, int]:
     """Why the checkpoint cannot be loaded into this learner (empty if it can), and how many ranks wrote it."""
     try:
         manifest = verify(folder)
+        refuse_code(folder)
     except CheckpointError as error:
         return str(error), 0
     return _misfit(learner, folder, manifest["zero_stage"]), int(manifest["num_ranks"])
