@@ -105,6 +105,7 @@ def test_a_placeholder_gives_the_same_outputs(preset: str, make_learner: MakeLea
     assert all(value.isfinite().all() for value in outputs.values())
 
 
+@pytest.mark.slow
 def test_a_flow_learns_a_law_and_shrinks_to_its_mean_on_point_targets() -> None:
     """Atoms of the law as targets give its quantiles; one sampled atom at a time gives its mean (documented)."""
     config = CriticConfig(num_heads=1, num_quantiles=20, head="flow", flow_hidden=16)

@@ -50,6 +50,7 @@ def summary(q: Tensor) -> tuple[float, float, float, float]:
     )
 
 
+@pytest.mark.slow
 def test_plain_quantile_regression_learns_the_law(samples: Tensor) -> None:
     lower, upper, cvar, mean = summary(learned("dvpo", NEUTRAL, samples))
     assert (lower, upper) == pytest.approx((0.33, 0.32), abs=0.03)

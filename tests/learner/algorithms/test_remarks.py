@@ -176,7 +176,7 @@ def with_visible_kl(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **({"kl_coef": 0.1} if is_there else {})}
 
 
-QUICK = ("ppo", "grpo", "reinforce", "dvpo", "nc-dr-grpo", "rloo")
+QUICK = ("ppo", "grpo", "reinforce", "nc-dr-grpo", "rloo")
 """Settings that the fast part of the suite looks at."""
 
 

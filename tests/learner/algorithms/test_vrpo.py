@@ -316,10 +316,10 @@ def test_annealing_and_noise_seeds() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vrpo", {"num_epochs": 2, "num_minibatches": 2}),
+        pytest.param("vrpo", {"num_epochs": 2, "num_minibatches": 2}, marks=pytest.mark.slow),
         ("vrpo-kl", {}),
-        ("vrpo-dvpo", {**SMALL, "bootstrap_truncated": True}),
-        ("cql-contrast", {"num_minibatches": 2}),
+        pytest.param("vrpo-dvpo", {**SMALL, "bootstrap_truncated": True}, marks=pytest.mark.slow),
+        pytest.param("cql-contrast", {"num_minibatches": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_the_split_into_micro_batches_changes_nothing(

@@ -54,7 +54,13 @@ async def graders() -> AsyncIterator[Graders]:
     await found.close()
 
 
-@pytest.mark.parametrize("grader", TABLES)
+OF_A_SYMBOLIC_LIBRARY = "math_verify"
+"""Takes seconds for its table."""
+
+
+@pytest.mark.parametrize(
+    "grader", [pytest.param(name, marks=pytest.mark.slow) if name == OF_A_SYMBOLIC_LIBRARY else name for name in TABLES]
+)
 async def test_a_grader_pays_nothing_wrong_and_misses_nothing(grader: str, graders: Graders) -> None:
     if grader == "math_verify":
         pytest.importorskip("math_verify")

@@ -121,6 +121,7 @@ def descend(loss: Callable[[Tensor], Tensor], q: Tensor, steps: int, rate: float
     return q
 
 
+@pytest.mark.slow
 def test_ru_calibration_finds_the_cvar_and_the_literal_form_the_mean() -> None:
     """Invariant 18: point masses drawn from N(0, 1), alpha .1, truth -1.755; the literal minimiser is the mean."""
     samples = gaussian(1001)[:, None]

@@ -138,6 +138,7 @@ def test_without_gold_and_repeats_scores_are_handed_on() -> None:
         assert metrics["correction/evidence_identified"] == 0.0
 
 
+@pytest.mark.slow
 def test_clean_scores_stay_as_they_are() -> None:
     correction = evidence()
     for update in range(20):
