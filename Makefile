@@ -18,13 +18,12 @@ INSTALLED := $(VENV)/installed-$(call checksum,requirements/cpu.lock $(BUILD))
 INSTALLED_DEV := $(VENV)/installed-dev-$(call checksum,requirements/cpu.lock requirements/dev.lock $(BUILD))
 SETUPTOOLS := $(shell grep '^setuptools==' requirements/cpu.lock)
 MODEL := models/demo
-# A file stays in one process. Of two cores, tests of whole runs use hardly more than half when two run at a time: they
-# wait for processes to start.
+# Tests of whole runs mostly wait for one process to start; two at a time use both cores. A file stays in one process.
 PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder
 FAST := -n 2 -m "not slow"
 # setup.cfg says what is measured and how much of it the fast tests must reach. It costs a quarter of their time.
 COVERAGE := --cov --cov-report=
-SLOW := -n 3 -m slow
+SLOW := -n 2 -m slow
 
 help:
 	@echo "make demo       install, make the demo model, train it under noisy rewards (about ten minutes the first time)"

@@ -124,7 +124,7 @@ def test_make_test_has_stages_that_fail_early_and_runs_each_test_once() -> None:
     assert lint == recipe("lint") == ["ruff check .", "ruff format --check .", "mypy"]
     assert recipe("test-fast") == [*lint, fast.removesuffix(" --cov --cov-report=")]
     pytest = "python -m pytest --no-loadscope-reorder"
-    assert (fast, slow) == (f'{pytest} -n 2 -m "not slow" --cov --cov-report=', f"{pytest} -n 3 -m slow")
+    assert (fast, slow) == (f'{pytest} -n 2 -m "not slow" --cov --cov-report=', f"{pytest} -n 2 -m slow")
 
 
 def test_pre_commit_checks_what_make_lint_checks() -> None:
