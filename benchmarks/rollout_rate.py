@@ -40,17 +40,29 @@ from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import RunPrompts, render_prompts
 from cluster.config.run_config import RunConfig, load_config
 from cluster.run.assembly import open_records
+from cluster.run.session import ray_session
 from rollout.sampling.vllm_options import engine_environment, response_params
 from rollout.trajectory import SampleRequest
 
+MEASUREMENTS = ("bare", "pool", "scored", "run")
+"""Methods of :class:`Bench`."""
 
-class MeasuredWorker(RolloutWorker):
+
+class TellsCpu:
+    """Mixed into an actor."""
+
+    async def cpu_s(self) -> float:
+        """CPU seconds of its process so far."""
+        return time.process_time()
+
+
+class MeasuredWorker(TellsCpu, RolloutWorker):
     """A rollout worker whose engine can be timed alone."""
 
-    async def bare(self, requests: Sequence[SampleRequest]) -> tuple[int, float, float]:
-        """Tokens, wall seconds and CPU seconds of the engine with nothing around it."""
+    async def bare(self, requests: Sequence[SampleRequest]) -> float:
+        """Tokens a second of the engine with nothing around it."""
         engine, sampling = self._engine._engine, self._config.sampling
-        begin, cpu = time.perf_counter(), time.process_time()
+        begin = time.perf_counter()
         for number, request in enumerate(requests):
             seed = self._runner._seed(request, "sampling")
             prompt = {"prompt_token_ids": list(request.prompt.token_ids)}
@@ -58,26 +70,18 @@ class MeasuredWorker(RolloutWorker):
         tokens = 0
         while engine.has_unfinished_requests():
             tokens += sum(len(output.outputs[0].token_ids) for output in engine.step() if output.finished)
-        return tokens, time.perf_counter() - begin, time.process_time() - cpu
-
-    async def cpu_s(self) -> float:
-        """CPU seconds of this process so far."""
-        return time.process_time()
+        return tokens / (time.perf_counter() - begin)
 
 
-class MeasuredReward(RewardWorker):
+class MeasuredReward(TellsCpu, RewardWorker):
     """A reward worker that tells its CPU time."""
-
-    async def cpu_s(self) -> float:
-        """CPU seconds of this process so far."""
-        return time.process_time()
 
 
 class Bench:
     """The parts of a run without its learner.
 
     Args:
-        config: of the run; ``rollout.num_workers`` and staleness are set here.
+        config: of the run.
         folder: for what a run writes.
         prompts: of the run.
         number: responses of one measurement.
@@ -121,8 +125,7 @@ class Bench:
 
     async def bare(self) -> float:
         """Tokens a second of the engine alone."""
-        tokens, seconds, _ = await self.worker.bare.remote(self.requests())
-        return float(tokens / seconds)
+        return float(await self.worker.bare.remote(self.requests()))
 
     async def pool(self) -> float:
         """Tokens a second through the rollout pool."""
@@ -159,7 +162,7 @@ class Bench:
             rewards=rewards,
             clock=ActivityClock(),
             records=records,
-            run_seed=self.config.seed + self.next_epoch,
+            run_seed=self.config.seed,
             gold_share=self.config.reward.compared_share,
         )
         begin, tokens = time.perf_counter(), 0
@@ -175,12 +178,12 @@ class Bench:
         return tokens / seconds
 
 
-async def measure(bench: Bench, rounds: int, names: Sequence[str]) -> dict[str, list[dict[str, float]]]:
+async def measure(bench: Bench, rounds: int) -> dict[str, list[dict[str, float]]]:
     """All measurements in each round; of each its rate, and CPU milliseconds of each process a trajectory."""
     await bench.worker.start.remote()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in MEASUREMENTS}
     for number in range(rounds + 1):
-        for name in names:
+        for name in MEASUREMENTS:
             call: Callable[[], Awaitable[float]] = getattr(bench, name)
             before = await bench.cpu()
             rate = await call()
@@ -211,28 +214,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--responses", type=int, default=1024)
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    parser.add_argument("--only", nargs="+", default=["bare", "pool", "scored", "run"])
     options = parser.parse_args()
     config = load_config(options.config)
     training = config.training.model_copy(update={"max_staleness": 2})
     rollout = config.rollout.model_copy(update={"num_workers": 1})
     config = config.model_copy(update={"training": training, "rollout": rollout})
-    repository = str(Path(__file__).resolve().parent.parent)
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=300 * 1024 * 1024,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": repository, "OMP_NUM_THREADS": "1"}},
-    )
-    try:
-        prompts = render_prompts(config, absolute_model_path(config.model.path)).for_run(config)
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(config, Path(folder), prompts, options.responses)
-            rows = table(asyncio.run(measure(bench, options.rounds, options.only)))
-    finally:
-        ray.shutdown()
+    prompts = render_prompts(config, absolute_model_path(config.model.path)).for_run(config)
+    with tempfile.TemporaryDirectory() as folder, ray_session(config, Path(folder)):
+        bench = Bench(config, Path(folder), prompts, options.responses)
+        rows = table(asyncio.run(measure(bench, options.rounds)))
     print("what     ratio  (range)        tokens/s   CPU ms a trajectory: engine  controller  reward")
     for row in rows:
         spread = f"({row['low']:.2f} to {row['high']:.2f})"

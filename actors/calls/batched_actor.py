@@ -53,14 +53,14 @@ class BatchedActor:
     async def _answer(self, outbox: _Outbox, call: Call, chunks: Sequence[Any]) -> None:
         try:
             value = await getattr(self, call.method)(*(unpacked(argument, chunks) for argument in call.arguments))
+            if call.has_bulk:
+                value, bulk = value
+                answer = Answer(call.number, value, bulk=outbox.store(bulk))
+            else:
+                answer = Answer(call.number, value)
         except Exception as error:  # the caller's to judge
-            outbox.put(Answer(call.number, error=RaisedError.of(error)))
-        else:
-            small, bulk = value if call.has_bulk else (value, None)
-            outbox.put(Answer(call.number, small), bulk if call.has_bulk else _NOTHING)
-
-
-_NOTHING = object()
+            answer = Answer(call.number, error=RaisedError.of(error))
+        outbox.put(answer)
 
 
 class _Outbox:
@@ -78,10 +78,11 @@ class _Outbox:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    def put(self, answer: Answer, bulk: Any = _NOTHING) -> None:
-        if bulk is not _NOTHING:
-            answer = Answer(answer.number, answer.value, bulk=len(self._bulk))
-            self._bulk.append(bulk)
+    def store(self, bulk: Any) -> int:
+        self._bulk.append(bulk)
+        return len(self._bulk) - 1
+
+    def put(self, answer: Answer) -> None:
         self._answers.append(answer)
         self._filled.set()
 

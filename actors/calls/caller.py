@@ -78,7 +78,7 @@ class BatchedCaller:
         self._name = uuid4().hex
         self._numbers = itertools.count()
         self._open: dict[int, asyncio.Future[Any]] = {}
-        self._outgoing: list[tuple[int, str, tuple[Any, ...], bool]] = []
+        self._outgoing: list[Call] = []
         self._collecting: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -95,7 +95,7 @@ class BatchedCaller:
         self._open[number] = answer
         if not self._outgoing:
             loop.call_soon(self._send)
-        self._outgoing.append((number, method, arguments, has_bulk))
+        self._outgoing.append(Call(number, method, arguments, has_bulk))
         return answer
 
     def close(self) -> None:
@@ -107,25 +107,24 @@ class BatchedCaller:
 
     def _send(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        numbers = [number for number, *_ in outgoing if number in self._open]
         packing = Packing()
         calls = [
-            Call(number, method, tuple(packing.argument(argument) for argument in arguments), has_bulk)
-            for number, method, arguments, has_bulk in outgoing
-            if number in self._open
+            call._replace(arguments=tuple(packing.argument(argument) for argument in call.arguments))
+            for call in outgoing
+            if call.number in self._open
         ]
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._deliver(numbers, calls, packing.chunks))
+        task = loop.create_task(self._deliver(calls, packing.chunks))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
         if self._collecting is None or self._collecting.done():
             self._collecting = loop.create_task(self._collect())
 
-    async def _deliver(self, numbers: Sequence[int], calls: Sequence[Call], chunks: Sequence[Any]) -> None:
+    async def _deliver(self, calls: Sequence[Call], chunks: Sequence[Any]) -> None:
         try:
             await self._worker.submit.remote(self._name, calls, *chunks)
         except Exception as error:  # the worker is lost, or data of these calls, or they cannot be sent
-            self._fail(numbers, error)
+            self._fail([call.number for call in calls], error)
 
     async def _collect(self) -> None:
         try:

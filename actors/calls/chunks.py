@@ -1,4 +1,4 @@
-"""Bulk data that was stored together: one object of the object store holds what several calls have answered."""
+"""Things that one reference stands for: bulk data that was stored together, or the parts of one answer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class StoredItem:
     """A reference to one item of a chunk; awaited, it is the item.
 
     Attributes:
-        chunk: reference of a list in the object store.
-        index: place in that list.
+        chunk: reference of a list or tuple, in the object store or of a call in this process.
+        index: place in it.
     """
 
     chunk: Any

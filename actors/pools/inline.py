@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
+from actors.calls.chunks import StoredItem
 from rollout.unawaited import forget
 
 
@@ -50,26 +51,10 @@ class InlineMethod:
         task.add_done_callback(forget)
         if self._num_returns == 1:
             return task
-        return tuple(Part(task, index) for index in range(self._num_returns))
+        return tuple(StoredItem(task, index) for index in range(self._num_returns))
 
     async def _call(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         # As in Ray: a reference among the arguments is replaced by what it refers to.
-        found = [await value if isinstance(value, asyncio.Future | Part) else value for value in arguments]
+        found = [await value if isinstance(value, asyncio.Future | StoredItem) else value for value in arguments]
         answer = self._function(*found, **keywords)
         return await answer if inspect.isawaitable(answer) else answer
-
-
-class Part:
-    """A reference of one part of an answer.
-
-    Args:
-        call: the call that gives all parts.
-        index: which of them.
-    """
-
-    def __init__(self, call: asyncio.Future[Any], index: int) -> None:
-        self._call, self._index = call, index
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        parts = yield from self._call.__await__()
-        return parts[self._index]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +23,6 @@ def train(ledger: Ledger, step: int, *indexes: int) -> None:
         for name in names(index):
             ledger.ready(name, 10)
     ledger.commit_step(step, [name for index in indexes for name in names(index)])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    opened = Ledger(path, num_prompts=PROMPTS, samples_per_prompt=SIZE)
-    yield opened
-    opened.close()
 
 
 def test_the_life_of_a_group(ledger: Ledger, path: Path) -> None:

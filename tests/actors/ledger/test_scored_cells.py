@@ -6,8 +6,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from actors.ledger.ledger import Ledger
 from actors.ledger.samples import SampleScore
 from actors.ledger.scored_cells import LedgerScores, ScoredCell, read_scores
@@ -19,11 +17,6 @@ WRONG = SampleScore(observed=0.0, answer_key="22")
 
 def cell(prompt: str, number: int, total: float, *golds: float) -> ScoredCell:
     return ScoredCell(prompt_id=prompt, num_scores=number, sum_scores=total, golds=golds)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
 
 
 def open_ledger(path: Path) -> Ledger:

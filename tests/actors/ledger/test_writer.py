@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-
-import pytest
 
 from actors.ledger.file import LedgerError
 from actors.ledger.ledger import Ledger
@@ -16,18 +13,6 @@ from actors.ledger.writer import LedgerWriter
 from actors.recording.disk_space import DiskSpace
 from rollout.component import UserError
 from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, states
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    opened = Ledger(path, num_prompts=PROMPTS, samples_per_prompt=SIZE)
-    yield opened
-    opened.close()
 
 
 def writer(ledger: Ledger, timeout_s: float = 5.0) -> LedgerWriter:

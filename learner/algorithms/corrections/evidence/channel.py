@@ -102,7 +102,7 @@ def fit_channel(cells: CellTable, start: Channel | None = None) -> Channel:
 def _std(point: Array, cells: CellTable, index: int) -> float:
     """Standard error of one parameter, from outer products of the gradients and the priors' curvature."""
     _, gradients = cell_log_likelihoods(point, cells)
-    spread = np.array([1.0, 1.0, *[PRIOR_SLOPE_STD] * (len(point) - 3), PRIOR_INTERCEPT_STD])
+    spread = np.concatenate([np.ones(2), _prior_spread(point)])
     return math.sqrt(float(np.linalg.inv(gradients @ gradients.T + np.diag(spread**-2.0))[index, index]))
 
 
@@ -133,10 +133,15 @@ def cell_log_likelihoods(point: Array, cells: CellTable) -> tuple[Array, Array]:
     return values, gradients
 
 
+def _prior_spread(point: Array) -> Array:
+    """Standard deviations of the priors of slopes and intercept."""
+    return np.array([*[PRIOR_SLOPE_STD] * (len(point) - 3), PRIOR_INTERCEPT_STD])
+
+
 def _log_prior(point: Array) -> tuple[float, Array]:
     """Beta of the rates, normal of slopes and intercept; and the gradient."""
     rates, (right, wrong) = point[:2], PRIOR_RATE
-    spread = np.array([*[PRIOR_SLOPE_STD] * (len(point) - 3), PRIOR_INTERCEPT_STD])
+    spread = _prior_spread(point)
     scaled = point[2:] / spread
     value = float((right * log_expit(rates) + wrong * log_expit(-rates)).sum() - 0.5 * (scaled**2).sum())
     slopes = -scaled / spread
