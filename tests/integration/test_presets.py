@@ -22,7 +22,7 @@ LONG = ("cql-contrast", "dvpo", "grpo", "ppo-max", "recap", "robust-bellman", "v
 
 def num_steps(preset: str) -> int:
     """Updates of the test."""
-    return 20 if preset in LONG else 5
+    return 12 if preset in LONG else 4
 
 
 def small(preset: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from benchmarks.faults.exact_resume import checkpoint_hashes, trained_ids
 from cluster.study.config import Cell
 from cluster.study.results import read_results
 from tests.integration.traces import Begin, Trace
-from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
+from tests.integration.whole_runs import Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +32,12 @@ BROKEN = (
     "    async def __call__(self, prompt, trajectory):\n"
     "        raise KeyError('no such thing')\n"
 )
+VRPO: dict[str, Any] = {
+    "algorithm": {"preset": "vrpo", "reward_correction": ["evidence"]},
+    "reward.gold_labels": {"share": 0.3},
+}
+FIRST_SCORES = ("reward/observed_mean", "reward/clean_mean", "reward/corrupted_frac", "rollout/response_tokens_mean")
+"""Metrics of the first step that no algorithm has a hand in."""
 MACHINE_DEPENDENT = ("time", "rollout/tokens_per_s", "vllm/", "reward/num_")
 """Metrics of how fast, of how many engines there were, and of what was scored until the moment of the report."""
 
@@ -50,96 +56,91 @@ def write_study(tmp_path: Path, base: Path, **keys: Any) -> Path:
     return path
 
 
-def test_goes_on_after_a_kill_and_past_a_cell_that_fails(
-    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    (tmp_path / "broken.py").write_text(BROKEN)
-    noises = {
-        "flips": {"reward.noise": [{"type": "symmetric_flip", "p": 0.3}]},
-        "broken": {"reward.functions": [{"type": "broken:Broken"}]},
-    }
-    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}, "rloo": {"algorithm": "rloo"}}, "noise": noises}
-    file = write_study(tmp_path, write_config(), axes=axes)
-    folder = tmp_path / "study"
-    first = start_command("study", str(file))
-    first.wait_for("base/flips/grpo/seed-7: eval/test/accuracy")
-    first.note_processes()
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
-    assert first.survivors(60.0) == [], "the end of its input ends a slot, in the middle of a cell"
-    done = (folder / "cells.jsonl").read_text()
-    assert [json.loads(line)["cell"]["algorithm"] for line in done.splitlines()] == ["grpo"]
-    with (folder / "cells.jsonl").open("a") as cells:
-        cells.write('{"cell": {"algorithm": "rl')  # as a kill in the middle of a line would leave it
-
-    second = start_command("study", str(file))
-    assert second.finish() == 1, second.output
-    assert "4 cells, 1 of them done already" in second.output
-    assert "2 cells failed; --retry runs them once more" in second.output
-    assert (folder / "cells.jsonl").read_text().startswith(done), "a result that was there was changed"
-    results = read_results(folder)
-    assert len(results) == 4
-    for algorithm in ("grpo", "rloo"):
-        good = results[Cell(algorithm=algorithm, task="base", noise="flips", seed=7)]
-        assert good.error is None
-        assert [(point.step, point.samples) for point in good.curve] == [(0, 0), (3, 48)]
-        bad = results[Cell(algorithm=algorithm, task="base", noise="broken", seed=7)]
-        assert all(text in (bad.error or "") for text in ("KeyError: 'no such thing'", "reward.max_error_frac"))
-    first_steps = [
-        read_metrics(folder / "runs" / "base" / "flips" / algorithm / "seed-7")[0] for algorithm in ("grpo", "rloo")
-    ]
-    common = [{key: value for key, value in step.items() if key.startswith("reward/")} for step in first_steps]
-    assert len(common[0]) > 10
-    assert common[0] == common[1], "the same responses and flips until the weights go apart"
-    left = {path.name for path in (folder / "runs" / "base" / "flips" / "rloo" / "seed-7").iterdir()}
-    assert {"metrics.jsonl", "config.yaml"} <= left
-    assert not left & {"checkpoints", "ledger.sqlite"}
-
-    third = start_command("study", str(file))
-    assert third.finish() == 0, third.output
-    assert "4 cells, 4 of them done already" in third.output
-
-
-def test_a_cell_and_a_run_that_was_killed_have_the_same_numbers(
+def test_a_study_goes_on_after_a_kill_and_past_cells_that_fail_and_has_the_numbers_of_a_run_that_was_killed(
     start_command: StartCommand, begin: Begin, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    """Bit for bit, hence both are the run that nothing happened to.
+    """Bit for bit, hence a cell and a run that was killed are both the run that nothing happened to.
 
-    The cell is the second in its process: nothing of the one before is left. The run is killed while it writes a
+    The cell is the third in its process, and nothing of those before is left. The run is killed while it writes a
     checkpoint, which leaves nothing on the machine, and resumed; what evidence remembers has counted each score of the
     ledger once.
     """
-    noise = {"noise": [{"type": "symmetric_flip", "p": 0.3}]}
-    training = {"eval_every_steps": 1, "num_steps": 8, "checkpoint_every_steps": 4}
-    base = write_config(seed=7, training=training, reward=noise, rollout={"num_workers": 2})
-    vrpo = {
-        "algorithm": {"preset": "vrpo", "reward_correction": ["evidence"]},
-        "reward.gold_labels": {"share": 0.3},
+    (tmp_path / "broken.py").write_text(BROKEN)
+    flips = [{"type": "symmetric_flip", "p": 0.3}]
+    noises = {
+        "broken": {"reward.functions": [{"type": "broken:Broken"}], "reward.noise": flips},
+        "flips": {"reward.noise": flips},
     }
-    algorithms = {"grpo": {"algorithm": "grpo"}, "vrpo": vrpo}
-    file = write_study(tmp_path, base, axes={"algorithm": algorithms}, keep="all")
-    study = start_command("study", str(file))
-    assert study.finish() == 0, study.output
-    folder = tmp_path / "runs" / "run"
-    command = ("train", str(base), *(f"--set={key}={json.dumps(value)}" for key, value in vrpo.items()))
-    kill_while_it_saves(begin(*command), folder)
+    training = {"eval_every_steps": 1, "num_steps": 8, "checkpoint_every_steps": 4}
+    base = write_config(seed=7, training=training, rollout={"num_workers": 2})
+    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}, "vrpo": VRPO}, "noise": noises}
+    file = write_study(tmp_path, base, axes=axes, keep="all")
+    folder = tmp_path / "study"
+    kill_in_the_second_cell(start_command("study", str(file)), folder)
+    finish_after_the_kill(start_command("study", str(file)), folder)
+
+    run = tmp_path / "runs" / "run"
+    settings = {**VRPO, "reward.noise": flips}
+    command = ("train", str(base), *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()))
+    kill_while_it_saves(begin(*command), run)
     resumed = start_command(*command, "--resume")
     assert resumed.finish() == 0, resumed.output
-    cell = tmp_path / "study" / "runs" / "base" / "base" / "vrpo" / "seed-7"
-    found, expected = (read_all(run / "metrics.jsonl") for run in (cell, folder))
+    cell = folder / "runs" / "base" / "flips" / "vrpo" / "seed-7"
+    assert_same_numbers(*(read_all(path / "metrics.jsonl") for path in (cell, run)))
+    assert len(hashes := checkpoint_hashes(cell)) > 10
+    assert hashes == checkpoint_hashes(run)
+    assert len(ids := trained_ids(cell)) == 8 * 16
+    assert ids == trained_ids(run)
+    remembered, recorded = remembered_and_recorded(run)
+    assert remembered == recorded
+    assert sum(number for number, _ in recorded) == 8 * 16
+
+
+def kill_in_the_second_cell(study: Command, folder: Path) -> None:
+    """SIGKILL to a study whose first cell has failed; of the second nothing is kept, and no process is left."""
+    study.wait_for("base/broken/grpo/seed-7")
+    deadline = time.monotonic() + 240.0
+    while not (folder / "cells.jsonl").exists() or not (folder / "cells.jsonl").read_text().endswith("\n"):
+        assert time.monotonic() < deadline, study.output
+        time.sleep(0.1)
+    study.note_processes()
+    study.process.send_signal(signal.SIGKILL)
+    study.process.wait()
+    assert study.survivors(60.0) == [], "the end of its input ends a slot, in the middle of a cell"
+    (line,) = (folder / "cells.jsonl").read_text().splitlines()
+    assert json.loads(line)["cell"]["algorithm"] == "grpo"
+
+
+def finish_after_the_kill(study: Command, folder: Path) -> None:
+    """Go on with a file of results whose last line was cut; both cells of a broken reward fail, the others do not."""
+    done = (folder / "cells.jsonl").read_text()
+    with (folder / "cells.jsonl").open("a") as cells:
+        cells.write('{"cell": {"algorithm": "rl')  # as a kill in the middle of a line would leave it
+    assert study.finish() == 1, study.output
+    assert "4 cells, 1 of them done already" in study.output
+    assert "1 cells failed; --retry runs them once more" in study.output
+    assert (folder / "cells.jsonl").read_text().startswith(done), "a result that was there was changed"
+    results = read_results(folder)
+    assert len(results) == 4
+    for algorithm in ("grpo", "vrpo"):
+        good = results[Cell(algorithm=algorithm, task="base", noise="flips", seed=7)]
+        assert good.error is None
+        assert [(point.step, point.samples) for point in good.curve] == [(step, 16 * step) for step in range(9)]
+        bad = results[Cell(algorithm=algorithm, task="base", noise="broken", seed=7)]
+        assert all(text in (bad.error or "") for text in ("KeyError: 'no such thing'", "reward.max_error_frac"))
+    runs = [folder / "runs" / "base" / "flips" / algorithm / "seed-7" for algorithm in ("grpo", "vrpo")]
+    common = [{key: read_metrics(run)[0][key] for key in FIRST_SCORES} for run in runs]
+    assert common[0] == common[1], "the same responses and flips until the weights go apart"
+
+
+def assert_same_numbers(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """All metrics but those of how fast it was."""
     assert len(found) == len(expected) == 1 + 8
     assert found[0].keys() == expected[0].keys() >= {"eval/test/accuracy"}
     assert len(expected[1]) > 60
     for ours, theirs in zip(found, expected, strict=True):
         keys = {key for key in theirs if not key.startswith(MACHINE_DEPENDENT)}
         assert {key: ours.get(key) for key in keys} == {key: theirs[key] for key in keys}
-    assert len(hashes := checkpoint_hashes(cell)) > 10
-    assert hashes == checkpoint_hashes(folder)
-    assert len(ids := trained_ids(cell)) == 8 * 16
-    assert ids == trained_ids(folder)
-    remembered, recorded = remembered_and_recorded(folder)
-    assert remembered == recorded
-    assert sum(number for number, _ in recorded) == 8 * 16
 
 
 def kill_while_it_saves(run: Trace, folder: Path) -> None:
@@ -168,6 +169,9 @@ def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: W
     (result,) = read_results(tmp_path / "study").values()
     assert result.error is None
     assert [point.step for point in result.curve] == [0, 3]
+    left = {path.name for path in (tmp_path / "study" / "runs" / "base" / "base" / "grpo" / "seed-7").iterdir()}
+    assert {"metrics.jsonl", "config.yaml"} <= left
+    assert not left & {"checkpoints", "ledger.sqlite"}
     assert command.survivors() == []
     assert os.path.exists(tmp_path / "study" / "logs" / "slot-0.log")
 

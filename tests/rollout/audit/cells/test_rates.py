@@ -25,13 +25,15 @@ def known(rates: MeasuredRates) -> tuple[bool, bool, bool]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transient", [(0.4, 0.1), (0.4, 0.4)])
-def test_transient_rates_without_gold_are_close_and_their_intervals_cover(transient: tuple[float, float]) -> None:
-    """50 repetitions with cells of 1 to 40 calls, and as many with cells of at most two."""
+@pytest.mark.parametrize(("transient", "repetitions"), [((0.4, 0.1), 50), ((0.4, 0.4), 20)])
+def test_transient_rates_without_gold_are_close_and_their_intervals_cover(
+    transient: tuple[float, float], repetitions: int
+) -> None:
+    """Cells of 1 to 40 calls, and as often cells of at most two. A fit of the second rates takes five times as long."""
     close = covered = identified = 0
-    for seed in range(50):
+    for seed in range(repetitions):
         rng = np.random.default_rng([seed, 7])
-        found = measure_rates(scored_cells(rng, transient=transient, num_cells=1200), settings=MeasureSettings())
+        found = measure_rates(scored_cells(rng, transient=transient, num_cells=1200), settings=FEW)
         assert not found.anchored
         if found.rho_plus is None or found.rho_minus is None:
             continue
@@ -42,7 +44,7 @@ def test_transient_rates_without_gold_are_close_and_their_intervals_cover(transi
         twice = measure_rates(scored_cells(rng, transient=transient, calls=(1, 2)), settings=FEW)
         assert known(twice) == (False, False, False)
         assert twice.reasons == ("transient rates: 0 cells were scored 3 times or more, it takes at least 30",)
-    assert identified >= 40
+    assert identified >= 0.8 * repetitions
     assert close >= 0.9 * identified
     assert covered >= 0.9 * 2 * identified
 
