@@ -19,8 +19,8 @@ from tests.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS = 35
-PATIENCE_S = 20.0
+NUM_STEPS = 25
+PATIENCE_S = 12.0
 """How long the run waits for space; the test gives it back after a few seconds without a step."""
 
 
