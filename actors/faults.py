@@ -7,6 +7,7 @@
     │   ├── ControllerLost
     │   ├── LearnerLost           a learner rank died or does not answer
     │   ├── Stalled               nothing moved for recovery.stall_timeout_s
+    │   ├── Abandoned             nobody asked for the controller for recovery.controller_lease_s
     │   ├── RollbackRequested     a guard wants to go back, with smaller learning rates
     │   ├── WorkerLost            see below: also recoverable where nothing replaces the worker
     │   └── DataLost
@@ -49,6 +50,10 @@ class LearnerLost(Recoverable):
 
 class Stalled(Recoverable):
     """Nothing moved for ``recovery.stall_timeout_s``; the message is the watchdog's report."""
+
+
+class Abandoned(Recoverable):
+    """The controller stopped by itself, since the driver has not asked for it for ``recovery.controller_lease_s``."""
 
 
 class RollbackRequested(Recoverable):

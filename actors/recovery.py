@@ -51,6 +51,12 @@ class RecoveryConfig(StrictModel):
         gt=0.0,
         description="Longest time for a reward worker to say whether calls hang in it, in seconds; then it is busy.",
     )
+    controller_lease_s: float = Field(
+        60.0,
+        gt=0.0,
+        description="A controller on another host than the driver stops by itself when it has not been asked for so "
+        "long, in seconds; so it is as long at most that a lost one can go on beside the one in its place.",
+    )
     stall_timeout_s: float = Field(
         1800.0, gt=0.0, description="Time without any progress after which the run is taken for stuck, in seconds."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.samples import IS_REPLACEMENT, SampleState
 
 LENGTHS = "COUNT(*), TOTAL(num_tokens), TOTAL(num_tokens * num_tokens)"

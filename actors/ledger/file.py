@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from actors.ledger.errors import LedgerError, TakenOver
+from actors.ledger.fence import Fence, become_owner, is_owner
 from rollout.component import UserError
 
 LEDGER_FORMAT = 2
@@ -53,10 +55,6 @@ SCORE_COLUMNS = ("observed REAL", "answer_key TEXT", "gold REAL")
 def keeps_scores(db: sqlite3.Connection) -> bool:
     """Whether a ledger has :data:`SCORE_COLUMNS`; one of format 1 has none."""
     return db.execute("SELECT 1 FROM pragma_table_info('samples') WHERE name = 'observed'").fetchone() is not None
-
-
-class LedgerError(RuntimeError):
-    """The ledger cannot be used, or a change contradicts what it holds. ``__cause__`` is SQLite's error, if any."""
 
 
 @contextmanager
@@ -129,7 +127,7 @@ class LedgerFile:
                 raise UserError(f"{self._path}: a ledger of format {found_format}; this version has {LEDGER_FORMAT}")
             self._compare(facts, dict(db.execute("SELECT name, value FROM facts")))
             # The newest opener owns the file; every change by an older one then fails.
-            db.execute("INSERT OR REPLACE INTO facts VALUES ('owner', ?)", (self._owner,))
+            become_owner(db, self._owner)
 
     def _compare(self, facts: Mapping[str, int], found: Mapping[str, str]) -> None:
         """Refuse to go on with other prompts or groups than the run was begun with."""
@@ -161,8 +159,8 @@ class LedgerFile:
             yield self._db
             return
         with self._transaction(durable) as db:
-            if db.execute("SELECT value FROM facts WHERE name = 'owner'").fetchone() != (self._owner,):
-                raise self.refusal("another process has taken this ledger over; this one must stop")
+            if not is_owner(db, self._owner):
+                raise TakenOver(self._path)
             yield db
 
     @contextmanager
@@ -199,6 +197,11 @@ class LedgerFile:
                 self._db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             raise self.refusal(str(error)) from error
+
+    @property
+    def fence(self) -> Fence:
+        """Of this writer."""
+        return Fence(self._path, self._owner)
 
     def close(self) -> None:
         """Release the file. Closing twice is allowed."""

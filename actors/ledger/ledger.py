@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from actors.ledger.fence import Fence
 from actors.ledger.file import LedgerFile
 from actors.ledger.samples import (
     IS_REPLACEMENT,
@@ -226,6 +227,11 @@ class Ledger:
         with self._file.change() as db:
             waiting = db.execute("SELECT group_index FROM samples WHERE state NOT IN ('trained', 'dropped')")
             return Position(_next_index(db), tuple(sorted({index for (index,) in waiting})))
+
+    @property
+    def fence(self) -> Fence:
+        """Of this writer, for what it changes beside the ledger."""
+        return self._file.fence
 
     def close(self) -> None:
         """Release the file. Closing twice is allowed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.ledger import Ledger
 from actors.recording.disk_space import DiskSpace
 

@@ -234,6 +234,7 @@ class Controller:
             await self._records.disk.run(lambda: log.write(self.step, groups, traces), "the trajectory log")
 
     async def _write(self, metrics: Mapping[str, float]) -> None:
+        self._records.ledger.fence.check()
         for sink in self._records.sinks:
             await self._records.disk.write(lambda sink=sink: sink.write(self.step, metrics), "metrics")  # type: ignore[misc]
 

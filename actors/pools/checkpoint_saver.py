@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from actors.faults import WorkerHung
 from actors.pools.loss import failure, reply, unwrapped
 from actors.pools.ranks import Ranks
 from learner.storage.folders import prune
-from learner.storage.manifest import DiskFullError, FileFacts, SnapshotFacts, begin, checkpoint_step, commit
+from learner.storage.manifest import DiskFullError, FileFacts, Guard, SnapshotFacts, begin, checkpoint_step, commit
 
 IO_GROUP = "io"
 """Concurrency group of a learner rank in which it writes; its actor has to be created with it (one thread)."""
@@ -25,10 +26,14 @@ class CheckpointSaver:
         checkpoints: folder of the run's checkpoints; all ranks and this process see it.
         keep: newest checkpoints that stay.
         timeout_s: longest time that copying, and that writing, may take.
+        guard: inside of it a checkpoint becomes visible, and older ones vanish; it raises if this process may not do
+            so any more, which then is what :meth:`finish` raises.
     """
 
-    def __init__(self, ranks: Ranks, checkpoints: Path, keep: int, timeout_s: float) -> None:
-        self._ranks, self._checkpoints = ranks, checkpoints
+    def __init__(
+        self, ranks: Ranks, checkpoints: Path, keep: int, timeout_s: float, guard: Guard = nullcontext
+    ) -> None:
+        self._ranks, self._checkpoints, self._guard = ranks, checkpoints, guard
         self._keep, self._timeout_s = keep, timeout_s
         self._begun: tuple[Path, list[SnapshotFacts]] | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -100,13 +105,15 @@ class CheckpointSaver:
         try:
             files = await self._write_ranks(partial)
             about = {"num_ranks": facts[0].num_ranks, "zero_stage": facts[0].zero_stage}
-            await asyncio.to_thread(commit, partial, final, {"step": checkpoint_step(final), **about}, files)
+            await asyncio.to_thread(
+                commit, partial, final, {"step": checkpoint_step(final), **about}, files, self._guard
+            )
         except Exception as error:
             await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
             if isinstance(error, DiskFullError):  # a rank knows neither the name nor the size of the whole
                 raise DiskFullError(str(final), error.reason, num_bytes) from error
             raise
-        await asyncio.to_thread(prune, self._checkpoints, self._keep)
+        await asyncio.to_thread(prune, self._checkpoints, self._keep, self._guard)
 
     async def _write_ranks(self, partial: Path) -> dict[str, FileFacts]:
         """Let every rank write, and wait for all of them even where one fails, so that none writes any more."""

@@ -11,6 +11,7 @@ from actors.faults import LearnerLost, Recoverable, WorkerError
 from actors.groups import Group
 from actors.pools.checkpoint_saver import CheckpointSaver
 from actors.pools.ranks import Ranks
+from learner.storage.manifest import Guard
 from learner.update.result import UpdateResult
 from rollout.sampling.weight_check import TensorFact
 from rollout.trajectory import Label
@@ -28,6 +29,7 @@ class LearnerRanks:
         keep_checkpoints: newest ones that stay.
         critic_warmup_steps: first steps that leave the policy as it is.
         timeout_s: longest time one call may take.
+        guard: see :class:`CheckpointSaver`.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class LearnerRanks:
         keep_checkpoints: int,
         critic_warmup_steps: int,
         timeout_s: float,
+        guard: Guard,
     ) -> None:
         self._ranks = Ranks(workers, "learner")
-        self._saver = CheckpointSaver(self._ranks, checkpoints, keep_checkpoints, timeout_s)
+        self._saver = CheckpointSaver(self._ranks, checkpoints, keep_checkpoints, timeout_s, guard)
         self._critic_warmup_steps = critic_warmup_steps
         self._timeout_s = timeout_s
 

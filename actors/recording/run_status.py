@@ -47,10 +47,16 @@ class RunStatus:
     Args:
         path: the file, or None for none.
         now: clock in seconds that never goes back.
+        may_write: asked before the file is replaced: not to be, by a process that has lost the run to another one.
     """
 
-    def __init__(self, path: Path | None, now: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path | None,
+        now: Callable[[], float] = time.monotonic,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._path, self._may_write = path, may_write
         self._now = now
         self._step = 0
         self._stages: list[_Stage] = []
@@ -132,7 +138,7 @@ class RunStatus:
     def _write(self) -> None:
         """Replace the file. A full disk must not end a run for the sake of it; :meth:`describe` tells."""
         self._written_at = self._now()
-        if self._path is None:
+        if self._path is None or not self._may_write():
             return
         # With the process's id: a controller that was taken for dead may still be writing its own.
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.report import LEDGER_NAME
 from actors.ledger.scored_cells import ScoredCell, read_scores
 from rollout.audit.cells.counts import CellCounts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.samples import SampleState
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.ledger.file import LedgerError, keeps_scores, open_for_reading
+from actors.ledger.errors import LedgerError
+from actors.ledger.file import keeps_scores, open_for_reading
 from actors.ledger.report import LEDGER_NAME
 
 MAX_NAMES = 500

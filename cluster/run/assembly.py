@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from actors.guards.guards import Guards
 from actors.guards.trust import RewardTrust
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
+from actors.ledger.fence import Fence
 from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.controller import Controller
@@ -117,11 +118,11 @@ def open_records(
         UserError: the disk is full.
         LedgerError: anything else is wrong with the ledger.
     """
-    journal, status = Journal(), RunStatus(folder / "status.json")
+    is_new = not (folder / LEDGER).exists()
+    ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)  # whoever had it writes no more
+    journal, status = Journal(), RunStatus(folder / "status.json", may_write=ledger.fence.is_intact)
     status.step = step
     tell = _teller(journal, EventLog(folder / "events.jsonl"))
-    is_new = not (folder / LEDGER).exists()
-    ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)
     # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
     last_valid_step = None if is_new else step if state else -1
     logging = config.logging
@@ -166,7 +167,7 @@ def assemble(
     """
     training, kept = config.training, state or {}
     pool, rewards = _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
-    learner = _learner_ranks(config, folder, fleet)
+    learner = _learner_ranks(config, folder, fleet, records.ledger.fence)
     clock = ActivityClock()
     buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
     return Controller(
@@ -225,13 +226,14 @@ def _reward_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> Rew
     )
 
 
-def _learner_ranks(config: RunConfig, folder: Path, fleet: Staff) -> LearnerRanks:
+def _learner_ranks(config: RunConfig, folder: Path, fleet: Staff, fence: Fence) -> LearnerRanks:
     return LearnerRanks(
         workers=fleet.learners,
         checkpoints=folder / "checkpoints",
         keep_checkpoints=config.training.keep_checkpoints,
         critic_warmup_steps=config.learner.critic_warmup_steps,
         timeout_s=config.cluster.step_timeout_s,
+        guard=fence.held,
     )
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.faults import Stalled
+from actors.faults import Abandoned, Recoverable, Stalled
+from actors.processes.lease import Lease
 from actors.processes.watchdog import Watchdog
 from actors.recording.journal import Entry
 from cluster.config.paths import absolute_model_path
@@ -27,10 +29,15 @@ class ControllerActor:
         run_dir: absolute path of the run's folder.
         tokenizer_path: folder or hub id of the policy's tokenizer.
         fleet: the other actors.
+        driver_node: id of the node that the driver is on; None where nobody polls.
     """
 
-    def __init__(self, config: RunConfig, run_dir: str, tokenizer_path: str, fleet: Fleet) -> None:
+    def __init__(
+        self, config: RunConfig, run_dir: str, tokenizer_path: str, fleet: Fleet, driver_node: str | None = None
+    ) -> None:
         self._config, self._folder, self._tokenizer_path, self._fleet = config, Path(run_dir), tokenizer_path, fleet
+        is_apart = driver_node is not None and driver_node != ray.get_runtime_context().get_node_id()
+        self._lease = Lease(config.recovery.controller_lease_s) if is_apart else None
 
     def load_prompts(self) -> None:
         """Read and render the prompts, for which no other worker is needed.
@@ -39,8 +46,11 @@ class ControllerActor:
         """
         self._prompts = load_prompts(self._config, self._tokenizer_path)
 
-    def prepare(self, step: int, state: dict[str, Any] | None) -> None:
+    def prepare(self, step: int, state: dict[str, Any] | None) -> bool:
         """Put everything together, after :meth:`load_prompts`.
+
+        Returns whether it has a lease: on the driver's own host it needs none, since neither can be lost alone, and a
+        driver that is suspended there for a while costs nothing.
 
         Args:
             step: updates already done, by the checkpoint to go on from.
@@ -61,20 +71,26 @@ class ControllerActor:
             step=step,
             state=state,
         )
+        return self._lease is not None
 
     async def run(self) -> dict[str, Any]:
         """Train; returns the last checkpoint's path and the accuracies before and after."""
         await self._processes.register(self._fleet.named())
-        timeout_s = self._config.recovery.stall_timeout_s
-        watchdog = Watchdog(self._records.status, timeout_s, self._processes.dump_stacks, self._on_stuck)
-        watching = asyncio.get_running_loop().create_task(watchdog.run())
-        self._running = asyncio.get_running_loop().create_task(self._controller.run())
+        recovery = self._config.recovery
+        watchdog = Watchdog(self._records.status, recovery.stall_timeout_s, self._processes.dump_stacks, self._on_stuck)
+        loop = asyncio.get_running_loop()
+        watching = [loop.create_task(watchdog.run())]
+        if self._lease is not None:
+            self._lease.renew()
+            watching.append(loop.create_task(self._end_when_abandoned(self._lease)))
+        self._running = loop.create_task(self._controller.run())
         try:
             path = await self._running
         except asyncio.CancelledError:
-            raise Stalled(self._stuck) from None
+            raise self._ended_by from None
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
             self._records.ledger.close()
         return {
             "checkpoint": path,
@@ -84,7 +100,9 @@ class ControllerActor:
         }
 
     async def poll(self, cursor: int, timeout_s: float) -> tuple[list[Entry], tuple[int, int]]:
-        """Journal entries from ``cursor`` on (waits for one), and rollouts done of how many."""
+        """Journal entries from ``cursor`` on (waits for one), and rollouts done of how many. Renews the lease."""
+        if self._lease is not None:
+            self._lease.renew()
         entries = await self._records.journal.read(cursor, timeout_s)
         return entries, self._controller.progress()
 
@@ -99,11 +117,25 @@ class ControllerActor:
     async def _on_stuck(self, report: str) -> None:
         """The watchdog saw nothing move: tell, and end the attempt."""
         self._records.tell("stall", self._records.status.step, report, "error")
-        self._stuck = report
+        self._end(Stalled(report))
+
+    async def _end_when_abandoned(self, lease: Lease) -> None:
+        """Whoever has started this may have been cut off from here, and start another controller."""
+        await lease.run_out()
+        limit = self._config.recovery.controller_lease_s
+        text = f"nobody has asked for the controller for {limit:g} s (recovery.controller_lease_s); it stops"
+        self._records.tell("stop", self._records.status.step, text, "error")
+        self._end(Abandoned(text))
+
+    def _end(self, reason: Recoverable) -> None:
+        self._ended_by = reason
         self._running.cancel()
 
 
 def create_controller(config: RunConfig, run_dir: Path, fleet: Fleet) -> Any:
-    """Start the controller's actor."""
-    actor = ray.remote(ControllerActor).options(num_cpus=0, max_concurrency=1000)
-    return actor.remote(config, str(run_dir), absolute_model_path(config.model.path), fleet)
+    """Start the controller's actor: beside the driver if it can be, so that another host's loss does not take it."""
+    here = ray.get_runtime_context().get_node_id()
+    actor = ray.remote(ControllerActor).options(
+        num_cpus=0, max_concurrency=1000, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True)
+    )
+    return actor.remote(config, str(run_dir), absolute_model_path(config.model.path), fleet, here)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from actors.ledger.errors import LedgerError
+from actors.ledger.fence import take_over
 from cluster.config.components import resolve
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig, dump_config
 from cluster.display.progress import Progress, RunSummary, make_progress
 from cluster.display.summary import summary_rows
+from cluster.run.assembly import LEDGER
 from cluster.run.resume import ResumePoint, find_resume_point
 from cluster.run.session import ray_session
 from cluster.run.signals import Interrupted, SignalFlag
@@ -31,6 +35,11 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
         RuntimeError: a worker failed; the message names it and the cause.
     """
     run_dir = config.run_dir.resolve()
+    if resume is not None:
+        with suppress(LedgerError):  # told when the controller opens it
+            take_over(
+                run_dir / LEDGER
+            )  # a driver or controller that was given up but lives changes nothing from here on
     # Before anything is written: it refuses what cannot be gone on from.
     point = find_resume_point(run_dir, resume)
     if resume is None and (run_dir / "metrics.jsonl").exists():

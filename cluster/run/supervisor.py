@@ -16,14 +16,17 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.faults import ControllerLost, Fault, Recoverable, RollbackRequested, Stalled
+from actors.ledger.fence import take_over
 from actors.pools.loss import DEATHS, describe_death, end, unwrapped
 from actors.processes import stack_dump
+from actors.processes.lease import Lease
 from actors.recording.event_log import EventLog, Level
 from actors.recording.journal import Entry
 from cluster.config.run_config import RunConfig
 from cluster.display.pace import Pace
 from cluster.display.progress import Progress
 from cluster.display.report import accuracies, intervals, with_interval
+from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
@@ -33,6 +36,8 @@ from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
 
 POLL_S = 1.0
+LOOK_S = 0.2
+"""Seconds between two looks at the signals."""
 
 
 class Supervisor:
@@ -53,6 +58,7 @@ class Supervisor:
         self._controller: Any = None
         self._step = 0
         self._started = False
+        self._lease: Lease | None = None
         self._lr_scale, self._num_rollbacks = 1.0, 0
 
     def run(self, point: ResumePoint | None, opening: Sequence[str] = ()) -> dict[str, Any]:
@@ -91,6 +97,8 @@ class Supervisor:
                 self._note_rollback(fault)
                 furthest = max(furthest, self._step)
                 self._end_controller(0.0)
+                take_over(self._run_dir / LEDGER)  # whatever lives on of the former controller changes nothing now
+                self._wait_for_the_lease(fault)
                 self._fleet.replace_learners()
                 point = newest_resume_point(self._run_dir)
                 where = f"step {point.step}" if point else "the beginning"
@@ -114,7 +122,8 @@ class Supervisor:
         deadline = time.monotonic() + self._config.cluster.start_timeout_s
         wait_for(prompts, "load_prompts", deadline, self._signals)
         prepared = {"controller": self._controller.prepare.remote(point.step if point else 0, state)}
-        wait_for(prepared, "prepare", deadline, self._signals)
+        is_apart = wait_for(prepared, "prepare", deadline, self._signals)["controller"]
+        self._lease = Lease(self._config.recovery.controller_lease_s) if is_apart else None
         self._started = True
         self._tell("start", f"everything started in {time.monotonic() - begin:.1f} s")
         return self._follow()
@@ -162,6 +171,8 @@ class Supervisor:
             except GetTimeoutError as error:
                 dumps = "\n".join(stack_dump.collect_here(self._run_dir / "stacks"))
                 raise Stalled(f"the controller has not answered for {answer_s:g} s; stack dumps:\n{dumps}") from error
+            if self._lease is not None:
+                self._lease.renew()
             cursor += len(entries)
             for entry in entries:
                 self._show(entry, pace)
@@ -198,6 +209,21 @@ class Supervisor:
         if isinstance(fault, Stalled) and self._config.recovery.on_stall == "stop":
             return False
         return self._started and isinstance(fault, Recoverable)
+
+    def _wait_for_the_lease(self, fault: BaseException) -> None:
+        """Until a controller of which nothing is heard, on another host, must have stopped by itself."""
+        lease, self._lease = self._lease, None
+        if lease is None or not lease.left_s or not isinstance(fault, ControllerLost | Stalled):
+            return
+        self._tell(
+            "restart",
+            f"{fault}; in case it is only cut off, it has {lease.left_s:.0f} s to stop by itself "
+            "(recovery.controller_lease_s)",
+            "warning",
+        )
+        while lease.left_s:
+            self._signals.check()
+            time.sleep(min(LOOK_S, lease.left_s))
 
     def _note_rollback(self, fault: BaseException) -> None:
         if not isinstance(fault, RollbackRequested):

@@ -12,9 +12,18 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
-from learner.storage.manifest import MANIFEST, CheckpointError, checkpoint_step, newest_first, sync_to_disk, verify
+from learner.storage.manifest import (
+    MANIFEST,
+    CheckpointError,
+    Guard,
+    checkpoint_step,
+    newest_first,
+    sync_to_disk,
+    verify,
+)
 
 _LEFT_OVER = re.compile(r"\.(step-\d+)\.(?:.*\.)?(partial|replaced|pruned|resharded)")
 
@@ -52,13 +61,17 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def prune(checkpoints: Path, keep: int) -> list[Path]:
-    """Delete all but the ``keep`` newest checkpoints that have a manifest; returns what was deleted."""
+def prune(checkpoints: Path, keep: int, guard: Guard = nullcontext) -> list[Path]:
+    """Delete all but the ``keep`` newest checkpoints that have a manifest; returns what was deleted.
+
+    ``guard`` is entered for each of them while it is taken out of the others' sight.
+    """
     complete = [folder for folder in newest_first(checkpoints) if (folder / MANIFEST).is_file()]
     for folder in complete[keep:]:
         pruned = folder.with_name(f".{folder.name}.pruned")  # a half-deleted folder is never taken for a checkpoint
         shutil.rmtree(pruned, ignore_errors=True)
-        folder.rename(pruned)
+        with guard():
+            folder.rename(pruned)
         shutil.rmtree(pruned)
     return complete[keep:]
 

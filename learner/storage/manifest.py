@@ -12,8 +12,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,6 +24,8 @@ from rollout.component import UserError
 MANIFEST = "manifest.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d+)")
+Guard = Callable[[], AbstractContextManager[None]]
+"""Makes a block inside of which nobody else changes the folder of checkpoints; raises if this process may not."""
 
 
 class CheckpointError(UserError):
@@ -111,7 +113,13 @@ def begin(final: Path, num_bytes: int) -> Path:
     return partial
 
 
-def commit(partial: Path, final: Path, facts: Mapping[str, Any], files: Mapping[str, FileFacts]) -> None:
+def commit(
+    partial: Path,
+    final: Path,
+    facts: Mapping[str, Any],
+    files: Mapping[str, FileFacts],
+    guard: Guard = nullcontext,
+) -> None:
     """Describe ``partial`` in a manifest, make it durable, and rename it to ``final``.
 
     A folder that was at ``final`` before is replaced. Until the rename, ``final`` is as it was; for a moment within it
@@ -120,6 +128,7 @@ def commit(partial: Path, final: Path, facts: Mapping[str, Any], files: Mapping[
     Args:
         facts: what else the manifest says; must be JSON.
         files: size and hash of every file by its path within ``partial``; the files themselves are durable already.
+        guard: the rename happens inside of it; what it raises on the way in leaves ``final`` as it was.
 
     Raises:
         CheckpointError: a file is not there, or has another size.
@@ -133,21 +142,22 @@ def commit(partial: Path, final: Path, facts: Mapping[str, Any], files: Mapping[
         manifest.write_text(text, encoding="utf-8")
         for path in [manifest, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
             sync_to_disk(path)
-        _put_in_place(partial, final)
+        _put_in_place(partial, final, guard)
 
 
-def _put_in_place(partial: Path, final: Path) -> None:
+def _put_in_place(partial: Path, final: Path, guard: Guard) -> None:
     replaced = final.parent / f".{final.name}.replaced"
     shutil.rmtree(replaced, ignore_errors=True)
-    if final.exists():
-        final.rename(replaced)
-    try:
-        partial.rename(final)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(final)
-        raise
-    sync_to_disk(final.parent)
+    with guard():
+        if final.exists():
+            final.rename(replaced)
+        try:
+            partial.rename(final)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(final)
+            raise
+        sync_to_disk(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from actors.ledger.account import RESTART, Account, read_account
 from actors.ledger.balance import Balance, check_balance
-from actors.ledger.file import LedgerError, open_for_reading
+from actors.ledger.errors import LedgerError
+from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger
 from actors.ledger.samples import pack_ids
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from actors.ledger.account import read_account
-from actors.ledger.file import LedgerError, open_for_reading
+from actors.ledger.errors import LedgerError
+from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger
 from actors.ledger.samples import Position
 from rollout.component import UserError

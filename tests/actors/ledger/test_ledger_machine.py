@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.ledger.balance import check_balance
-from actors.ledger.file import LedgerError, open_for_reading
+from actors.ledger.errors import LedgerError
+from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger
 from actors.ledger.samples import Position
 from rollout.trajectory import REPLACEMENT_STRIDE

@@ -7,7 +7,7 @@ import errno
 from functools import partial
 from pathlib import Path
 
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.ledger import Ledger
 from actors.ledger.writer import LedgerWriter
 from actors.recording.disk_space import DiskSpace

@@ -14,6 +14,10 @@ from actors.groups import Group
 from actors.guards.guards import GuardFinding
 from actors.guards.trust import RewardTrust
 from actors.guards.trust_config import TrustConfig
+from actors.ledger.account import read_account
+from actors.ledger.errors import TakenOver
+from actors.ledger.fence import take_over
+from actors.ledger.file import open_for_reading
 from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.config import TrainingConfig
@@ -310,6 +314,21 @@ async def test_a_stop_ends_with_a_checkpoint_of_the_last_step(tmp_path: Path) ->
     assert path == f"step-{run.controller.step}"
     assert run.learner.saved[-1][0] == run.controller.step == len(run.learner.batches) < 1000
     assert run.controller.final_accuracy == {}
+
+
+async def test_a_controller_that_another_one_has_replaced_writes_nothing_more(tmp_path: Path) -> None:
+    run = Run(tmp_path, num_steps=1000, checkpoint_every_steps=1)
+    running = asyncio.create_task(run.controller.run())
+    while run.controller.step < 3:
+        await asyncio.sleep(0)
+    rows = list(run.sink.rows)
+    take_over(tmp_path / "ledger.sqlite")
+    with pytest.raises(TakenOver):
+        await running
+    assert len(run.sink.rows) <= len(rows) + 1, "the row that was being written"
+    assert run.controller.step <= 4
+    with open_for_reading(tmp_path / "ledger.sqlite") as db:
+        assert read_account(db).last_step == run.controller.step
 
 
 async def test_prompts_without_a_score_are_replaced_and_told(tmp_path: Path) -> None:

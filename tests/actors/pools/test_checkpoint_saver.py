@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.faults import WorkerError, WorkerLost
+from actors.ledger.errors import TakenOver
 from actors.pools.checkpoint_saver import IO_GROUP, CheckpointSaver
 from actors.pools.ranks import Ranks
 from learner.storage.files import CheckpointFiles
@@ -171,5 +173,36 @@ def test_who_waits_may_give_up(tmp_path: Path) -> None:
         assert saver.saving
         ranks[0].gate.set()
         assert await saver.finish() == str(tmp_path / "step-1")
+
+    asyncio.run(run())
+
+
+def test_a_process_that_has_lost_the_run_adds_and_deletes_no_checkpoint(tmp_path: Path) -> None:
+    lost = False
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        if lost:
+            raise TakenOver("ledger")
+        yield
+
+    async def run() -> None:
+        nonlocal lost
+        ranks, _ = parts(tmp_path)
+        saver = CheckpointSaver(Ranks(ranks, "learner"), tmp_path, 1, 20.0, guard)
+        await saver.begin(1, {})
+        await saver.finish()
+        lost = True
+        await saver.begin(2, {})
+        with pytest.raises(TakenOver):
+            await saver.finish()
+        assert names(tmp_path) == ["step-1"]
+        lost = False
+        await saver.begin(1, {})
+        await saver.finish()
+        (tmp_path / "step-1").rename(tmp_path / "step-0")
+        await saver.begin(3, {})
+        await saver.finish()
+        assert names(tmp_path) == ["step-3"], "as soon as it may, it does"
 
     asyncio.run(run())

@@ -46,6 +46,16 @@ def test_file_follows_stages_and_workers(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["status.json"], "a temporary file was left"
 
 
+def test_a_process_that_has_lost_the_run_leaves_the_file_to_the_other(tmp_path: Path) -> None:
+    path, clock, has_it = tmp_path / "status.json", FakeTime(), True
+    status = RunStatus(path, clock, lambda: has_it)
+    status.step = 7
+    has_it = False
+    status.step = 8
+    assert read(path)["step"] == 7
+    assert status.step == 8
+
+
 def test_two_equal_stages_side_by_side_end_one_by_one() -> None:
     clock = FakeTime()
     status = RunStatus(None, clock)
