@@ -133,9 +133,9 @@ class ControllerActor:
 
 
 def create_controller(config: RunConfig, run_dir: Path, fleet: Fleet) -> Any:
-    """Start the controller's actor: beside the driver if it can be, so that another host's loss does not take it."""
+    """Start the controller's actor beside the driver, so that the loss of another host does not take it."""
     here = ray.get_runtime_context().get_node_id()
-    actor = ray.remote(ControllerActor).options(
-        num_cpus=0, max_concurrency=1000, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True)
-    )
+    # Not soft: that takes another node where this one has no CPUs for Ray, and there is always room for none.
+    beside = NodeAffinitySchedulingStrategy(here, soft=False)
+    actor = ray.remote(ControllerActor).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=beside)
     return actor.remote(config, str(run_dir), absolute_model_path(config.model.path), fleet, here)
