@@ -57,6 +57,12 @@ class RecoveryConfig(StrictModel):
         description="A controller on another host than the driver stops by itself when it has not been asked for so "
         "long, in seconds; so it is as long at most that a lost one can go on beside the one in its place.",
     )
+    resource_timeout_s: float = Field(
+        1800.0,
+        ge=0.0,
+        description="How long to wait until the cluster has room again for processes whose host was lost, in seconds; "
+        "then the run stops, to go on with --resume.",
+    )
     stall_timeout_s: float = Field(
         1800.0, gt=0.0, description="Time without any progress after which the run is taken for stuck, in seconds."
     )

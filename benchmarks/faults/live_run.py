@@ -33,10 +33,14 @@ class LiveRun:
     Attributes:
         config: its YAML file.
         extra: further arguments of the command.
+        within: a command that runs another one, such as on another host.
+        environment: variables of the command.
     """
 
     config: Path
     extra: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     seen: dict[int, psutil.Process] = field(default_factory=dict)
 
@@ -55,9 +59,10 @@ class LiveRun:
         """Start the command."""
         arguments = ["train", str(self.config), *self.extra, *(["--resume"] if resume else [])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        command = [*self.within, sys.executable, "-m", "cluster.cli", *arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cluster.cli", *arguments], stdout=log, stderr=subprocess.STDOUT, env=environment
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment | self.environment
             )
 
     def status(self) -> dict[str, Any]:

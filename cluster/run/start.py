@@ -97,7 +97,7 @@ def _run(
     signals: SignalFlag,
 ) -> dict[str, Any]:
     model_path = absolute_model_path(config.model.path)
-    fleet = create_fleet(config, model_path, model_path)
+    fleet = create_fleet(config, model_path, model_path, tell=progress.event, check=signals.check)
     supervisor = Supervisor(config, run_dir, fleet, progress, signals)
     try:
         return supervisor.run(point, opening)

@@ -22,6 +22,7 @@ from actors.processes import stack_dump
 from actors.processes.lease import Lease
 from actors.recording.event_log import EventLog, Level
 from actors.recording.journal import Entry
+from actors.recording.run_status import RunStatus
 from cluster.config.run_config import RunConfig
 from cluster.display.pace import Pace
 from cluster.display.progress import Progress
@@ -29,6 +30,7 @@ from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
+from cluster.run.room import wait_for_room
 from cluster.run.signals import SignalFlag
 from cluster.run.waiting import wait_for
 from cluster.run.workers import Fleet, learner_spec
@@ -100,6 +102,7 @@ class Supervisor:
                 take_over(self._run_dir / LEDGER)  # whatever lives on of the former controller changes nothing now
                 self._wait_for_the_lease(fault)
                 self._fleet.replace_learners()
+                self._wait_for_places(fault)
                 point = newest_resume_point(self._run_dir)
                 where = f"step {point.step}" if point else "the beginning"
                 self._tell("restart", f"{fault}; learner and controller start again from {where}", "warning")
@@ -224,6 +227,37 @@ class Supervisor:
         while lease.left_s:
             self._signals.check()
             time.sleep(min(LOOK_S, lease.left_s))
+
+    def _wait_for_places(self, fault: BaseException) -> None:
+        """Until the new learner ranks live, however long the cluster has no room for them.
+
+        Raises:
+            RuntimeError: it had none for ``recovery.resource_timeout_s``.
+        """
+        places = [learner.address.remote() for learner in self._fleet.learners]
+        deadline = time.monotonic() + self._config.cluster.start_timeout_s
+        while places and time.monotonic() < deadline:
+            self._signals.check()
+            begin = time.monotonic()
+            try:
+                self._wait_for_room()  # again and again: that a host is lost is known only after a while
+            except TimeoutError as error:
+                raise RuntimeError(f"{fault}; {error}. Add a host, and go on with --resume") from error
+            deadline += time.monotonic() - begin
+            _, places = ray.wait(places, num_returns=len(places), timeout=LOOK_S)
+
+    def _wait_for_room(self) -> None:
+        """Until all processes have a host; status.json says so meanwhile, as there is no controller to do it."""
+        status = RunStatus(self._run_dir / "status.json")
+        status.step = self._step
+        with status.stage("wait for room"):
+            wait_for_room(
+                self._fleet.placement,
+                self._config.recovery.resource_timeout_s,
+                "recovery.resource_timeout_s",
+                lambda text: self._tell("restart", text, "warning"),
+                self._signals.check,
+            )
 
     def _note_rollback(self, fault: BaseException) -> None:
         if not isinstance(fault, RollbackRequested):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +22,9 @@ from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
+from cluster.run.placement import Bundle, Plan, plan, require_capacity
 from cluster.run.reward_models import ServedModel, served_models, serving_options
+from cluster.run.room import wait_for_room
 from rollout.sampling.vllm_options import engine_environment
 
 
@@ -166,12 +167,20 @@ def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:
     )
 
 
-def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_learners: bool = True) -> Fleet:
+def create_fleet(
+    config: RunConfig,
+    policy_path: str,
+    tokenizer_path: str,
+    with_learners: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
+) -> Fleet:
     """Create all actors; nothing heavy is loaded yet.
 
     Args:
         policy_path: what the engines load first; the learner publishes its weights before anything is sampled.
         with_learners: False for evaluation, which needs none.
+        tell, check: see :func:`cluster.run.room.wait_for_room`.
 
     Raises:
         UserError: the cluster is too small, or an option of a reward model is wrong.
@@ -181,7 +190,7 @@ def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_
     demand = plan(config, models)
     if not with_learners:
         demand = replace(demand, learner_bundles=())
-    placement = _reserve(demand, config.cluster.start_timeout_s)
+    placement = _reserve(demand, config.cluster.start_timeout_s, tell, check)
     rollout_factory = RolloutFactory(
         config=config,
         policy_path=policy_path,
@@ -204,7 +213,7 @@ def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_
     )
 
 
-def _reserve(demand: Plan, timeout_s: float) -> Any:
+def _reserve(demand: Plan, timeout_s: float, tell: Callable[[str], None], check: Callable[[], None]) -> Any:
     """A Ray placement group that holds the plan's bundles.
 
     Raises:
@@ -213,12 +222,11 @@ def _reserve(demand: Plan, timeout_s: float) -> Any:
     """
     require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     group = placement_group(demand.bundles, strategy="PACK")
-    if not group.wait(timeout_s):
+    try:
+        wait_for_room(group, timeout_s, "cluster.start_timeout_s", tell, check)
+    except BaseException:
         remove_placement_group(group)
-        raise TimeoutError(
-            f"the cluster's resources were not free within {timeout_s:g} s: needed {demand.total('CPU'):g} CPU and "
-            f"{demand.total('GPU'):g} GPU; now free: {describe(ray.available_resources())}"
-        )
+        raise
     return group
 
 
