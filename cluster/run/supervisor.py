@@ -30,9 +30,8 @@ from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
 from cluster.run.resume import ResumePoint, newest_resume_point
-from cluster.run.room import wait_for_room
 from cluster.run.signals import SignalFlag
-from cluster.run.waiting import wait_for
+from cluster.run.waiting import wait_for, wait_for_room
 from cluster.run.workers import Fleet, learner_spec
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
