@@ -1,6 +1,6 @@
 """A reward server for `type: remote`. Put your own model or judge into `judge`.
 
-    REWARD_TOKEN=secret python -m uvicorn examples.reward_server:app --host 0.0.0.0 --port 8000
+    REWARD_TOKEN=secret python -m uvicorn examples.reward_server:app --host 127.0.0.1 --port 8000
 
 FastAPI and uvicorn come with vLLM. This is the configuration; the run needs REWARD_TOKEN in its environment, too:
 

@@ -59,8 +59,13 @@ class Hosts:
     @property
     def environment(self) -> dict[str, str]:
         """Of every command that has to do with Ray here."""
-        address = {"RAY_ADDRESS": f"{self.address(1)}:{RAY_PORT}"}
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0", **address}
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ADDRESS": f"{self.address(1)}:{RAY_PORT}",
+            "PATH": os.pathsep.join([str(Path(RAY).parent), os.environ["PATH"]]),  # as where the environment is active
+        }
 
     def address(self, number: int) -> str:
         """Of a host on the network."""

@@ -17,6 +17,7 @@ from actors.recording.sinks import further_sinks
 from cluster.check.demand import compare, demand_of, model_sizes
 from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
+from cluster.check.joined import joined_cluster_warnings
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.check.model import check_critic_body, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
@@ -108,6 +109,7 @@ def check_run(
         if sizes:
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
+    report.warnings += joined_cluster_warnings(config)
     is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
     if is_private and models is not None:  # a cluster is judged when it is joined
         found = machine or inspect_machine(config.run_dir)
