@@ -37,6 +37,7 @@ def check_model(config: RunConfig) -> Any:
                 f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
                 f"at least {MIN_CPU_HEAD_DIM}"
             )
+    _check_shards(config, text)
     longest, positions = config.rollout.longest_tokens, max_positions(model)
     if positions is not None and positions < longest:
         if config.rollout.max_conversation_tokens is not None:
@@ -56,6 +57,24 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def _check_shards(config: RunConfig, text: Any) -> None:
+    """The GPUs of an engine share its attention heads evenly.
+
+    Args:
+        text: the configuration of the model's text part.
+
+    Raises:
+        UserError: they cannot.
+    """
+    shards, heads = config.rollout.tensor_parallel_size, text.num_attention_heads
+    if heads % shards:
+        possible = [n for n in range(1, heads + 1) if heads % n == 0]
+        raise UserError(
+            f"rollout.tensor_parallel_size: {shards} GPUs cannot share the {heads} attention heads of "
+            f"{config.model.path!r} evenly; possible are {', '.join(map(str, possible))}"
+        )
 
 
 def _check_files(config: RunConfig, model: Any) -> None:

@@ -114,6 +114,9 @@ def engine_options(
         # Of responses without a seed of their own: engines must not draw the same numbers, nor one after a restart.
         "seed": secrets.randbits(31),
     }
+    if config.tensor_parallel_size > 1:
+        # In a Ray actor vLLM would otherwise ask Ray for further actors, whose GPUs this one has already.
+        options["distributed_executor_backend"] = "mp"
     if on_gpu:
         options["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:
