@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.model_folder import load_model_config, max_positions
+from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
 from rollout.rewards.errors import one_line
+from rollout.sampling.engine_args import check_values
+from rollout.sampling.vllm_options import engine_options
 
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
@@ -57,6 +60,19 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def check_engine_args(config: RunConfig) -> None:
+    """Have vLLM look at ``rollout.engine_args``, if there are any; that loads vLLM.
+
+    Raises:
+        UserError: it knows no such argument, or does not accept its value.
+    """
+    arguments, on_gpu = config.rollout.engine_args, config.cluster.gpus_per_rollout_worker > 0
+    if arguments:
+        path = absolute_model_path(config.model.path)
+        options = engine_options(path, config.rollout, on_gpu, config.model.trust_remote_code)
+        check_values(options, arguments, on_gpu)
 
 
 def _check_shards(config: RunConfig, text: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
+from rollout.sampling.engine_args import merged
 from rollout.trajectory import FinishReason
 
 BLOCK_TOKENS_ON_CPU = 32
@@ -92,6 +93,9 @@ def engine_options(
 ) -> dict[str, Any]:
     """Keyword arguments of vLLM's engine.
 
+    Raises:
+        UserError: one of ``config.engine_args`` must not be set there.
+
     Args:
         model_path: folder or hub id of a causal language model.
         config: see :class:`RolloutConfig`.
@@ -130,7 +134,7 @@ def engine_options(
         }
     if transfer_backend is not None:
         options["weight_transfer_config"] = {"backend": transfer_backend}
-    return options
+    return merged(options, config.engine_args, on_gpu)
 
 
 def response_params(sampling: SamplingConfig, seed: int | None) -> Any:
