@@ -19,6 +19,7 @@ import ray
 
 from actors.calls.chunks import Place, unpacked
 from actors.faults import LearnerError
+from actors.processes.interface import use_interface_of
 from actors.workers.weight_sender import WeightSender
 from learner.config import LearnerConfig, ModelConfig, check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
@@ -84,7 +85,6 @@ class LearnerWorker:
         self.rank, self.world = 0, 1
         self._learner: Learner | None = None
         self._spec: LearnerSpec | None = None
-        self._sender: WeightSender | None = None
         self._snapshot: Snapshot | None = None
 
     def address(self) -> tuple[str, int]:
@@ -105,7 +105,9 @@ class LearnerWorker:
         start = time.perf_counter()
         with self._doing("setup"):
             check_compatible(spec.model, spec.learner)
+            use_interface_of(ray.util.get_node_ip_address(), os.environ)
             self._learner = _build(rank, world, host, port, spec)
+            self._sender = WeightSender(self._learner, rank)
         return {"setup_s": time.perf_counter() - start, **_sizes(self._learner)}
 
     def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
@@ -140,17 +142,17 @@ class LearnerWorker:
     def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> str:
         """Open vLLM's NCCL group with the rollout workers ``engines``; see :class:`WeightSender`. Needs GPUs."""
         with self._doing("open_transfer"):
-            return self._weight_sender.open(engines, engine_world_size, address)
+            return self._sender.open(engines, engine_world_size, address)
 
     def send_weights(self) -> str:
         """Gather the policy's weights and broadcast them to that group; see :class:`WeightSender`."""
         with self._doing("send_weights"):
-            return self._weight_sender.send()
+            return self._sender.send()
 
     def send_weights_to(self, engine: Any, engine_world_size: int, address: str) -> str:
         """The same to one engine outside of the group; see :class:`WeightSender`."""
         with self._doing("send_weights_to"):
-            return self._weight_sender.send_to(engine, engine_world_size, address)
+            return self._sender.send_to(engine, engine_world_size, address)
 
     def export_weights(self, checksums: bool) -> tuple[dict[str, np.ndarray] | None, dict[str, TensorFact] | None]:
         """Every policy weight by its Hugging Face name, float32, and its facts, on rank 0; None twice on the others.
@@ -213,12 +215,6 @@ class LearnerWorker:
             for engine in filter(None, (self._learner.policy, self._learner.critic)):
                 engine.close()
             self._learner = None
-
-    @property
-    def _weight_sender(self) -> WeightSender:
-        if self._sender is None:
-            self._sender = WeightSender(self._ready, self.rank)
-        return self._sender
 
     @property
     def _ready(self) -> Learner:

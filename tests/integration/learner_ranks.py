@@ -21,6 +21,7 @@ from torch import Tensor
 from actors.faults import WorkerError
 from actors.pools.checkpoint_saver import IO_GROUP
 from actors.pools.ranks import Ranks
+from actors.processes.interface import interface_of
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from actors.workers.weight_sender import PolicyOnDevice
 from learner.engine import deepspeed_engine
@@ -79,6 +80,10 @@ class ExaminedRank(LearnerWorker):
             (Path(folder) / "torn").write_text("x")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().write_snapshot(folder)
+
+    def interface(self) -> tuple[str | None, str | None]:
+        """What gloo was told to use, and what holds the node's address."""
+        return os.environ.get("GLOO_SOCKET_IFNAME"), interface_of(ray.util.get_node_ip_address())
 
     def sent_by_nccl(self, chunk_numel: int) -> tuple[list[Any], dict[str, np.ndarray], int]:
         """What this rank would broadcast: what it announces, the tensors, and most numbers that were whole at once."""
