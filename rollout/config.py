@@ -70,6 +70,11 @@ class RolloutConfig(StrictModel):
         "float32", description="Number format of the engine's weights. float32 makes log-probabilities exact on CPU."
     )
     enforce_eager: bool = Field(True, description="No graph capture: faster start, slower steps on a GPU.")
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further engine arguments of vLLM by their own names, such as max_num_batched_tokens; refused are "
+        "those that have an option here, and those that break exact log-probabilities. docs/gpus.md.",
+    )
     weight_sync: Literal["auto", "object_store", "nccl"] = Field(
         "auto",
         description="How engines get new weights: 'nccl' needs GPUs on both sides, 'object_store' works everywhere; "

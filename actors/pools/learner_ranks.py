@@ -45,6 +45,7 @@ class LearnerRanks:
         self._saver = CheckpointSaver(self._ranks, checkpoints, keep_checkpoints, timeout_s, guard)
         self._critic_warmup_steps = critic_warmup_steps
         self._timeout_s = timeout_s
+        self._host: str | None = None
 
     async def update(
         self, groups: Sequence[Group], step: int, rates: tuple[float, float] | None = None
@@ -136,12 +137,25 @@ class LearnerRanks:
             await self._raise_loss(error)
             raise
 
-    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
-        """Rank 0 opens vLLM's NCCL group with all engines."""
-        rank_0 = Ranks(self._ranks.actors[:1], "learner")
-        ((address, _),) = await rank_0.call("address", timeout_s=self._timeout_s)
-        await self._ranks.call("open_transfer", engines, engine_world_size, address, timeout_s=self._timeout_s)
+    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> str:
+        """Rank 0 opens vLLM's NCCL group with all engines; why an engine was lost meanwhile, empty if none was."""
+        return await self._to_engines("open_transfer", engines, engine_world_size, await self._address())
 
-    async def send_weights(self) -> None:
-        """All ranks gather, rank 0 broadcasts to the engines."""
-        await self._ranks.call("send_weights", timeout_s=self._timeout_s)
+    async def send_weights(self) -> str:
+        """All ranks gather, rank 0 broadcasts to that group; returns as :meth:`open_transfer` does."""
+        return await self._to_engines("send_weights")
+
+    async def send_weights_to(self, engine: Any, engine_world_size: int) -> str:
+        """The same to one engine that is not in the group; returns as :meth:`open_transfer` does."""
+        return await self._to_engines("send_weights_to", engine, engine_world_size, await self._address())
+
+    async def _to_engines(self, method: str, *arguments: Any) -> str:
+        answers: list[str] = await self._call(method, *arguments)
+        return answers[0]
+
+    async def _address(self) -> str:
+        """Of rank 0's host. Asked for once: later calls reach the ranks in the order in which they are made here."""
+        if self._host is None:
+            rank_0 = Ranks(self._ranks.actors[:1], "learner")
+            ((self._host, _),) = await rank_0.call("address", timeout_s=self._timeout_s)
+        return self._host

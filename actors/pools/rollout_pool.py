@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from actors.calls.caller import Caller
-from actors.faults import DataLost, Quarantined, TooManyQuarantined, WorkerError, WorkerLost
+from actors.faults import DataLost, Quarantined, TooManyQuarantined, WorkerDied, WorkerError, WorkerLost
 from actors.pools.loss import end, reply
 from actors.pools.pool import Member, Pool, PoolObserver, Replacing
 from actors.pools.suspects import Suspects
@@ -107,6 +107,15 @@ class RolloutPool:
 
         answers = await asyncio.gather(*map(one, self._pool.members))
         return dict(answer for answer in answers if answer is not None)
+
+    def end_all(self, method: str, cause: str) -> None:
+        """End all workers that serve, at once and whatever they do, and have them replaced. No prompt is to blame."""
+        for member in self._pool.members:
+            lost = WorkerDied(member.name, method, cause)
+            if not self._is_replacing:
+                self._pool.fail(lost)
+            self._pool.lose(member, str(lost))
+            end(member.worker)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop replacing workers, and shut the engines down in order."""

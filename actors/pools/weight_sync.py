@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from actors.faults import WorkerDied
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.loss import reply
 from actors.pools.rollout_pool import RolloutPool
@@ -149,10 +150,14 @@ class NcclRoute:
     """Weights from GPU to GPUs by vLLM's NCCL weight transfer. Not run on GPUs yet.
 
     No process sees the bytes on their way, so the canary is the only check. The NCCL group is fixed when it is opened:
-    a replacement gets its first weights through the object store, and the next :meth:`publish` opens a new group. A
-    worker that is lost during the transfer makes the learner wait for it until its time-out ends the step. If an
-    update finishes while a replacement loads, that one serves the new weights under the old version until they are
-    published, which is the next thing to happen.
+    a replacement gets its first weights through a group of its own, and the next :meth:`publish` closes the common
+    group and opens a new one. If an update finishes while a replacement loads, that one serves the new weights under
+    the old version until they are published, which is the next thing to happen.
+
+    An engine that waits in a broadcast for weights that do not come waits for ever. So whatever goes wrong between the
+    first and the last of them ends all engines at once. If it was the loss of an engine, replacements load the version
+    that was being published, and the run goes on; if it was the learner, the run knows of it at once. Only the opening
+    of a group may take the 300 s in which vLLM waits for all of its members.
 
     Args:
         learner, pool: between which weights go.
@@ -178,30 +183,56 @@ class NcclRoute:
         begin = time.monotonic()
         # Before the members are listed: a replacement that is not among them then loads this version.
         self._pool.set_weights(partial(self._load_replacement, version))
-        members = list(self._pool.workers_by_name.values())
-        if members != self._members:
-            await self._learner.open_transfer(members, self._engine_world_size)
-            self._members = members
-        await self._pool.every("pause")
-        opened = time.monotonic()
+        asked = self._pool.workers_by_name
+        paused, there = await self._pool.every("pause"), self._pool.workers_by_name
+        members = [asked[name] for name in paused if asked[name] is there.get(name)]
         try:
-            await self._learner.send_weights()
+            problem = await self._open(members)
+            opened = time.monotonic()
+            problem = problem or (await self._learner.send_weights() if members else "")
+        except BaseException as error:
+            self._end_engines(f"the learner did not send all weights: {error}")
+            raise
+        if problem:
+            self._end_engines(f"an engine was lost before all had their weights: {problem}")
+        else:
             await self._pool.every("set_version", version)
-        finally:
-            await asyncio.shield(self._pool.every("resume"))
+            await self._pool.every("resume")
         loaded = time.monotonic()
         expected = await _learner_logprobs(self._learner, self._canary)
         gap = await _canary_gap_max(self._pool, self._canary, version, expected)
         return SyncReport(version, opened - begin, loaded - opened, time.monotonic() - loaded, gap)
 
+    async def _open(self, members: list[Any]) -> str:
+        """Make these engines the members of the group; returns as :meth:`LearnerRanks.open_transfer` does."""
+        if not members or members == self._members:
+            return ""
+        self._members = []
+        problem = await self._learner.open_transfer(members, self._engine_world_size)
+        self._members = [] if problem else members
+        return problem
+
+    def _end_engines(self, cause: str) -> None:
+        self._members = []
+        self._pool.end_all("send_weights", cause)
+
     async def _load_replacement(self, version: int, worker: str, handle: Any) -> None:
-        exporting = asyncio.ensure_future(self._learner.export_weights(self._canary is not None))
+        """Bring one engine that serves nothing yet to the learner's weights, and verify that it has them."""
+        # It may have loaded before, and then answers from the cache of its first prompts.
+        await reply(handle.pause.remote(), worker, "pause", self._timeout_s)
+        # Both calls are sent before anything else can be, so both are of the same weights.
+        sending = asyncio.ensure_future(self._learner.send_weights_to(handle, self._engine_world_size))
         scoring = asyncio.ensure_future(_learner_logprobs(self._learner, self._canary))
         try:
-            shipment = _Shipment(version, *await exporting, scoring)
-            await shipment.load(self._canary, self._timeout_s, worker, handle)
+            if problem := await sending:
+                raise WorkerDied(worker, "send_weights", problem)
+            await reply(handle.set_version.remote(version), worker, "set_version", self._timeout_s)
+            await reply(handle.resume.remote(), worker, "resume", self._timeout_s)
+            if self._canary is not None:
+                found = await reply(handle.score.remote(self._canary.token_ids), worker, "score", self._timeout_s)
+                self._canary.check(worker, version, await scoring, found)
         finally:
-            exporting.cancel()
+            sending.cancel()
             scoring.cancel()
 
 

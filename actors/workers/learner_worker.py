@@ -19,6 +19,8 @@ import ray
 
 from actors.calls.chunks import Place, unpacked
 from actors.faults import LearnerError
+from actors.processes.interface import use_interface_of
+from actors.workers.weight_sender import WeightSender
 from learner.config import LearnerConfig, ModelConfig, check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.limits import TraceLimits, UpdateLimits
@@ -83,7 +85,6 @@ class LearnerWorker:
         self.rank, self.world = 0, 1
         self._learner: Learner | None = None
         self._spec: LearnerSpec | None = None
-        self._sender: Any = None
         self._snapshot: Snapshot | None = None
 
     def address(self) -> tuple[str, int]:
@@ -104,7 +105,9 @@ class LearnerWorker:
         start = time.perf_counter()
         with self._doing("setup"):
             check_compatible(spec.model, spec.learner)
+            use_interface_of(ray.util.get_node_ip_address(), os.environ)
             self._learner = _build(rank, world, host, port, spec)
+            self._sender = WeightSender(self._learner, rank)
         return {"setup_s": time.perf_counter() - start, **_sizes(self._learner)}
 
     def update(self, samples: Sequence[ScoredTrajectory], update_index: int, critic_only: bool = False) -> UpdateResult:
@@ -136,26 +139,20 @@ class LearnerWorker:
         ]
         return self.update(samples, update_index, critic_only)
 
-    def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> None:
-        """Open vLLM's NCCL group with the rollout workers ``engines``; needs GPUs. Called by every rank."""
-        from learner.checkpoint.load import policy_weights
-        from rollout.sampling.vllm_transfer import open_nccl_sender
-
-        def call_engines(stage: str, payloads: list[dict[str, Any] | None]) -> None:
-            ray.get([engine.transfer.remote(stage, payload) for engine, payload in zip(engines, payloads, strict=True)])
-
-        def parameters() -> Iterator[tuple[str, Any]]:
-            return iter(policy_weights(self._ready))
-
+    def open_transfer(self, engines: list[Any], engine_world_size: int, address: str) -> str:
+        """Open vLLM's NCCL group with the rollout workers ``engines``; see :class:`WeightSender`. Needs GPUs."""
         with self._doing("open_transfer"):
-            self._sender = open_nccl_sender(
-                parameters, self.rank, call_engines, len(engines), engine_world_size, address
-            )
+            return self._sender.open(engines, engine_world_size, address)
 
-    def send_weights(self) -> None:
-        """Gather the policy's weights and broadcast them to the engines. Called by every rank."""
+    def send_weights(self) -> str:
+        """Gather the policy's weights and broadcast them to that group; see :class:`WeightSender`."""
         with self._doing("send_weights"):
-            self._sender.send_weights()
+            return self._sender.send()
+
+    def send_weights_to(self, engine: Any, engine_world_size: int, address: str) -> str:
+        """The same to one engine outside of the group; see :class:`WeightSender`."""
+        with self._doing("send_weights_to"):
+            return self._sender.send_to(engine, engine_world_size, address)
 
     def export_weights(self, checksums: bool) -> tuple[dict[str, np.ndarray] | None, dict[str, TensorFact] | None]:
         """Every policy weight by its Hugging Face name, float32, and its facts, on rank 0; None twice on the others.

@@ -7,8 +7,11 @@ import socket
 import time
 from typing import Any
 
+import ray
+
 from actors.calls.batched_actor import BatchedActor
 from actors.processes.garbage import keep_what_is_there
+from actors.processes.interface import use_interface_of
 from rollout.component import ComponentSpec
 from rollout.config import RolloutConfig
 from rollout.conversation.runner import Runner
@@ -62,6 +65,7 @@ class RolloutWorker(BatchedActor):
     async def start(self) -> dict[str, Any]:
         """Start the engine; returns host, pid and the seconds it took."""
         begin = time.monotonic()
+        use_interface_of(ray.util.get_node_ip_address(), os.environ)
         await self.serve(self._new_engine())
         keep_what_is_there()
         return {"host": socket.gethostname(), "pid": os.getpid(), "start_s": time.monotonic() - begin}

@@ -19,7 +19,7 @@ from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.joined import joined_cluster_warnings
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
-from cluster.check.model import check_critic_body, check_model
+from cluster.check.model import check_critic_body, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.prompts import settle_rewards
 from cluster.config.run_config import RunConfig
@@ -90,6 +90,8 @@ def check_run(
         report.attempt(build_noise_chain, config)
     algorithm = report.attempt(build_algorithm, config)
     tokenizer = report.attempt(check_model, config)
+    if tokenizer is not None:
+        report.attempt(check_engine_args, config)
     if algorithm is not None:
         report.attempt(check_update_shape, config, algorithm)
         report.attempt(check_rates, config, algorithm)

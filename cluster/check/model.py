@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.model_folder import load_model_config, max_positions
+from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
 from rollout.data.prompts import load_tokenizer
 from rollout.rewards.errors import one_line
+from rollout.sampling.engine_args import check_values
+from rollout.sampling.vllm_options import engine_options
 
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
@@ -37,6 +40,7 @@ def check_model(config: RunConfig) -> Any:
                 f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
                 f"at least {MIN_CPU_HEAD_DIM}"
             )
+    _check_shards(config, text)
     longest, positions = config.rollout.longest_tokens, max_positions(model)
     if positions is not None and positions < longest:
         if config.rollout.max_conversation_tokens is not None:
@@ -56,6 +60,37 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def check_engine_args(config: RunConfig) -> None:
+    """Have vLLM look at ``rollout.engine_args``, if there are any; that loads vLLM.
+
+    Raises:
+        UserError: it knows no such argument, or does not accept its value.
+    """
+    arguments, on_gpu = config.rollout.engine_args, config.cluster.gpus_per_rollout_worker > 0
+    if arguments:
+        path = absolute_model_path(config.model.path)
+        options = engine_options(path, config.rollout, on_gpu, config.model.trust_remote_code)
+        check_values(options, arguments, on_gpu)
+
+
+def _check_shards(config: RunConfig, text: Any) -> None:
+    """The GPUs of an engine share its attention heads evenly.
+
+    Args:
+        text: the configuration of the model's text part.
+
+    Raises:
+        UserError: they cannot.
+    """
+    shards, heads = config.rollout.tensor_parallel_size, text.num_attention_heads
+    if heads % shards:
+        possible = [n for n in range(1, heads + 1) if heads % n == 0]
+        raise UserError(
+            f"rollout.tensor_parallel_size: {shards} GPUs cannot share the {heads} attention heads of "
+            f"{config.model.path!r} evenly; possible are {', '.join(map(str, possible))}"
+        )
 
 
 def _check_files(config: RunConfig, model: Any) -> None:

@@ -27,14 +27,14 @@ def object_store_need_mib(config: RunConfig, num_weights: int) -> int:
     """What training puts into the object store at most, in MiB.
 
     The weights that engines serve stay until the next ones have left the learner, since an engine that replaces another
-    would load them: two copies; one where they go from GPU to GPU, for a replacement. Besides these the trajectories
-    that were asked for and not yet trained on, all at their longest.
+    would load them: two copies; none where they go from GPU to GPU. Besides these the trajectories that were asked for
+    and not yet trained on, all at their longest.
 
     Args:
         num_weights: of the policy.
     """
     training = config.training
-    copies = 1 if uses_nccl(config) else 2
+    copies = 0 if uses_nccl(config) else 2
     trajectories = training.trajectories_per_step * (1 + training.max_staleness) * config.rollout.longest_tokens
     need = copies * num_weights * BYTES_PER_WEIGHT + trajectories * BYTES_PER_TOKEN
     return math.ceil(SLACK * need / 2**20)

@@ -21,6 +21,7 @@ from learner.config import LearnerConfig, ModelConfig
 from learner.update.limits import TraceLimits
 from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
+from rollout.sampling.engine_args import refusals
 
 
 class AlgorithmSpec(BaseModel):
@@ -222,6 +223,8 @@ class RunConfig(StrictModel):
                 ("rollout", "engine_process"),
                 "'worker' is for engines on CPU, whose requests need no processor beside the GPU; use 'auto' or 'own'",
             )
+        for name, why in refusals(rollout.engine_args, on_gpu=gpus > 0.0):
+            yield ("rollout", "engine_args", name), why
         yield from self._label_conflicts()
         if self.reward.deadline_s >= cluster.step_timeout_s:
             longest = f"{self.reward.deadline_s:g} s with {self.reward.max_retries} retries and the pauses before them"

@@ -57,6 +57,7 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
     Raises:
         UserError: they do not; says what is needed and what the largest node has.
     """
+    _require_whole_nodes(demand, nodes)
     free = [dict(node) for node in nodes]
     # GPUs are the scarce part of a node, so what needs them chooses first.
     for bundle in sorted(demand.bundles, key=lambda b: (b.get("GPU", 0.0), b["CPU"]), reverse=True):
@@ -76,6 +77,27 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
                 "Lower rollout.num_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, or for a private "
                 "Ray raise cluster.num_cpus (more processes than cores is allowed)"
             )
+
+
+def _require_whole_nodes(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Each process, with all GPUs of its engine, is on one node.
+
+    Raises:
+        UserError: no node is large enough for one of them, even if it has nothing else.
+    """
+    owners = (
+        (demand.learner_bundles, "learner rank", "cluster.cpus_per_learner_worker and gpus_per_learner_worker"),
+        (demand.rollout_bundles, "rollout worker", "rollout.tensor_parallel_size and cluster.*_per_rollout_worker"),
+        (demand.reward_model_bundles, "reward model worker", "its num_cpus and num_gpus"),
+    )
+    for bundles, owner, keys in owners:
+        for bundle in bundles:
+            if not any(all(node.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items()) for node in nodes):
+                have = "; ".join(describe(node) for node in nodes) or "no nodes"
+                raise UserError(
+                    f"no node is large enough: a {owner} needs {describe(bundle)} on one node, with all GPUs of its "
+                    f"engine; the nodes have {have}. Lower {keys}, or add larger nodes"
+                )
 
 
 def describe(resources: Mapping[str, float]) -> str:

@@ -50,7 +50,7 @@ class RolloutFactory:
         """The actor of worker ``index``."""
         config, bundle = self.config, self.bundles[index]
         on_gpu = "GPU" in bundle
-        actor = _placed(
+        actor = placed(
             RolloutWorker,
             self.placement,
             self.first_bundle + index,
@@ -233,7 +233,7 @@ def _reserve(demand: Plan, timeout_s: float, tell: Callable[[str], None], check:
 def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
     environments = [learner_environment("GPU" in bundle, threads_of(bundle["CPU"])) for bundle in bundles]
     return [
-        _placed(LearnerWorker, placement, rank, bundle, environment, {IO_GROUP: 1}).remote()
+        placed(LearnerWorker, placement, rank, bundle, environment, {IO_GROUP: 1}).remote()
         for rank, (bundle, environment) in enumerate(zip(bundles, environments, strict=True))
     ]
 
@@ -250,7 +250,7 @@ def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, dem
         for _ in range(model.options.num_workers):
             place = next(places)
             bundle = demand.bundles[place]
-            actor = _placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
+            actor = placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
             handles.append(actor.remote(options))
         served.append(replace(model, handles=tuple(handles)))
     return served
@@ -264,7 +264,7 @@ async def collect_stacks(node: str, name: str, pid: int, folder: str) -> str:
     return text
 
 
-def _placed(
+def placed(
     cls: type,
     placement: Any,
     bundle_index: int,

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -144,19 +145,39 @@ class DeepSpeedEngine:
 
     def full_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See :class:`learner.engine.engine.TrainEngine`. Under ZeRO-3 the weights are gathered some at a time."""
-        import deepspeed
-
-        named = list(self.module.named_parameters())
         is_first = torch.distributed.get_rank() == 0
-        while named:
-            chunk, size = [named.pop(0)], 0
-            size = _full_numel(chunk[0][1])
-            while named and size + _full_numel(named[0][1]) <= _GATHER_NUMEL:
-                size += _full_numel(named[0][1])
-                chunk.append(named.pop(0))
-            with deepspeed.zero.GatheredParameters([p for _, p in chunk], enabled=self._stage == 3):
+        for chunk in _chunks(self.module):
+            with self._gathered(chunk):
                 copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
             yield from copies
+
+    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        return [(name, p.dtype, tuple(getattr(p, "ds_shape", p.shape))) for name, p in self.module.named_parameters()]
+
+    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See :class:`learner.engine.engine.TrainEngine`."""
+        for chunk in _chunks(self.module):
+            with self._gathered(chunk):
+                # Who reads may do so on streams that know nothing of the ones that have gathered, or that have made
+                # the last optimiser step.
+                if torch.accelerator.is_available():
+                    torch.accelerator.synchronize()
+                for name, parameter in chunk:
+                    weight = parameter.detach()
+                    if weight.is_cuda:  # it may be freed here before what reads it has run
+                        weight.record_stream(torch.cuda.current_stream(weight.device))
+                    yield name, weight
+                    del weight
+
+    def _gathered(self, chunk: Sequence[tuple[str, nn.Parameter]]) -> AbstractContextManager[None]:
+        """In the block these parameters are whole on every rank."""
+        import deepspeed
+
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+            [parameter for _, parameter in chunk], enabled=self._stage == 3
+        )
+        return gathered
 
     def copy_state(self) -> StateCopy:
         """See :class:`learner.engine.engine.TrainEngine`. What the files hold is up to DeepSpeed, as on loading."""
@@ -231,6 +252,21 @@ def _to_universal(source: Path, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise RuntimeError(f"converting {source} for another number of ranks failed: {done.stderr.strip()[-500:]}")
+
+
+def _chunks(module: nn.Module) -> Iterator[list[tuple[str, nn.Parameter]]]:
+    """All parameters in their order, as many together as :data:`_GATHER_NUMEL` allows, or one that is larger."""
+    chunk: list[tuple[str, nn.Parameter]] = []
+    size = 0
+    for name, parameter in module.named_parameters():
+        numel = _full_numel(parameter)
+        if chunk and size + numel > _GATHER_NUMEL:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((name, parameter))
+        size += numel
+    if chunk:
+        yield chunk
 
 
 def _full_numel(parameter: nn.Parameter) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from learner.engine.state_copy import StateCopy
@@ -81,6 +82,18 @@ class TrainEngine(Protocol):
 
     def full_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and full tensor of each parameter, on the CPU. Only rank 0 gets any; every rank must exhaust it."""
+        ...
+
+    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """Name, number format and full shape of each parameter, on every rank. Nothing is gathered."""
+        ...
+
+    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and full tensor of each parameter on the rank's device; every rank gets all and must exhaust it.
+
+        A tensor stays as it is while somebody holds it, whichever CUDA stream reads it, and nothing else keeps it: no
+        more than one chunk is gathered at a time. Nobody may write to it.
+        """
         ...
 
     def copy_state(self) -> StateCopy:

@@ -9,6 +9,7 @@ from transformers import AutoModel, PreTrainedModel
 from learner.config import ModelConfig
 from learner.maths.logprobs import scatter_to_tokens
 from learner.models import packing
+from learner.models.bfloat16_pass import bfloat16_pass
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
@@ -23,9 +24,9 @@ __all__ = ["CriticModel", "QuantileHeads", "load_critic"]
 class CriticModel(nn.Module):
     """A transformer body under ``body`` and heads under ``heads``; weights are float32.
 
-    With ``autocast`` the body computes in bfloat16, the heads still in float32: near 1, neighbouring bfloat16 numbers
-    are further apart than neighbouring quantiles. With ``pack_rows`` the body runs rows without padding
-    (:mod:`learner.models.packing`), if it can.
+    With ``autocast`` the body computes in bfloat16, with no second copy of its weights, and the heads still in float32:
+    near 1, neighbouring bfloat16 numbers are further apart than neighbouring quantiles. With ``pack_rows`` the body
+    runs rows without padding (:mod:`learner.models.packing`), if it can.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class CriticModel(nn.Module):
             under their own names.
         """
         rows = PackedRows.of(token_ids, lengths) if self.packs_rows and lengths is not None else None
-        with torch.autocast(token_ids.device.type, torch.bfloat16, enabled=self.autocast):
+        with bfloat16_pass(token_ids.device.type, enabled=self.autocast):
             hidden = packing.last_hidden(self.body, token_ids, rows)
         states = hidden.before(action_mask)
         num_actions = len(states)

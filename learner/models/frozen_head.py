@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from learner.config import ModelConfig
 from learner.maths.logprobs import head_logprobs, scatter_to_tokens
 from learner.models import packing
+from learner.models.bfloat16_pass import bfloat16_pass
 from learner.models.head_kl import head_kl
 from learner.models.packing import RowOutputs
 from learner.models.policy import has_plain_head, load_pretrained
@@ -55,7 +56,7 @@ class FrozenHead(nn.Module):
             return {SEMANTIC_NLL: -logprobs, SEMANTIC_ENTROPY: entropy}
         (body,) = self._reference
         device = token_ids.device
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with torch.no_grad(), bfloat16_pass(device.type, enabled=autocast):
             start = packing.last_hidden(body.to(device), token_ids, hidden.rows)
         states, frozen = (x.before(mask).float() for x in (hidden, start))
         return {SEMANTIC_KL: scatter_to_tokens(head_kl(states, frozen, self.weight, self.bias), mask)}

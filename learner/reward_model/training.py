@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner.models.bfloat16_pass import bfloat16_pass
 from learner.reward_model.losses import PairLoss
 from learner.reward_model.model import RewardModel
 from learner.reward_model.options import OptimisationConfig
@@ -121,7 +122,7 @@ def _margins(model: RewardModel, batch: Sequence[TokenizedPair], config: Optimis
 
 def _autocast(model: RewardModel, config: OptimisationConfig) -> AbstractContextManager[None]:
     is_low = config.dtype == "bfloat16"
-    return torch.autocast(model.model.device.type, dtype=torch.bfloat16, enabled=is_low)
+    return bfloat16_pass(model.model.device.type, enabled=is_low)
 
 
 def _batches(

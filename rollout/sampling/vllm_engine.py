@@ -122,10 +122,14 @@ class VllmEngine:
         await self._while_alive(self._engine.update_weight_version(str(version)))
 
     async def transfer(self, stage: str, payload: dict[str, Any] | None = None) -> None:
-        """One stage of vLLM's own weight-transfer protocol: ``init``, ``start``, ``update`` or ``finish``."""
+        """One stage of vLLM's own weight-transfer protocol: ``init``, ``start``, ``update`` or ``finish``.
+
+        ``init`` first leaves the group that the engine was in.
+        """
         from vllm.distributed.weight_transfer import base
 
         if stage == "init":
+            await self._while_alive(self._engine.shutdown_weight_transfer_engine())
             call = self._engine.init_weight_transfer_engine(base.WeightTransferInitRequest(init_info=payload or {}))
         elif stage == "start":
             call = self._engine.start_weight_update()

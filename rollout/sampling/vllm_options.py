@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
+from rollout.sampling.engine_args import merged
 from rollout.trajectory import FinishReason
 
 BLOCK_TOKENS_ON_CPU = 32
@@ -92,6 +93,9 @@ def engine_options(
 ) -> dict[str, Any]:
     """Keyword arguments of vLLM's engine.
 
+    Raises:
+        UserError: one of ``config.engine_args`` must not be set there.
+
     Args:
         model_path: folder or hub id of a causal language model.
         config: see :class:`RolloutConfig`.
@@ -114,6 +118,9 @@ def engine_options(
         # Of responses without a seed of their own: engines must not draw the same numbers, nor one after a restart.
         "seed": secrets.randbits(31),
     }
+    if config.tensor_parallel_size > 1:
+        # In a Ray actor vLLM would otherwise ask Ray for further actors, whose GPUs this one has already.
+        options["distributed_executor_backend"] = "mp"
     if on_gpu:
         options["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:
@@ -127,7 +134,7 @@ def engine_options(
         }
     if transfer_backend is not None:
         options["weight_transfer_config"] = {"backend": transfer_backend}
-    return options
+    return merged(options, config.engine_args, on_gpu)
 
 
 def response_params(sampling: SamplingConfig, seed: int | None) -> Any:

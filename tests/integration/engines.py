@@ -18,14 +18,16 @@ from rollout.sampling.vllm_options import engine_environment
 
 
 @asynccontextmanager
-async def running_engine(model: Path, config: RolloutConfig, **environment: str) -> AsyncIterator[VllmEngine]:
+async def running_engine(
+    model: Path, config: RolloutConfig, transfer_backend: str | None = None, **environment: str
+) -> AsyncIterator[VllmEngine]:
     """Start an engine at weight version 0; at the end nothing of it is left."""
     root = Path(__file__).resolve().parents[2]
     environment = {**engine_environment(on_gpu=False), "PYTHONPATH": str(root), **environment}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     others = {child.pid for child in psutil.Process().children(recursive=True)}
-    engine = VllmEngine(str(model), config, on_gpu=False)
+    engine = VllmEngine(str(model), config, on_gpu=False, transfer_backend=transfer_backend)
     await engine.set_version(0)
     try:
         yield engine

@@ -21,7 +21,10 @@ from torch import Tensor
 from actors.faults import WorkerError
 from actors.pools.checkpoint_saver import IO_GROUP
 from actors.pools.ranks import Ranks
+from actors.processes.interface import interface_of
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
+from actors.workers.weight_sender import PolicyOnDevice
+from learner.engine import deepspeed_engine
 from learner.storage.files import CheckpointFiles
 from learner.storage.manifest import FileFacts
 
@@ -77,6 +80,21 @@ class ExaminedRank(LearnerWorker):
             (Path(folder) / "torn").write_text("x")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().write_snapshot(folder)
+
+    def interface(self) -> tuple[str | None, str | None]:
+        """What gloo was told to use, and what holds the node's address."""
+        return os.environ.get("GLOO_SOCKET_IFNAME"), interface_of(ray.util.get_node_ip_address())
+
+    def sent_by_nccl(self, chunk_numel: int) -> tuple[list[Any], dict[str, np.ndarray], int]:
+        """What this rank would broadcast: what it announces, the tensors, and most numbers that were whole at once."""
+        deepspeed_engine._GATHER_NUMEL = chunk_numel
+        parameters = dict(self._ready.policy.module.named_parameters())
+        weights, found, most = PolicyOnDevice(self._ready), {}, 0
+        for name, tensor in weights.tensors():
+            assert tensor.data_ptr() == parameters[f"lm.{name}"].data_ptr(), "what is sent is no copy"
+            found[name] = tensor.numpy().copy()
+            most = max(most, sum(parameter.numel() for parameter in parameters.values()))  # of a split one that is 0
+        return weights.shapes(), found, most
 
     def moments(self) -> dict[str, np.ndarray]:
         """Both moments of Adam of every parameter, put together from all ranks."""

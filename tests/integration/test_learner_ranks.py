@@ -125,6 +125,13 @@ def test_zero_3_equals_plain_torch(tiny_model: Path, tmp_path: Path) -> None:
         found = weights(group)
         for name, weight in oracle.policy.full_weights():
             np.testing.assert_allclose(found[name.removeprefix("lm.")], weight.numpy(), rtol=0, atol=2e-5, err_msg=name)
+        for told, holds in group.call_blocking("interface", timeout_s=60):
+            assert told == holds is not None
+        whole_at_most = 10_000
+        for announced, sent, most in group.call_blocking("sent_by_nccl", whole_at_most, timeout_s=60):
+            assert announced == [(name, torch.float32, weight.shape) for name, weight in found.items()]
+            assert all(np.array_equal(sent[name], weight) for name, weight in found.items())
+            assert max(weight.size for weight in found.values()) <= most <= whole_at_most
         save(group, tmp_path, 6)
     manifest = verify(tmp_path / "step-6")
     assert (manifest["num_ranks"], manifest["zero_stage"], manifest["step"]) == (2, 3, 6)

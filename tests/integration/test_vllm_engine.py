@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import pytest_asyncio
 import torch
 from transformers import AutoModelForCausalLM
 
+from rollout.component import UserError
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion
+from rollout.sampling.engine_args import INEXACT, OWNED, check_values
 from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.vllm_options import engine_options
 from rollout.sampling.weight_check import facts_of
 from rollout.trajectory import FinishReason
 from tests.integration.engines import model_logprobs, perturb, running_engine
@@ -33,9 +37,45 @@ def largest_gap(model: Any, completion: Completion, temperature: float, start: i
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tiny_model: Path) -> AsyncIterator[VllmEngine]:
-    config = RolloutConfig(max_prompt_tokens=64, sampling={"max_response_tokens": 64})
+    arguments = {"max_num_batched_tokens": 8190, "disable_hybrid_kv_cache_manager": True}
+    config = RolloutConfig(max_prompt_tokens=64, sampling={"max_response_tokens": 64}, engine_args=arguments)
     async with running_engine(tiny_model, config) as engine:
         yield engine
+
+
+async def test_engine_arguments_reach_vllm(engine: VllmEngine) -> None:
+    found = engine._engine.vllm_config
+    assert found.scheduler_config.max_num_batched_tokens == 8190
+    assert found.scheduler_config.disable_hybrid_kv_cache_manager
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "arguments", "told"),
+    [
+        (False, {"max_num_batched_token": 1}, "max_num_batched_token: vLLM .* has no such.*'max_num_batched_tokens'"),
+        (True, {"xyzzy": 1}, "engine_args.xyzzy: vLLM .* has no such engine argument; its documentation"),
+        (True, {"block_size": "wide"}, "engine_args.block_size: Input should be a valid integer.*'wide'"),
+        (True, {"compilation_config": {"levl": 3}}, "does not accept these .compilation_config.*levl"),
+        (False, {"max_num_batched_tokens": 16}, "does not accept these .max_num_batched_tokens.: .*smaller than"),
+        (False, {"attention_backend": "FLSH"}, "does not accept these .attention_backend.: .*FLSH"),
+    ],
+)  # fmt: skip
+async def test_vllm_itself_looks_at_engine_arguments(
+    engine: VllmEngine, tiny_model: Path, on_gpu: bool, arguments: dict[str, Any], told: str
+) -> None:
+    config = RolloutConfig(max_prompt_tokens=64, sampling={"max_response_tokens": 64}, engine_args=arguments)
+    with pytest.raises(UserError, match=told):
+        check_values(engine_options(str(tiny_model), config, on_gpu), arguments, on_gpu)
+
+
+async def test_good_engine_arguments_pass_and_the_refused_ones_exist(engine: VllmEngine, tiny_model: Path) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    for on_gpu in (False, True):
+        arguments = {"max_num_batched_tokens": 9000, "enable_prefix_caching": False}
+        config = RolloutConfig(max_prompt_tokens=64, sampling={"max_response_tokens": 64}, engine_args=arguments)
+        check_values(engine_options(str(tiny_model), config, on_gpu), arguments, on_gpu)
+    assert {*OWNED, *INEXACT} <= {field.name for field in dataclasses.fields(AsyncEngineArgs)}
 
 
 async def load(engine: VllmEngine, weights: dict[str, Any], version: int) -> None:

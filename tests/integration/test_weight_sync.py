@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +18,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rollout.sampling.vllm_engine
+from actors.faults import WorkerDied
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.weight_sync import ObjectStoreRoute
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.vllm_engine import VllmEngine
+from rollout.sampling.vllm_transfer import open_nccl_sender
 from rollout.sampling.vllm_weights import SharedWeights
 from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, canary_tolerance, facts_of
+from tests.integration import nccl_stand_in
 from tests.integration.engines import model_logprobs, perturb, running_engine, weights_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -47,11 +51,11 @@ class Learner:
     async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return [0.0, *model_logprobs(self.model, token_ids).tolist()]
 
-    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
-        raise AssertionError("the object store needs no group")
+    def shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        return [(name, weight.dtype, tuple(weight.shape)) for name, weight in self.model.state_dict().items()]
 
-    async def send_weights(self) -> None:
-        raise AssertionError("the object store needs no group")
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.model.state_dict().items()
 
 
 class Pool:
@@ -79,7 +83,7 @@ def route_of(learner: Learner, pool: Pool) -> ObjectStoreRoute:
 async def engine(tiny_model: Path) -> AsyncIterator[VllmEngine]:
     config = RolloutConfig(max_prompt_tokens=64, sampling={"max_response_tokens": 64}, max_concurrent_requests=8)
     # so that functions can be sent to the engine's process, to put faults into its loader
-    async with running_engine(tiny_model, config, VLLM_ALLOW_INSECURE_SERIALIZATION="1") as engine:
+    async with running_engine(tiny_model, config, "nccl", VLLM_ALLOW_INSECURE_SERIALIZATION="1") as engine:
         yield engine
 
 
@@ -234,6 +238,69 @@ async def test_the_canary_does_not_wait_for_requests_in_flight(engine: VllmEngin
     await route.publish(1)
     assert sum(task.done() for task in pending) < 24
     assert all(len(completion.token_ids) > 0 for completion in await asyncio.gather(*pending))
+
+
+async def test_vllms_nccl_transfer_brings_the_weights_and_a_new_group_closes_the_old_one(
+    engine: VllmEngine, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of vLLM's code on both sides, in two processes; only the communicator and its streams are stand-ins."""
+    nccl_stand_in.install(patch=monkeypatch.setattr)
+    await engine._engine.collective_rpc(nccl_stand_in.install)
+    loop = asyncio.get_running_loop()
+
+    def call(stage: str, payloads: Sequence[Any]) -> None:
+        asyncio.run_coroutine_threadsafe(engine.transfer(stage, payloads[0]), loop).result()
+
+    for version in (1, 2):
+        perturb(learner.model, 10 + version)
+        sender = await asyncio.to_thread(open_nccl_sender, learner, 0, call, 1, 1, "127.0.0.1")
+        await engine.pause()
+        await asyncio.to_thread(sender.send)
+        await engine.set_version(version)
+        await engine.resume()
+        await holds(engine, await learner.logprobs(PROMPT), version)
+        sender.close()
+    assert nccl_stand_in.destroyed() == [True, True]
+    assert await engine._engine.collective_rpc(nccl_stand_in.destroyed) == [[True, False]]
+
+
+async def test_a_lost_engine_ends_the_nccl_broadcast_that_waits_for_it(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.distributed.weight_transfer import nccl_engine
+
+    nccl_stand_in.install(patch=monkeypatch.setattr)
+    waits, gathered = threading.Event(), []
+
+    class Communicator:
+        def __init__(self) -> None:
+            self.is_destroyed = threading.Event()
+
+        def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+            assert not self.is_destroyed.is_set(), "NCCL must not be asked for anything after its end"
+            waits.set()
+            assert self.is_destroyed.wait(60.0)
+
+        def destroy(self) -> None:
+            self.is_destroyed.set()
+
+    def call(stage: str, payloads: Sequence[Any]) -> None:
+        if stage == "update":
+            assert waits.wait(60.0)
+            raise WorkerDied("engine 1", stage, "its process died")
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, weight in Learner.tensors(learner):
+            gathered.append(name)
+            yield name, weight
+
+    monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda init: Communicator())
+    monkeypatch.setattr(learner, "tensors", tensors)
+    sender = open_nccl_sender(learner, 0, call, 2, 1, "127.0.0.1")
+    sender._trainer.packed_buffer_size_bytes = 1000  # one broadcast is not all
+    with pytest.raises(WorkerDied, match="engine 1 failed in update: its process died"):
+        await asyncio.to_thread(sender.send)
+    assert gathered == list(learner.model.state_dict()), "the other ranks gather all, and this one with them"
 
 
 async def test_nothing_of_a_transfer_is_left(engine: VllmEngine, learner: Learner) -> None:

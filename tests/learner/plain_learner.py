@@ -73,6 +73,13 @@ class TorchEngine:
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach().clone()
 
+    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        return [(name, weight.dtype, tuple(weight.shape)) for name, weight in self.device_weights()]
+
+    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.detach()
+
     def copy_state(self) -> StateCopy:
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         copy, num_bytes = copy_to_memory(state)

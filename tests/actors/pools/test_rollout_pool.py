@@ -150,6 +150,22 @@ async def test_requests_of_a_dead_worker_are_asked_for_again_and_it_is_replaced(
     assert farm.made[2].served
 
 
+async def test_engines_that_are_ended_together_are_replaced_and_no_prompt_is_suspected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    farm = Farm(2, monkeypatch, endless=("p0",))
+    asking = asyncio.ensure_future(sample_all(farm, ["p0"]))
+    while not farm.made[0].together:
+        await asyncio.sleep(0)
+    farm.kind = {}  # only the first two never answer
+    farm.pool.end_all("send_weights", "the learner is gone")
+    assert farm.killed == farm.made[:2]
+    assert farm.pool.workers_by_name == {}
+    assert [result[0] for result in await asking] == ["p0#0"]
+    assert not farm.pool.suspects.must_be_alone("p0")
+    assert farm.seen.events[0] == "rollout-0 lost: rollout-0 failed in send_weights: the learner is gone"
+
+
 async def test_the_prompt_that_kills_workers_is_found_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     farm = Farm(2, monkeypatch, fatal=("p5",))
     results = await sample_all(farm, NAMES)

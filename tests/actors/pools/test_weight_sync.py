@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.faults import WorkerError
+from actors.faults import WorkerDied, WorkerError
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, SyncReport
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, differences, facts_of
@@ -26,6 +26,7 @@ class Learner:
         self.value = -1.0
         self.calls: list[str] = []
         self.engines: list[Any] = []
+        self.lost = self.lost_in_opening = ""
 
     async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
         self.calls.append("export_weights")
@@ -38,14 +39,21 @@ class Learner:
         await asyncio.sleep(0)
         return [0.0] + [value] * (len(token_ids) - 1)
 
-    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> None:
+    async def open_transfer(self, engines: list[Any], engine_world_size: int) -> str:
         self.calls.append(f"open_transfer to {len(engines)}")
         self.engines = engines
+        return self.lost_in_opening
 
-    async def send_weights(self) -> None:
+    async def send_weights(self) -> str:
         self.calls.append("send_weights")
         for engine in self.engines:
             engine.weight = self.value
+        return self.lost
+
+    async def send_weights_to(self, engine: Any, engine_world_size: int) -> str:
+        self.calls.append("send_weights_to")
+        engine.weight = self.value
+        return self.lost
 
 
 class Worker:
@@ -90,12 +98,17 @@ class Pool:
     def __init__(self, num_workers: int) -> None:
         self.workers_by_name = {f"rollout-{i}": Worker() for i in range(num_workers)}
         self.load: Callable[[str, Any], Awaitable[None]] | None = None
+        self.ended: list[str] = []
 
     async def every(self, method: str, *arguments: Any) -> dict[str, Any]:
         return {name: await worker.run(method, *arguments) for name, worker in self.workers_by_name.items()}
 
     def set_weights(self, load: Callable[[str, Any], Awaitable[None]]) -> None:
         self.load = load
+
+    def end_all(self, method: str, cause: str) -> None:
+        self.ended.append(cause)
+        self.workers_by_name.clear()
 
     async def replace(self, name: str) -> Worker:
         """What the real pool does with a lost worker."""
@@ -227,7 +240,82 @@ async def test_nccl_opens_a_new_group_after_a_replacement() -> None:
     assert worker.weight == -3.0
 
 
-async def test_nccl_resumes_engines_after_a_failure_and_the_canary_catches_one_that_got_nothing() -> None:
+async def test_nccl_brings_a_replacement_up_by_its_own_route() -> None:
+    """Nothing goes through the object store; its cache is emptied, since it may have loaded once before."""
+    pool, learner = Pool(2), Learner()
+    await nccl(pool, learner).publish(4)
+    learner.calls.clear()
+    worker = await pool.replace("rollout-0")
+    assert learner.calls == ["send_weights_to", "logprobs"]
+    assert worker.calls == ["pause", "set_version", "resume", "score"]
+    assert (worker.version, worker.weight) == (4, -1.0)
+    learner.lost = "engine 0 failed in transfer (update): its process died"
+    with pytest.raises(WorkerDied, match="rollout-1 failed in send_weights: engine 0 failed in transfer"):
+        await pool.replace("rollout-1")
+
+
+async def test_nccl_checks_a_replacement_by_the_canary() -> None:
+    pool, learner = Pool(1), Learner()
+    await nccl(pool, learner).publish(1)
+
+    async def send_nothing(engine: Any, engine_world_size: int) -> str:
+        return ""
+
+    learner.send_weights_to = send_nothing  # type: ignore[method-assign]
+    with pytest.raises(WeightMismatchError, match="version 1 is not what rollout-0 holds"):
+        await pool.replace("rollout-0")
+
+
+@pytest.mark.parametrize("stage", ["lost", "lost_in_opening"])
+async def test_nccl_ends_all_engines_when_one_is_lost_and_goes_on_with_replacements(stage: str) -> None:
+    """The others wait for weights that will never come."""
+    pool, learner = Pool(2), Learner()
+    route = nccl(pool, learner)
+    setattr(learner, stage, "engine 1 failed in transfer: its process died")
+    report = await route.publish(1)
+    assert report.canary_gap_max is None
+    assert pool.ended == ["an engine was lost before all had their weights: " + getattr(learner, stage)]
+    setattr(learner, stage, "")
+    worker = await pool.replace("rollout-0")
+    assert (worker.version, worker.weight) == (1, -1.0), "the version that was being published"
+    learner.calls.clear()
+    await route.publish(2)
+    assert learner.calls[:2] == ["open_transfer to 1", "send_weights"]
+
+
+async def test_nccl_ends_engines_at_once_when_the_learner_fails_and_tells_its_failure() -> None:
+    pool, learner = Pool(2), Learner()
+    pool.workers_by_name["rollout-1"].calls.clear()
+    workers = list(pool.workers_by_name.values())
+
+    async def broken() -> str:
+        raise RuntimeError("boom")
+
+    learner.send_weights = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="boom"):
+        await nccl(pool, learner).publish(3)
+    assert pool.ended == ["the learner did not send all weights: boom"]
+    assert [worker.calls for worker in workers] == [["pause"], ["pause"]], "none was asked to resume, which it cannot"
+
+
+async def test_nccl_leaves_out_who_was_not_paused() -> None:
+    """A worker that is lost in the pause is no member, nor is what has come in its place meanwhile."""
+    pool, learner = Pool(2), Learner()
+    answers = pool.every
+
+    async def every(method: str, *arguments: Any) -> dict[str, Any]:
+        found = await answers(method, *arguments)
+        if method == "pause":
+            pool.workers_by_name = {**pool.workers_by_name, "rollout-1": Worker()}
+        return found
+
+    pool.every = every  # type: ignore[method-assign]
+    with pytest.raises(WeightMismatchError, match="rollout-1"):  # it has not loaded by itself in this test
+        await nccl(pool, learner).publish(1)
+    assert learner.calls[0] == "open_transfer to 1"
+
+
+async def test_the_canary_catches_an_engine_that_got_nothing_by_nccl() -> None:
     pool, learner = Pool(2), Learner()
     route = nccl(pool, learner)
     await route.publish(1)
@@ -235,14 +323,6 @@ async def test_nccl_resumes_engines_after_a_failure_and_the_canary_catches_one_t
     learner.engines = learner.engines[:1]
     with pytest.raises(WeightMismatchError, match="version 2 is not what rollout-1 holds"):
         await route.publish(2)
-
-    async def broken() -> None:
-        raise RuntimeError("boom")
-
-    learner.send_weights = broken  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="boom"):
-        await route.publish(3)
-    assert all(worker.calls[-2:] == ["pause", "resume"] for worker in pool.workers_by_name.values())
 
 
 def test_metrics_leave_out_what_is_not_known() -> None:

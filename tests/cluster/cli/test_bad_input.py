@@ -159,6 +159,21 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "one of two is empty": (['rollout.sampling.stop=["###", ""]'], ["sampling.stop", "must not be empty"]),
     "empty and no list": (['rollout.sampling.stop=""'], ["sampling.stop", "must not be empty"]),
     "a number as stop": (["rollout.sampling.stop=[3]"], ["rollout.sampling.stop.0", "string"]),
+    "an engine argument with an option": (
+        ["rollout.engine_args.max_num_seqs=8", "rollout.engine_args.seed=3"],
+        [
+            "--set rollout.engine_args.max_num_seqs=8: rollout.engine_args.max_num_seqs: not to be set here: it is ",
+            "rollout.engine_args.seed: not to be set here: every start",
+        ],
+    ),
+    "an inexact engine": (
+        ["rollout.engine_args={quantization: fp8}"],
+        ["engine_args.quantization: would break exact log-probabilities: the learner's gradient is of unrounded"],
+    ),
+    "uneven shards": (
+        ["rollout.tensor_parallel_size=3", "cluster.gpus_per_rollout_worker=3"],
+        ["tensor_parallel_size: 3 GPUs cannot share the 2 attention heads", "possible are 1, 2"],
+    ),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 

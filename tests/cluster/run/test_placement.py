@@ -27,6 +27,17 @@ def test_bundles_are_packed_on_nodes() -> None:
     demand = Plan(({"CPU": 4.0},), ({"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}))
     require_capacity(demand, [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}])
     with pytest.raises(UserError, match=r"needs 6 CPU \+ 2 GPU for 1 learner ranks and 2 rollout workers"):
-        require_capacity(demand, [{"CPU": 3.0}, {"CPU": 3.0, "GPU": 2.0}])
+        require_capacity(demand, [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 2.0}])
     with pytest.raises(UserError, match=r"the nodes have 8 CPU; 2 CPU \+ 1 GPU"):
         require_capacity(demand, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
+
+
+def test_the_gpus_of_one_engine_are_on_one_node() -> None:
+    """Eight GPUs on two nodes are enough for two engines of four, not for one of eight."""
+    nodes = [{"CPU": 8.0, "GPU": 4.0}] * 2
+    require_capacity(Plan((), ({"CPU": 1.0, "GPU": 4.0},) * 2), nodes)
+    wanted = r"no node is large enough: a rollout worker needs 1 CPU \+ 8 GPU on one node.*tensor_parallel_size"
+    with pytest.raises(UserError, match=wanted):
+        require_capacity(Plan((), ({"CPU": 1.0, "GPU": 8.0},)), nodes)
+    with pytest.raises(UserError, match=r"a learner rank needs 16 CPU on one node.*cpus_per_learner_worker"):
+        require_capacity(Plan(({"CPU": 16.0},), ()), nodes)
