@@ -50,6 +50,7 @@ def main() -> None:
 
 
 for command in (
+    cli_tools.init,
     cli_run.train,
     cli_run.check,
     cli_run.evaluate,
