@@ -24,6 +24,7 @@ from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
 from rollout.rewards.function import build_reward
 from rollout.trajectory import FinishReason, Prompt, Trajectory
+from tests.cluster.report.made_runs import make_ledger, make_run
 from tests.learner.plain_learner import plain_learner, random_samples
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -114,6 +115,27 @@ def test_a_guard_of_ones_own_acts_like_a_built_in_one_and_survives_a_restart() -
     assert again.before_update([0.0, 1.0], [9, 9], step=5) == []
     with pytest.raises(UserError, match=r"guards\.further\.0\.steps: must be greater than or equal to 2"):
         Guards(GuardsConfig.model_validate({"further": [{**spec, "steps": 1}]}))
+
+
+def test_the_notebook_about_runs_as_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells one after the other, on two small runs."""
+    monkeypatch.chdir(tmp_path)
+    for name, method in (("demo", "dvpo"), ("demo-grpo", "grpo")):
+        make_run(tmp_path / "runs" / name, config={"name": name, "algorithm": {"preset": method}})
+    make_ledger(tmp_path / "runs" / "demo", num_prompts=3, repeats=4)
+    cells = json.loads((EXAMPLES / "runs_as_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "a notebook is kept without outputs"
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "<Run 'demo': 40 of 40 steps>"
+    assert "   40  0.900" in shown and "{'state': ['trained'], 'trajectory_id_count': [12]}" in shown
+    assert "6 of 6 answers were called right and wrong" in shown
+    assert "[(('algorithm.preset', ('dvpo', 'grpo')),)]"[1:-1] in shown
 
 
 def trajectory_of(text: str, num_tokens: int) -> Trajectory:

@@ -34,7 +34,7 @@ ROOMS = {
     "without_critic with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
     "actors": "faults recovery calls groups recording guards pools ledger processes workers loop",
-    "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study report cli",
+    "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study report api cli",
 }
 # What a room may know of the outside and of lower floors, by the longest prefix that is named here.
 MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly these modules
@@ -63,6 +63,7 @@ MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly thes
 PURE = ("learner.masking", "learner.maths", "learner.algorithms")
 """Functions of tensors and what is composed of them."""
 LIGHT = (
+    "cluster.api",
     "cluster.cli",
     "cluster.config",
     "cluster.check",

@@ -15,12 +15,14 @@ class ScoredCell:
 
     Attributes:
         prompt_id: of all of them.
+        answer_key: the answer; empty where nothing could read it.
         num_scores: samples with a score of the reward; those that a rollback took back are not among them.
         sum_scores: of their scores.
         golds: the different true scores that were looked at. More than one: the answers are not one answer.
     """
 
     prompt_id: str
+    answer_key: str
     num_scores: int
     sum_scores: float
     golds: tuple[float, ...]
@@ -42,7 +44,7 @@ class LedgerScores:
 BY_ANSWER = "GROUP BY prompt_id, CASE answer_key WHEN '' THEN trajectory_id ELSE answer_key END"
 """In SQL, samples of one answer to one prompt together, where their groups are joined."""
 _CELLS = f"""
-SELECT prompt_id, COUNT(observed), TOTAL(observed), GROUP_CONCAT(DISTINCT gold)
+SELECT prompt_id, MIN(answer_key), COUNT(observed), TOTAL(observed), GROUP_CONCAT(DISTINCT gold)
 FROM samples JOIN groups USING (group_index) WHERE observed IS NOT NULL
 {BY_ANSWER} ORDER BY prompt_id
 """
@@ -62,10 +64,11 @@ def read_scores(path: Path) -> LedgerScores:
     cells = [
         ScoredCell(
             prompt_id=prompt_id,
+            answer_key=key or "",
             num_scores=number,
             sum_scores=total,
             golds=tuple(sorted(map(float, golds.split(",")))) if golds else (),
         )
-        for prompt_id, number, total, golds in rows
+        for prompt_id, key, number, total, golds in rows
     ]
     return LedgerScores(cells=cells, num_other=num_other)

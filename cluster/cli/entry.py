@@ -6,7 +6,6 @@ at once; each command imports what it needs. A mistake of the user's ends with o
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
@@ -20,7 +19,7 @@ from cluster.cli import run as cli_run
 from cluster.cli import study as cli_study
 from cluster.cli import tools as cli_tools
 from cluster.cli.output import UserMistake
-from cluster.config.search_path import add_working_folder
+from cluster.config.search_path import prepare_process
 from rollout.component import UserError
 
 
@@ -47,12 +46,11 @@ def main() -> None:
 
     Exit status: 0 done, 1 the run failed, 2 something given is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    add_working_folder()
+    prepare_process()
 
 
 for command in (
+    cli_tools.init,
     cli_run.train,
     cli_run.check,
     cli_run.evaluate,
@@ -60,6 +58,7 @@ for command in (
     cli_study.study,
     cli_report.report,
     cli_report.explain,
+    cli_report.compare,
     cli_reward.reward,
     cli_reward_model.reward_model,
     cli_tools.ledger,

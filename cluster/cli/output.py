@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cluster.display.printable import printable
+
 
 class CommandError(click.ClickException):
     """A command ends with a message and no traceback: each line of it is shown after ``error:``."""
@@ -14,7 +16,7 @@ class CommandError(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
         for line in self.message.splitlines():
-            click.echo(f"error: {line}", err=True, file=file)
+            click.echo(f"error: {printable(line)}", err=True, file=file)
 
 
 class UserMistake(CommandError):
@@ -31,4 +33,4 @@ class RunFailed(CommandError):
 
 def print_lines(lines: Sequence[str]) -> None:
     """Print to standard output."""
-    click.echo("\n".join(lines))
+    click.echo(printable("\n".join(lines)))

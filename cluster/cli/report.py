@@ -1,4 +1,4 @@
-"""Commands that look at runs afterwards, or while they go on: report, explain."""
+"""Commands that look at runs afterwards, or while they go on: report, explain, compare."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def explain(run: str, as_json: bool) -> None:
 
     record = read_run(find_run_folder(run))
     if as_json:
-        click.echo(json.dumps(explanation(record), indent=2, ensure_ascii=False))
+        print_lines([json.dumps(explanation(record), indent=2, ensure_ascii=False)])
     else:
         print_lines(explanation_lines(record))
 
@@ -43,9 +43,34 @@ def report(runs: tuple[str, ...], output: Path | None) -> None:
     from cluster.report.page.page import write_page
     from cluster.report.run_record import find_run_folder, read_run
 
-    folders = [find_run_folder(name) for name in runs]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("RUN: a run is named twice")
+    folders = _different([find_run_folder(name) for name in runs])
     path = output if output is not None else folders[0] / "report.html"
     size = write_page([read_run(folder) for folder in folders], path)
     click.echo(f"{path} ({size / 1000:.0f} kB)")
+
+
+@click.command(short_help="Put runs side by side: settings that differ, scores, differences.")
+@click.argument("runs", metavar="RUN RUN [...]", type=PATH_TEXT, nargs=-1, required=True)
+@click.option(
+    "--metric", "metrics", multiple=True, help="Metric to compare; repeatable. Held-out accuracies by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with nothing left out.")
+def compare(runs: tuple[str, ...], metrics: tuple[str, ...], as_json: bool) -> None:
+    """Compare runs: only the settings that differ, final and best scores, and differences to the first RUN.
+
+    Runs that differ by the seed only are one group. Differences are taken between runs of one seed, with intervals over
+    seeds where there are several. RUN is a run's folder, or its name in runs/; it may be going on.
+    """
+    from cluster.report.compare import compare_runs, comparison_lines
+    from cluster.report.run_record import find_run_folder, read_run
+
+    if len(runs) < 2:
+        raise UserError("RUN: name at least two runs to compare")
+    found = compare_runs([read_run(folder) for folder in _different([find_run_folder(name) for name in runs])], metrics)
+    print_lines([json.dumps(found.as_json(), indent=2, ensure_ascii=False)] if as_json else comparison_lines(found))
+
+
+def _different(folders: list[Path]) -> list[Path]:
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("RUN: a run is named twice")
+    return folders

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,10 +54,11 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
     if dry_run:
         print_lines([*plan, "dry run: nothing was started"])
         return
+    from cluster.run.start import delete_run, run_training
+
     if overwrite:
         # Only now, when nothing is left that could refuse the new run.
-        _delete_run(run)
-    from cluster.run.start import run_training
+        delete_run(run)
 
     with _told_by_its_message(run):
         summary = run_training(run, resume=resume)
@@ -102,11 +102,13 @@ def evaluate(
 
     CHECKPOINT is a run's checkpoints/step-N or any model folder in Hugging Face format.
     """
-    folder = _policy_folder(checkpoint)
+    from cluster.api.checkpoints import chosen_splits, policy_folder
+
+    folder = policy_folder(checkpoint)
     # JSON is YAML too, and quotes what YAML would take for something else than a text.
     source, run = _read(config, (*overrides, f"model.path={json.dumps(str(folder))}"))
     _check(run, source, resume=None, overwrite=True)
-    chosen = _chosen_splits(run, splits)
+    chosen = chosen_splits(run, splits)
     from cluster.display.progress import format_table
     from cluster.run.evaluate import run_evaluation
 
@@ -191,27 +193,6 @@ def _check(
     return report.plan
 
 
-def _policy_folder(checkpoint: Path) -> Path:
-    """The model folder inside a checkpoint, or the folder itself if it is a model."""
-    for folder in (checkpoint / "policy", checkpoint):
-        if (folder / "config.json").is_file():
-            return folder
-    reason = "has neither policy/config.json nor config.json" if checkpoint.is_dir() else "no such folder"
-    raise UserError(f"CHECKPOINT: {checkpoint}: {reason}; give .../checkpoints/step-N or a model folder")
-
-
-def _chosen_splits(run: RunConfig, splits: Sequence[str]) -> tuple[str, ...]:
-    """The splits asked for, or all of the task's."""
-    from cluster.config.components import build_task
-    from rollout.component import nearest
-
-    known = build_task(run).splits
-    for split in splits:
-        if split not in known:
-            raise UserError(f"--split: unknown split {split!r}; {nearest(split, list(known))}")
-    return tuple(splits) or tuple(known)
-
-
 @contextmanager
 def _told_by_its_message(run: RunConfig) -> Iterator[None]:
     """What can go wrong in a run is told by its message; anything else is a fault of ours and keeps its traceback."""
@@ -230,9 +211,3 @@ def _failure(run: RunConfig, error: Exception) -> str:
     except OSError:
         return str(error)
     return f"{error}\ndetails: {file}"
-
-
-def _delete_run(run: RunConfig) -> None:
-    """Delete the folder of an earlier run; a folder that does not hold a run is left alone."""
-    if (run.run_dir / "config.yaml").is_file():
-        shutil.rmtree(run.run_dir)

@@ -1,4 +1,4 @@
-"""Commands beside training: schema, doctor, warmstart, ledger."""
+"""Commands beside training: init, schema, doctor, warmstart, ledger."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ from actors.ledger.errors import LedgerError
 from actors.ledger.samples import SampleState
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
+from cluster.config.starter.starter import KINDS, MODEL, write_project
 from rollout.component import UserError
 
 STATES = [state.value for state in SampleState]
+
+
+@click.command(short_help="Write a commented project to begin with.")
+@click.argument("folder", metavar="FOLDER", type=PATH)
+@click.option("--kind", type=click.Choice(list(KINDS)), default="own", show_default=True, help="What it is about.")
+@click.option("--model", default=MODEL, show_default=True, help="Folder or hub id of the starting model.")
+def init(folder: Path, kind: str, model: str) -> None:
+    """Write a project into FOLDER: a configuration, a reward or an environment, a sample of data, and a README.
+
+    math: word problems with a number as the answer. qa: questions with choices. dialogue: several turns with a
+    simulated customer. own: prompts and a reward of your own.
+    """
+    here = Path(model)
+    # The project is used in its own folder, so a path from here would be another one there.
+    found = str(here.resolve()) if here.is_dir() else model
+    for path in write_project(folder, kind, found):
+        click.echo(path)
+    click.echo(f"next: cd {folder} && dvpo check config.yaml")
 
 
 @click.command(short_help="Print the JSON Schema of the configuration.")

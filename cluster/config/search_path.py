@@ -38,6 +38,13 @@ def add_working_folder() -> None:
     sys.path.insert(0, here)
 
 
+def prepare_process() -> None:
+    """What a command does first: the user's modules can be imported from here, and libraries are quiet."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    add_working_folder()
+
+
 def workers_path() -> str:
     """``PYTHONPATH`` of workers: they may start in another folder, so every entry is absolute."""
     inherited = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]

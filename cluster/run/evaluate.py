@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -22,25 +23,19 @@ _ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
 
 
 def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output: Path | None) -> list[Row]:
-    """Measure a model folder on held-out prompts.
+    """Measure a model folder on held-out prompts: :func:`answer_splits`, written and as a table.
 
     Args:
-        config: task, rewards and rollout options; noise is not applied.
-        model: folder in Hugging Face format.
-        splits: which of the task's splits.
         output: where each answer is written as a line of JSON, or None.
 
     Returns:
         Rows of a table: mean clean score of each split, and how many answers could not be scored; then what else
         :func:`actors.loop.evaluation.split_metrics` found in it.
     """
-    path = str(model.resolve())
-    prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
-    with ray_session(config, config.run_dir.resolve(), trains=False):
-        answers = _answers(config, path, prompts)
+    answers = answer_splits(config, model, splits)
     if output is not None:
         _write_answers(output, answers)
-    rows = [("model", path)]
+    rows = [("model", str(model.resolve()))]
     for split, members in answers.items():
         unscored = sum(answer.reward.clean is None for answer in members)
         note = f", {unscored} could not be scored" if unscored else ""
@@ -50,6 +45,20 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
         rows.append((f"clean accuracy ({split})", f"{accuracy} on {len(members)} prompts{note}"))
         rows += [(f"  {name} ({split})", f"{value:.3f}") for name, value in means.items() if name not in _ACCURACY]
     return rows
+
+
+def answer_splits(config: RunConfig, model: Path, splits: Sequence[str]) -> dict[str, list[Answer]]:
+    """Answers of a model folder to held-out prompts, with their clean scores, from engines that are started for it.
+
+    Args:
+        config: task, rewards and rollout options; noise is not applied.
+        model: folder in Hugging Face format.
+        splits: which of the task's splits.
+    """
+    path = str(model.resolve())
+    prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
+    with ray_session(config, config.run_dir.resolve(), trains=False):
+        return _answers(config, path, prompts)
 
 
 class Evaluator:
@@ -73,23 +82,24 @@ def _answers(config: RunConfig, path: str, prompts: Mapping[str, Sequence[Prompt
         return answers
 
 
+def answer_record(split: str, answer: Answer) -> dict[str, Any]:
+    """One answer as a line of a file or a row of a table."""
+    return {
+        "split": split,
+        "prompt_id": answer.prompt.prompt_id,
+        "messages": answer.prompt.messages,
+        "reference": answer.prompt.reference,
+        "response": answer.trajectory.response_text,
+        **answer.trajectory.conversation,
+        "token_ids": answer.trajectory.response_token_ids,
+        "clean_reward": answer.reward.clean,
+    }
+
+
 def _write_answers(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
-    lines = []
-    for split, members in answers.items():
-        for answer in members:
-            record = {
-                "split": split,
-                "prompt_id": answer.prompt.prompt_id,
-                "messages": answer.prompt.messages,
-                "reference": answer.prompt.reference,
-                "response": answer.trajectory.response_text,
-                **answer.trajectory.conversation,
-                "token_ids": answer.trajectory.response_token_ids,
-                "clean_reward": answer.reward.clean,
-            }
-            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    records = [answer_record(split, answer) for split, members in answers.items() for answer in members]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,12 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
             # After a failure too, or a live display would stay over its message.
             progress.finish(rows)
     return RunSummary(rows=rows, stopped_by=signals.received)
+
+
+def delete_run(config: RunConfig) -> None:
+    """Delete the folder of an earlier run; a folder that does not hold a run is left alone."""
+    if (config.run_dir / "config.yaml").is_file():
+        shutil.rmtree(config.run_dir)
 
 
 def write_config(run_dir: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.integration.whole_runs import Command, StartCommand, WriteConfig, read_metrics
 
 pytestmark = pytest.mark.slow
+
+GO_ON = """
+import sys
+from cluster.api import train
+more = {"learner.num_workers": 2, "rollout.num_workers": 2, "training.num_steps": 14, "cluster.num_cpus": 5}
+run = train(sys.argv[1], more, resume="auto")
+trained = run.ledger.to_pydict()["state"].count("trained")
+print(run, (run.metrics.num_rows, run.metrics["step"][-1].as_py(), trained))
+"""
 
 DOCUMENTED = [
     "vllm/generated_tokens_per_s",
@@ -39,7 +49,7 @@ DOCUMENTED = [
 
 @pytest.mark.timeout(1500)  # three commands, each with engines of its own
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
-    """One run through its life: its length is foretold, it ends, is resumed, and its checkpoint is measured.
+    """One run through its life: its length is foretold, it ends, is resumed from Python, and is measured.
 
     It is resumed with two rollout workers and two learner ranks instead of one each.
     """
@@ -68,9 +78,9 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     sample = json.loads((run_dir / "trajectories" / "step-1.jsonl").read_text().splitlines()[0])
     assert {"response", "observed_reward", "clean_reward"} <= set(sample)
 
-    more = ("learner.num_workers=2", "rollout.num_workers=2", "training.num_steps=14", "cluster.num_cpus=5")
-    second = start_command("train", str(config), "--resume", *(f"--set={setting}" for setting in more))
+    second = start_command(str(config), program=(sys.executable, "-c", GO_ON))
     assert second.finish() == 0, second.output
+    assert "<Run 'run': 14 of 14 steps> (15, 14, 896)" in second.output
     assert f"going on after step 12 from {run_dir / 'checkpoints' / 'step-12'}" in second.output
     steps = read_metrics(run_dir)
     assert [step["step"] for step in steps] == list(range(1, 15))

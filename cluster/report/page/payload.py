@@ -10,10 +10,10 @@ from cluster import __version__
 from cluster.audit.recorded import audit_run
 from cluster.report.diagnosis.diagnose import diagnose
 from cluster.report.explanation import diagnosis_line
-from cluster.report.page.comparison import Group, differing_settings, group_runs
 from cluster.report.page.curves import Axes, aggregate, all_curves, points_per_curve, thin, written
 from cluster.report.page.phases import shown_events, timeline
 from cluster.report.page.shown_samples import MAX_BYTES, shown_samples
+from cluster.report.run_groups import Group, differing_settings, group_runs
 from cluster.report.run_record import RunRecord
 from cluster.report.verdict import verdict
 from rollout.component import UserError

@@ -15,8 +15,8 @@ RIGHT = SampleScore(observed=1.0, answer_key="21", gold=1.0)
 WRONG = SampleScore(observed=0.0, answer_key="22")
 
 
-def cell(prompt: str, number: int, total: float, *golds: float) -> ScoredCell:
-    return ScoredCell(prompt_id=prompt, num_scores=number, sum_scores=total, golds=golds)
+def cell(prompt: str, key: str, number: int, total: float, *golds: float) -> ScoredCell:
+    return ScoredCell(prompt_id=prompt, answer_key=key, num_scores=number, sum_scores=total, golds=golds)
 
 
 def open_ledger(path: Path) -> Ledger:
@@ -38,7 +38,12 @@ def test_scores_of_an_answer_are_counted_together_over_epochs(path: Path) -> Non
     finish(ledger, PROMPTS, SampleScore(observed=0.0, answer_key="21"), SampleScore(observed=1.0))  # prompt 0 again
     ledger.close()
     # Where nothing could read the answer the sample stands for itself.
-    cells = [cell("p-0", 1, 1.0), cell("p-0", 2, 1.0, 1.0), cell("p-0", 1, 0.0), cell("p-1", 2, 1.0, 0.0)]
+    cells = [
+        cell("p-0", "", 1, 1.0),
+        cell("p-0", "21", 2, 1.0, 1.0),
+        cell("p-0", "22", 1, 0.0),
+        cell("p-1", "22", 2, 1.0, 0.0),
+    ]
     found = read_scores(path)
     assert sorted(map(repr, found.cells)) == sorted(map(repr, cells))
     assert [one.prompt_id for one in found.cells] == ["p-0", "p-0", "p-0", "p-1"]
@@ -56,7 +61,7 @@ def test_a_rollback_takes_scores_back(path: Path) -> None:
     admit(ledger, 1)
     for name in names(1):
         ledger.ready(name, 5, WRONG)
-    assert read_scores(path).cells[-1] == cell("p-1", 2, 0.0)
+    assert read_scores(path).cells[-1] == cell("p-1", "22", 2, 0.0)
     ledger.close()
 
 
@@ -64,7 +69,7 @@ def test_contradicting_true_scores_and_other_numbers_are_told(path: Path) -> Non
     ledger = open_ledger(path)
     finish(ledger, 0, RIGHT, SampleScore(observed=0.25, answer_key="21", gold=0.5))
     ledger.close()
-    assert read_scores(path) == LedgerScores(cells=[cell("p-0", 2, 1.25, 0.5, 1.0)], num_other=1)
+    assert read_scores(path) == LedgerScores(cells=[cell("p-0", "21", 2, 1.25, 0.5, 1.0)], num_other=1)
 
 
 def test_a_ledger_of_format_1_goes_on_and_gets_scores(path: Path) -> None:
@@ -77,5 +82,5 @@ def test_a_ledger_of_format_1_goes_on_and_gets_scores(path: Path) -> None:
     ledger = open_ledger(path)
     finish(ledger, 0, RIGHT, RIGHT)
     ledger.close()
-    assert read_scores(path).cells == [cell("p-0", 2, 2.0, 1.0)]
+    assert read_scores(path).cells == [cell("p-0", "21", 2, 2.0, 1.0)]
     open_ledger(path).close()

@@ -15,12 +15,12 @@ from click.testing import Result
 from actors.ledger.ledger import Ledger
 from actors.ledger.samples import SampleScore
 from cluster.report.metric_table import Curve
-from cluster.report.page.comparison import differing_settings, group_runs
 from cluster.report.page.curves import ESTIMATED, Axes, aggregate, number, points_per_curve, thin
 from cluster.report.page.page import build_page, embedded_json
 from cluster.report.page.payload import payload
 from cluster.report.page.phases import PHASES, phases_of, timeline
 from cluster.report.page.shown_samples import Beliefs, shown_samples
+from cluster.report.run_groups import differing_settings, group_runs
 from cluster.report.run_record import RunRecord, read_run
 from cluster.study.statistics import mean_interval
 from tests.cluster.report.made_runs import CONFIG, STEPS, Sample, made, make_run

@@ -1,0 +1,1 @@
+"""``dvpo init``: a commented project to begin with."""
