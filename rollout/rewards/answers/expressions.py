@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from rollout.rewards.answers.claims import MAX_PHRASES, Claim, ClaimKind, boxed, phrases, tagged
-from rollout.rewards.answers.runs import is_operand, plain_runs
+from rollout.rewards.answers.runs import plain_runs
 from rollout.rewards.answers.spans import Item, math_spans
+from rollout.rewards.answers.words import is_operand
 
 _FILLER = re.compile(
     r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx|about|roughly|around|"

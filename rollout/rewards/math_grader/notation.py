@@ -61,7 +61,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"∛\s*(\d+|[a-z])", r"\\sqrt[3]{\1}"),
         (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])(max|min|gcd)(?=\s*\()", r"\\\1 "),
-        (r"(?<=\d)\s*x\s*(?=10\s*\^)", r" \\times "),
+        (r"(?<=\d)(?:\s*x\s*(?=10\s*\^)|\s+x\s+(?=\d))", r" \\times "),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
         (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"\*\*", "^"),
