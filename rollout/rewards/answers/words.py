@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\S+")
+_NAME_BEFORE = re.compile(r"[A-Za-z]{2,}=(?!=)")
 SIGNS = frozenset("+-*×·/÷=≈<>≤≥≠^±∪∩\u2212\u2013")
 WORDED_SIGNS = re.compile(r":=|==|<=|>=|\\(?:times|cdot|div|pm|approx|leq?|geq?|neq?|cup|cap)|mod")
 FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|cbrt|abs|max|min|gcd|lcm"
@@ -48,6 +49,8 @@ def words_of(text: str, begin: int, end: int) -> Iterator[Word]:
         start, stop = match.span()
         at = stop
         start, stop, stops = _stripped(text, start, stop)
+        named = _NAME_BEFORE.match(text, start, stop - 1)  # cost=5
+        start = start if named is None else named.end()
         if any(opener in text[start:stop] for opener in _OPENERS):
             whole = _to_closing(text, start, end)
             if whole is not None and whole > stop:
