@@ -42,6 +42,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\leqslant|\\leq(?![a-z])|<=|=<", r"\\le "),
         (r"\\geqslant|\\geq(?![a-z])|>=", r"\\ge "),
         (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
+        (r":=", "="),
         (r"\\lt(?![a-z])", "<"),
         (r"\\gt(?![a-z])", ">"),
         (r"\\(?:simeq|approxeq|thickapprox)|~=|≅", r"\\approx "),
