@@ -9,7 +9,7 @@ mm millimeter millimetre
 cm centimeter centimetre
 m meter metre
 km kilometer kilometre
-in inch inches
+in inch
 ft foot feet
 yd yard
 mi mile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BRACKET = re.compile(r"\\[{}]|\\begin\{|\\end\{|\\[A-Za-z]+|[()\[\]{}]")
+_BRACKET = re.compile(r"\\[{}]|\\(?:begin|end)\{|\\[lr]angle(?![A-Za-z])|[()\[\]{}]")
 _DEPTH = {
     "(": 1,
     "[": 1,
