@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
+_BARE = re.compile(r"[^\s$.,;\\]*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(
     r"(?:[\s$,;{}*]|\\[()\[\],;: ]|\\(?:q?quad|text|mathrm)|\b(?:and|or)\b|[a-z](?:_\{?\w\}?)?\s*=)*+", re.IGNORECASE
 )
-_PARTED = re.compile(r"(?<!\\)[,;]|\b(?:and|or)\b", re.IGNORECASE)
+_PARTED = re.compile(r"(?<!\\)[,;]|and|or", re.IGNORECASE)
 _TAG = re.compile(r"<\s*(/?)\s*(?:final[_ ]?)?answer\s*>|\[\s*(/?)\s*answer\s*\]", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"(?:\s|\.|\\l?dots|…|_|\?|(?:\\text\s*\{)?\s*(?:your |the |final )*answer\s*\}?)*", re.IGNORECASE
@@ -85,10 +86,8 @@ def _single_boxes(text: str) -> Iterator[Claim]:
                 content = text[at + 1 : last]
             end = min(last + 1, len(text))
         else:
-            word = re.compile(r"[^\s$.,;\\]+").match(text, at)
-            if word is None:
-                continue
-            content, end = word.group(0), word.end()
+            content = _BARE.match(text, at).group(0)  # type: ignore[union-attr]
+            end = at + len(content)
         if not _PLACEHOLDER.fullmatch(content):
             yield Claim(ClaimKind.BOX, match.start(), end, content.strip())
 
@@ -133,7 +132,7 @@ _NOUN = r"(?:answers?|solutions?|results?)"
 _PHRASE = re.compile(
     rf"(?<![a-z])(?P<noun>{_NOUN})[*_`\"']*+(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
     r"(?:\s*(?P<verb>\b(?:is|are|was|would be|will be|should be|must be|equals|becomes|comes out to|remains)\b)"
-    r"|\s*(?:[:=\u2192]|-+>|\\(?:to|rightarrow|Rightarrow)\b))",
+    r"|\s*(?:[:=\u2192]|-+>|\\(?:to|rightarrow)\b))",
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(r"\b(?:(?:should|must)\s+(?:be|have been)|is actually|i\s+meant?|make that)\b", re.IGNORECASE)

@@ -23,7 +23,7 @@ _QUALIFIED = re.compile(
     r"through|to|ways? to|lines?|steps?|paragraphs?|parts?)\b",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[\s*_`\"')\]$]*(?:[.!;]|\n|\Z)|\s[\s*_]*[A-Za-z/²³°]+[\s*_]*(?:[.!]|\n|\Z)")
+_SENTENCE_END = re.compile(r"[\s*_`\"')\]$]*(?:[.!;]|\n|\Z)|\s[\s*_]*[A-Za-z/]+[\s*_]*(?:[.!]|\n|\Z)")
 _WORDY = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:\band\b|\bor\b|&)[\s*_`]*", re.IGNORECASE)
 _COMMA = re.compile(r"[\s*_`]*[,;][\s*_`]*")
@@ -34,7 +34,7 @@ _DENIED = re.compile(
     r"(?:\b(?:not|cannot|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE
 )
 _NOUN_AND = re.compile(
-    r"\s+(?!because\b|since\b|as\b|where\b|when\b|if\b|for\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
+    r"\s+(?!(?:because|since|as|where|when|if|for)\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
     re.IGNORECASE,
 )
 _TERM = re.compile(r"(?:[0-9)}\]]|(?<![A-Za-z])[A-Za-z]|\\(?!q?quad)[A-Za-z]+)\s*\Z")
@@ -126,7 +126,7 @@ def _items(text: str, in_line: bool = False) -> list[Item]:
     found: list[Item] = []
     at = 0
     for span in [*spans, Item(len(text), len(text), "")]:
-        found += plain_runs(text, at, span.start, in_line or at > 0)
+        found += plain_runs(text, at, span.start, in_line or bool(found))
         if span.text:
             found.append(span)
         at = span.end

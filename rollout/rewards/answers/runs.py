@@ -98,7 +98,7 @@ def _with_joints(words: list[Word]) -> list[Word]:
     for at in range(1, len(words) - 1):
         between_numbers = words[at - 1].text[-1:].isdigit() and words[at + 1].text[0:1].isdigit()
         if words[at].text in ("x", ":") and between_numbers:
-            words[at] = replace(words[at], is_operator=True, is_operand=False)
+            words[at] = replace(words[at], is_operator=True)
     return words
 
 

@@ -88,7 +88,7 @@ def canonical(unit: str) -> str:
         .strip(" .")
     )
     text = re.sub(r"\bdegrees?\s+(?=celsius|fahrenheit)", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"°\s*([CF])\b", r"°\1", text)
+    text = re.sub(r"°\s([CF])\b", r"°\1", text)
     text = re.sub(r"\b(?:square|sq\.?)\s+([^\s/]+)", r"\1^2", text)
     text = re.sub(r"\b(?:cubic|cu\.?)\s+([^\s/]+)", r"\1^3", text)
     text = re.sub(r"\s+squared\b", "^2", text)

@@ -16,7 +16,7 @@ _NAME = re.compile(rf"(?<![A-Za-z])(?:{_NAMES}|(?<=°)(?:Celsius|Fahrenheit))(?!
 _MATH_CHARACTERS = re.compile(
     r"[0-9A-Za-z.,+\-\u2212\u2013*/^_=()\[\]{}|!%°√∛π∞θαβγλμσφω²³⁰¹⁴⁵⁶⁷⁸⁹⁻⁺½¼¾⅓⅔⅛<>≤≥≠≈×·÷±$€£¥'′\\:⁄]+"
 )
-_COMMAND = re.compile(r"\\[A-Za-z]+|\\[,;:! %$]")
+_COMMAND = re.compile(r"\\[A-Za-z]+|\\;")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _OPENERS, _CLOSERS = "([{", ")]}"
 _LEADING, _TRAILING = "*_\"'`“”‘’«", '*_"`“”’»'

@@ -38,7 +38,7 @@ def is_equal(reference: str, answer: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"\\[,;: ]|~|\s+", "", clean(text))
+    return re.sub(r"\\[,;: ]|~|\s", "", clean(text))
 
 
 def _same(reference: Value, answer: Value) -> bool:

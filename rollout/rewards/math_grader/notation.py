@@ -38,7 +38,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?)\s*\{\s*([A-Za-z])\s*\}", r"\1 "),
         (rf"\\operatorname\*?\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?|mathcal)\s*(?=\{)", r"\\text"),
-        (r"(?:^|(?<==)\s*)<([^<>=]*,[^<>=]*)>$", r"\\langle \1\\rangle "),
+        (r"(?:^|(?<==)\s*)<([^<>=]+,[^<>=]+)>$", r"\\langle \1\\rangle "),
         (r"\\leqslant|\\leq(?![a-z])|<=|=<", r"\\le "),
         (r"\\geqslant|\\geq(?![a-z])|>=", r"\\ge "),
         (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),

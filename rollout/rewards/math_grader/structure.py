@@ -36,7 +36,7 @@ _ALIGNED = re.compile(
 )
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _UPRIGHT_AND = re.compile(r"\\text\s*\{\s*,?\s*(and|or)\s*\}")
-_SEPARATOR = re.compile(r"\s*(?<!\\)[,;]\s*(?:and|or)\b\s+|(?<!\\);|\s(?:and|or)\s|(?<!\\),(?:(?=\s)|\\[,;: ])")
+_SEPARATOR = re.compile(r"\s*(?<!\\)[,;]\s*(?:and|or)\s+|(?<!\\);|\s(?:and|or)\s|(?<!\\),(?:(?=\s)|\\[,;: ])")
 _COMMA = re.compile(r"(?<!\\),")
 _SPACED_COMMA = re.compile(r"(?<!\\),(?=\s)|(?<!\\);")
 _BLANKS = re.compile(r"^(?:\s|\\[,;: ]|~|\\q?quad(?![a-z]))+|(?:\s|\\[,;: ]|~|\\q?quad)+\Z")
@@ -148,9 +148,8 @@ def _list(text: str, depth: int) -> Value | None:
 def _parted(text: str, separator: re.Pattern[str]) -> list[str]:
     """The entries of a list; a comma without a blank after it parts, too, unless all such are in numbers (1,000)."""
     parts = split(text, separator)
-    pieces = [split(part, _COMMA) for part in parts]
-    is_loose = any(len(found) > 1 and as_number(part) is None for part, found in zip(parts, pieces, strict=True))
-    return [piece for found in pieces for piece in found] if is_loose or len(parts) == 1 else parts
+    is_loose = any(as_number(part) is None and len(split(part, _COMMA)) > 1 for part in parts)
+    return [piece for part in parts for piece in split(part, _COMMA)] if is_loose or len(parts) == 1 else parts
 
 
 def _approximation(text: str, depth: int) -> Value | None:

@@ -54,6 +54,7 @@ def test_phrases() -> None:
     assert [claim.content for claim in phrases("Awaiting, it should be 5")] == [] == phrases("Wait, it should bet 5")
     assert phrases("Wait." + "x" * 114 + " make that 5") and not phrases("Wait." + "x" * 115 + " make that 5")
     assert phrases("Sorry, I mean 5") and phrases("Sorry, I meant 5") and not phrases("Sorry, Fiji meant 5")
+    assert phrases("Await, it should be 5") == [] == phrases("Bono, make that 5")
     assert (
         read_expression("Answer: 5. My preanswer: 9") == "5" and len(phrases("answer: " + "x" * 700)[0].content) == 600
     )
@@ -107,7 +108,8 @@ def test_numbers() -> None:
         "$",
     )
     assert [text for text in none if parse_number(text) is not None] == []
-    last = {"It is 1e12345": None, "9 then x^{5}": "9", "9 then x_{5}": "9", "9 then x_5": "9", "from 5--6": "6",
+    last = {"It is 1e12345": None, "9 then 2^1234": "9", "9 then x^{5}": "9", "9 then x_{5}": "9", "9 then x_5": "9",
+    "from 5--6": "6",
     "9 on 1-2-3": "9", "9 at 5:30": "9",
         "9 in 1.2.3": "9", "9 at 5 : 6": "9", "9 is 3D": "9", "1/2/3 and 9": "9"}  # fmt: skip
     assert {text: last_number(text) for text in last} == last
@@ -116,7 +118,8 @@ def test_numbers() -> None:
         "oz yd mi C F K px pt pts year years day days hour hours minute minutes second seconds"
     )
     assert [unit for unit in glued.split() if last_number(f"9 then 5{unit}") != "5"] == []
-    only = {"about 5^2": None, "5.5 apples": Fraction(11, 2), "5 m^2": 5, "5 m ^{3}": 5, "5 or 6": None, "5 5": None,
+    only = {r"5 \text{}": 5, "about 5^2": None, "5.5 apples": Fraction(11, 2), "5 m^2": 5, "5 m ^{3}": 5,
+    "5 or 6": None, "5 5": None,
     "1,000 people": 1000,
         r"\text{about} 5": 5, "**5** apples": 5, "1{,}000 apples": 1000,
         "5 apples 6B": None}  # fmt: skip
@@ -124,7 +127,8 @@ def test_numbers() -> None:
 
 
 def test_units() -> None:
-    same = {"X": "x", "X.": "x", "hertzes": "Hz", "inches": "in", "Inches": "in", "INCH": "in", "cubic m/h": "m^3/h",
+    same = {"square / h": "square/h", "cubic / h": "cubic/h", "X": "x", "X.": "x", "hertzes": "Hz", "inches": "in",
+    "Inches": "in", "INCH": "in", "cubic m/h": "m^3/h",
     "square cm": "cm^2", "sq. in": "in^2",
         "glasses": "glasse", "x y": "x y", " km . ": "km", "m/s/s": "m/s/s", "degrees": "deg", "degree  Celsius": "°C",
         "° F": "°F", "kg m": "kg m",

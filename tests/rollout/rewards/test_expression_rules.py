@@ -47,6 +47,7 @@ def test_a_sentence_after_a_box_that_says_nothing_but_another_answer() -> None:
         "].",
         "$.",
         " apples.",
+        " apples/day.",
         " apples!",
         " apples\nThen",
     ]
@@ -79,6 +80,7 @@ def test_a_sentence_after_a_box_that_says_nothing_but_another_answer() -> None:
 
 
 AS_A_LIST = {
+    "We get 5 and _7_": "5, 7", "We get 5 and `7`": "5, 7", "We get 5 and *7*": "5, 7",
     "We get 5 AND 7": "5, 7", "We get 5 Or 7": "5, 7", "We get 5 and7": "5", "We get 5 or7": "5",
     "We get 5 sand 7": "7",
     "We get 5 andy 7": "7", "We get 5 for 7": "7", "We get 5 orb 7": "7", "The roots are `5`, `7`": "5, 7",

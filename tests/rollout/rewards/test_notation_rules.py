@@ -48,6 +48,8 @@ def test_functions() -> None:
 
 
 CLEANED = {
+    "kpi r": "kpi r", "<,2>": "<,2>", "<1,>": "<1,>",
+    r"{a\overline b}": r"a\overline b", r"{a\overA}": r"a\overA", r"{a \over b}": r"\frac{a }{ b}",
     r"x\label{}": "x", r"x\label {a}": "x", r"x\tag{}": "x", r"x\tag* {1}": "x", r"x\tag": r"x\tag",
     r"\mathrm{X}y": "X y",
     r"\operatorname*{X}y": "X y", "piR^2": r"\pi R^2", "2piR": r"2\pi R", "pink": "pink", "Api": "Api",

@@ -88,7 +88,8 @@ def test_products_without_a_sign() -> None:
         "n = 5 a, as said": ["n = 5 a"], "x = 5 y = 6": ["x = 5", "y = 6"], "2 x = 6": ["2 x = 6"],
         "x = 5 yen": ["x = 5 yen"],
         "12 (3 + 9)": ["12", "(3 + 9)"], "5 (m)": ["5"], "5 (x = 5 + 0)": ["5", "(x = 5 + 0)"], "5 (m/s)": ["5"],
-        "at x y": [], "see x 5": ["5"], "5 p.m.": ["5"], "5 xs": ["5"], "It is 5 $6": ["5", "$6"], r"5 \$6": ["5",
+        "at x y": [], "see x 5": ["5"], "5 p.m.": ["5"], "5 xs": ["5"], "5 xY": ["5"], "1 000.% of": ["1", "000.%"],
+        "It is 5 $6": ["5", "$6"], r"5 \$6": ["5",
         r"\$6"],
         r"5 \boxed{6}": ["5", r"\boxed{6}"], r"5 \fbox{6}": ["5", r"\fbox{6}"], "x = y = 2 z = 3": ["x = y = 2",
         "z = 3"],
@@ -123,7 +124,7 @@ def test_where_an_expression_ends() -> None:
         "x = 5... y = 6": ["x = 5...", "y = 6"],
         "x = y... z = 6": ["x = y", "z = 6"],
     }
-    ends |= {f"{one}x = 5{other}": ["x = 5"] for one, other in ("**", "__", '""', "``", "“”", "‘’", "«»", "’’")}
+    ends |= {f"{one}x = 5{other}": ["x = 5"] for one, other in ("**", "__", '""', "``", "“”", "‘’", "«»", "’’", "””")}
     ends |= {
         "12:30 pm": ["12:30 pm"], "12:30am then": ["12:30am"], "12:30 P.M. then": ["12:30 P.M."],
         "12:30 amp": ["12:30 amp"],
@@ -175,6 +176,7 @@ def test_brackets() -> None:
     }  # fmt: skip
     assert {text: runs(text) for text in cases} == cases
     assert len(runs("(" + "1, " * 41 + "1)")) == 42
+    assert runs("word " * 120 + "(5") == ["5"] and runs("word " * 120 + "5)") == ["5"]
 
 
 def test_labels_of_numbers() -> None:

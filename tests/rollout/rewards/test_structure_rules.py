@@ -9,6 +9,8 @@ from rollout.rewards.math_grader.values import Expression
 from tests.rollout.rewards.cases import shown
 
 VALUES = {
+    "(1]": "<(1]>", "[1)": "<[1)>", "[1]": "[][1]", "(1 ]": "<(1 ]>",
+    "red, orange": "list['red'; 'orange']", "red; andes": "list['red'; 'andes']",
     r"\begin{pmatrix}\end{pmatrix}": "matrix[]", r"5\; x": r"<5\; x>", r"2x\, y": r"<2x\, y>",
     r"1\, and 2": "list[1; 2]", r"1\; and 2": "list[1; 2]", r"(x\,y,z)": r"()[<x\,y>; <z>]",
     r"(x\, y; 2)": "()['x y'; 2]", r"(x\;y, 2)": r"()[<x\;y>; 2]", "(1,2;3)": "()[1; 2; 3]", "(1,000)": "()[1; 0]",
@@ -72,6 +74,8 @@ def test_values() -> None:
 
 
 def test_words_that_are_no_units() -> None:
+    signs = "in m g t l L s h N J W V A K min day oz".split()
+    assert [sign for sign in signs if parse_value(f"(x+1){sign}") != Expression(f"(x+1){sign}")] == []
     for text in [rf"5\text{{ {word} thing}}" for word in NO_UNITS]:
         assert parse_value(text) == Expression(text)
     for text in [f"5 {word} things" for word in NO_UNITS if word not in ("and", "or")]:
