@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
+_BARE = re.compile(r"[^\s$.,;\\]*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(
-    r"(?:\s|\$|\\[()\[\]]|\\(?:quad|qquad|text|mathrm)\b|\\[,;: ]|[{}*]|[A-Za-z](?:_\{?\w\}?)?\s*=)*+"
-    r"(?:,|;|\band\b|\bor\b|\\text\{\s*(?:and|or)\s*\})?"
-    r"(?:\s|\$|\\[()\[\]]|\\(?:quad|qquad|text|mathrm)\b|\\[,;: ]|[{}*]|\band\b|\bor\b|[A-Za-z](?:_\{?\w\}?)?\s*=)*+",
-    re.IGNORECASE,
+    r"(?:[\s$,;{}*]|\\[()\[\],;: ]|\\(?:q?quad|text|mathrm)|\b(?:and|or)\b|[a-z](?:_\{?\w\}?)?\s*=)*+", re.IGNORECASE
 )
-_PARTED = re.compile(r"(?<!\\)[,;]|\band\b|\bor\b", re.IGNORECASE)
+_PARTED = re.compile(r"(?<!\\)[,;]|and|or", re.IGNORECASE)
 _TAG = re.compile(r"<\s*(/?)\s*(?:final[_ ]?)?answer\s*>|\[\s*(/?)\s*answer\s*\]", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"(?:\s|\.|\\l?dots|…|_|\?|(?:\\text\s*\{)?\s*(?:your |the |final )*answer\s*\}?)*", re.IGNORECASE
@@ -88,10 +86,8 @@ def _single_boxes(text: str) -> Iterator[Claim]:
                 content = text[at + 1 : last]
             end = min(last + 1, len(text))
         else:
-            word = re.compile(r"[^\s$.,;\\]+").match(text, at)
-            if word is None:
-                continue
-            content, end = word.group(0), word.end()
+            content = _BARE.match(text, at).group(0)  # type: ignore[union-attr]
+            end = at + len(content)
         if not _PLACEHOLDER.fullmatch(content):
             yield Claim(ClaimKind.BOX, match.start(), end, content.strip())
 
@@ -134,15 +130,12 @@ def tagged(text: str) -> list[Claim]:
 
 _NOUN = r"(?:answers?|solutions?|results?)"
 _PHRASE = re.compile(
-    rf"(?<![A-Za-z])(?P<noun>{_NOUN})(?![A-Za-z0-9])(?P<marks>[*_`\"']*+)(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
+    rf"(?<![a-z])(?P<noun>{_NOUN})[*_`\"']*+(?:\s+(?:to|for|of|here|in)\b[^.\n:=?!]{{0,80}}?)??"
     r"(?:\s*(?P<verb>\b(?:is|are|was|would be|will be|should be|must be|equals|becomes|comes out to|remains)\b)"
-    r"(?P<colon>\s*:)?"
-    r"|\s*(?P<mark>[:=\u2192]|-+>|\\(?:to|rightarrow|Rightarrow)\b))",
+    r"|\s*(?:[:=\u2192]|-+>|\\(?:to|rightarrow)\b))",
     re.IGNORECASE,
 )
-_CORRECTED = re.compile(
-    r"\b(?:(?:should|must)\s+(?:be|have been)|is actually|i\s+meant?|make that)\b(?P<colon>\s*:)?", re.IGNORECASE
-)
+_CORRECTED = re.compile(r"\b(?:(?:should|must)\s+(?:be|have been)|is actually|i\s+meant?|make that)\b", re.IGNORECASE)
 _REGRET = re.compile(r"\b(?:wait|wrong|mistake|error|sorry|oops|correction|incorrect|slip|no)\b", re.IGNORECASE)
 _GSM = re.compile(r"^#{4,}", re.MULTILINE)
 
@@ -154,16 +147,15 @@ def phrases(text: str) -> list[Claim]:
     """
     found = []
     for match in _PHRASE.finditer(text):
-        marked = match["verb"] is None or match["colon"] is not None
         if match["noun"].lower() not in ("answer", "answers") and match["verb"] is None:
             continue  # "Solution:" is a heading
-        found.append(
-            Claim(ClaimKind.PHRASE, match.start(), match.end(), text[match.end() : match.end() + REACH], marked)
-        )
+        found.append(_phrase(text, match))
     for match in _CORRECTED.finditer(text):
         if _REGRET.search(text, max(0, match.start() - REGRET_REACH), match.start()):
-            content = text[match.end() : match.end() + REACH]
-            found.append(Claim(ClaimKind.PHRASE, match.start(), match.end(), content, False))
-    for match in _GSM.finditer(text):
-        found.append(Claim(ClaimKind.PHRASE, match.start(), match.end(), text[match.end() : match.end() + REACH]))
+            found.append(_phrase(text, match))
+    found += [_phrase(text, match) for match in _GSM.finditer(text)]
     return sorted(found, key=lambda claim: claim.start)
+
+
+def _phrase(text: str, match: re.Match[str]) -> Claim:
+    return Claim(ClaimKind.PHRASE, match.start(), match.end(), text[match.end() : match.end() + REACH])

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from rollout.rewards.answers.claims import MAX_PHRASES, Claim, ClaimKind, boxed, phrases, tagged
-from rollout.rewards.answers.runs import is_operand, plain_runs
+from rollout.rewards.answers.runs import plain_runs
 from rollout.rewards.answers.spans import Item, math_spans
+from rollout.rewards.answers.words import is_operand
 
 _FILLER = re.compile(
     r"(?:[\s:*_\"'`“‘>]|(?:therefore|thus|hence|so|simply|just|exactly|approximately|approx|about|roughly|around|"
@@ -22,17 +23,18 @@ _QUALIFIED = re.compile(
     r"through|to|ways? to|lines?|steps?|paragraphs?|parts?)\b",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[\s*_`\"')\]$]*(?:[.!;]|\n|\Z)|\s+[A-Za-z/²³°]+[\s*_]*(?:[.!]|\n|\Z)")
+_SENTENCE_END = re.compile(r"[\s*_`\"')\]$]*(?:[.!;]|\n|\Z)|\s[\s*_]*[A-Za-z/]+[\s*_]*(?:[.!]|\n|\Z)")
 _WORDY = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:\band\b|\bor\b|&)[\s*_`]*", re.IGNORECASE)
 _COMMA = re.compile(r"[\s*_`]*[,;][\s*_`]*")
 _LISTS = re.compile(r"(?:\b(?:are|is|be|both|namely|values|solutions|roots)|[:=∈]|\\in)[\s*_`{(\[]*\Z", re.IGNORECASE)
+_NAMED_FIRST = re.compile(r"[A-Za-z](?:_\w+)?\s*[=∈]")
 _CLAUSE = re.compile(r"[.\n!?;,(]|\s(?:because|since|as|so|which|that|and|for)\b", re.IGNORECASE)
 _DENIED = re.compile(
     r"(?:\b(?:not|cannot|never|rather than|instead of)|n['’]t)\s+(?:be\s+|equal to\s+)?\Z", re.IGNORECASE
 )
 _NOUN_AND = re.compile(
-    r"\s+(?!because\b|since\b|as\b|where\b|when\b|if\b|for\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
+    r"\s+(?!(?:because|since|as|where|when|if|for)\b)[A-Za-z]+(?:\s[A-Za-z]+)?\s*(?:,|,?\s?and|,?\s?or)\s+",
     re.IGNORECASE,
 )
 _TERM = re.compile(r"(?:[0-9)}\]]|(?<![A-Za-z])[A-Za-z]|\\(?!q?quad)[A-Za-z]+)\s*\Z")
@@ -124,7 +126,7 @@ def _items(text: str, in_line: bool = False) -> list[Item]:
     found: list[Item] = []
     at = 0
     for span in [*spans, Item(len(text), len(text), "")]:
-        found += plain_runs(text, at, span.start, in_line or at > 0)
+        found += plain_runs(text, at, span.start, in_line or bool(found))
         if span.text:
             found.append(span)
         at = span.end
@@ -146,12 +148,13 @@ def _joined_back(text: str, items: list[Item]) -> Reading:
 
 
 def _is_list(text: str, items: list[Item], index: int) -> bool:
-    """Whether items that only commas part are a list: all of them delimited, or announced by "are" or a colon."""
+    """Whether items that only commas part are a list: delimited, or announced by "are", a colon or a name."""
     if items[index].delimited and items[index - 1].delimited:
         return True
     while index > 0 and _COMMA.fullmatch(text[items[index - 1].end : items[index].start]):
         index -= 1
-    return _LISTS.search(text[max(0, items[index].start - 20) : items[index].start]) is not None
+    announced = _LISTS.search(text[max(0, items[index].start - 20) : items[index].start])
+    return announced is not None or _NAMED_FIRST.match(items[index].text) is not None
 
 
 def _reading(items: list[Item]) -> Reading:
@@ -204,7 +207,7 @@ def _expression_after(claim: Claim, after_box: bool) -> Reading | None:
 def _letters_alone(content: str, start: int) -> str | None:
     """An answer without a digit, such as ``e`` or ``sin(x)``, that is all of its line."""
     line = content[start:].split("\n", 1)[0].strip(" *_`.")
-    return line if 0 < len(line) <= MAX_LETTERS and is_operand(line.replace(" ", "")) else None
+    return line if 0 < len(line) <= MAX_LETTERS and is_operand(line) else None
 
 
 def _words_after(claim: Claim) -> Reading | None:

@@ -37,7 +37,7 @@ _MAGNITUDE = rf"(?:(?:{_GROUPED}|[0-9]++)(?:\.[0-9]++)?|\.[0-9]++)"
 _DASH = "[-\u2212]"
 _CURRENCY = r"(?:US|CA|AU|A|C)?(?:\\?\$|€|£|¥|₹)"
 _TEN = (
-    r"(?:[eE](?P<e>[-+]?[0-9]{1,4})(?![0-9A-Za-z])"
+    r"(?:[eE](?P<e>[-+]?[0-9]{1,4})(?![0-9a-z])"
     rf"|\s*(?:×|·|\*|x|\\times|\\cdot)\s*10\s*(?:\^\s*(?:\{{\s*(?P<power>{_DASH}?[0-9]{{1,4}})\s*\}}|(?P<bare>{_DASH}?"
     r"[0-9]{1,4}))|(?P<raised>⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,4})))"
 )
@@ -55,7 +55,7 @@ _CORE = (
 )
 _TAIL = (
     rf"(?:\s*(?P<percent>\\?%|per\s?cent\b)"
-    rf"|\s*(?P<scale>{'|'.join(sorted(SCALES, key=len, reverse=True))})(?:(?<=[A-Za-z]{{5}})s)?\b(?![\^²³/])"
+    rf"|\s*(?P<scale>{'|'.join(sorted(SCALES, key=len, reverse=True))})(?:(?<=[a-z]{{5}})s)?\b(?![\^²³/])"
     r"|\s*(?P<money>[€£¥₹]))?"
 )
 _SIGN = rf"(?P<sign>[-+\u2212]?)\s*(?P<currency>{_CURRENCY})?\s*(?P<sign2>{_DASH}?)"
@@ -65,8 +65,8 @@ _NO_NUMBER = (
     r"|[0-9]{1,2}:[0-9]{2}(?![0-9])|[0-9]++\s?:\s?[0-9]++"  # a time, a ratio
 )
 _MENTION = re.compile(
-    rf"(?<![A-Za-z0-9_\\^])(?<![0-9]\.)(?<![_^]\{{)(?:(?P<skip>{_NO_NUMBER})|(?P<core>{_CORE})(?P<tail>{_TAIL}))"
-    r"(?P<glued>[A-Za-z^_]*)",
+    rf"(?<![a-z0-9_\\^])(?<![0-9]\.)(?<![_^]\{{)(?:(?P<skip>{_NO_NUMBER})|(?P<core>{_CORE})(?P<tail>{_TAIL}))"
+    r"(?P<glued>[a-z^_]*)",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(
@@ -75,14 +75,14 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _UNITS = re.compile(
-    r"(?:st|nd|rd|th|[kcmnG]?m|k?g|mg|m?l|L|k?W|kWh|V|J|N|A|Hz|Pa|km|mph|kph|h|hrs?|s|mins?|ft|in|lbs?|oz|yd|mi|C|F|K|px|pts?"
+    r"(?:st|nd|rd|th|[kcmnG]?m|k?g|mg|m?l|L|k?W|kWh|V|J|N|A|Hz|Pa|mph|kph|h|hrs?|s|mins?|ft|in|lbs?|oz|yd|mi|C|F|K|px|pts?"
     r"|years?|days?|hours?|minutes?|seconds?)\Z"
 )
 """What may be written right after a number without making a name of it, as ``3D`` and ``2x`` are."""
 _VERBS = re.compile(
     r"(?:\b(?:is|are|was|be|equals|of|to|about|approximately|at|get|give|gives)|[=:≈<>])[ \t]*\Z", re.IGNORECASE
 )
-_DIGITS = re.compile(r"[0-9][0-9.,]*+")
+_DIGITS = re.compile(r"[0-9]+")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|boxed|fbox)\s*\{([^{}]*)\}")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])(\s?)\^\s?\{?[23]\}?")
 _DOUBT = re.compile(
@@ -215,7 +215,8 @@ def _with_sign(text: str, match: re.Match[str]) -> str:
     tail: str = match["tail"]
     if match["scale"] and not _is_scale(match, bool(currency)):
         tail = ""
-    negative = bool(found["inner"]) or _is_sign(before[: found.start()], found)
+    is_range = found["sign"] and not currency  # 14--16
+    negative = not is_range if found["inner"] else _is_sign(before[: found.start()], found)
     return f"{'-' if negative else ''}{currency.strip()}{match['core']}{tail}"
 
 

@@ -7,7 +7,7 @@ from itertools import product
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 """Of a regular expression: an escape, a class of characters, or any one character."""
-_FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
+_FLAGS = re.compile(r"\(\?[a-zA-Z-]+[:)]")
 _SPECIAL = set(".^$*+?{}[]|()")
 _LOOKING_AROUND = {"^", "$", r"\A", r"\Z", r"\b", r"\B"}
 _PADDINGS = ("", " ", "\n", "\t")
@@ -50,7 +50,7 @@ def _parts(pattern: str) -> tuple[list[str], list[str], list[str]] | None:
     """The tokens before, in and after the only group; None if options within the pattern change what they mean."""
     tokens = _TOKEN.findall(pattern)
     openings = [index for index, token in enumerate(tokens) if token == "(" and _captures(tokens, index)]
-    if _FLAGS.match(pattern) or re.search(r"\(\?[a-zA-Z]*-?[a-zA-Z]+:", pattern) or len(openings) != 1:
+    if _FLAGS.search(pattern) or len(openings) != 1:
         return None
     first = begin = openings[0]
     if tokens[begin + 1] == "?":  # the group has a name

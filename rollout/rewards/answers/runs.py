@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rollout.rewards.answers.spans import Item
 from rollout.rewards.answers.units import UNIT_PHRASE
+from rollout.rewards.answers.words import FUNCTIONS, SIGNS, Word, words_of
 
-_WORD = re.compile(r"\S+")
-_SIGNS = frozenset("+-*×·/÷=≈<>≤≥≠^±∪∩\u2212\u2013")
-_WORDED_SIGNS = re.compile(r":=|==|<=|>=|\\(?:times|cdot|div|pm|approx|leq?|geq?|neq?|cup|cap)")
 _SIGNS_BEFORE = frozenset({"+", "-", "\u2212", "\u2013", "±", "\\pm"})
 """Signs that an operand may begin with."""
+_BETWEEN = frozenset("+*×·/÷")
 _RELATIONS = frozenset({"=", "≈", ":=", "==", "\\approx"})
-_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|cbrt|abs|max|min|gcd|lcm"
-_NAMES = rf"{_FUNCTIONS}|pi|theta|alpha|beta|gamma|lambda|infinity|inf|mod"
-_APPLIED = re.compile(rf"\\(?:{_FUNCTIONS})\Z|(?<![A-Za-z])(?:{_FUNCTIONS})\Z")
-_NAME = re.compile(rf"(?<![A-Za-z])(?:{_NAMES}|(?<=°)(?:Celsius|Fahrenheit))(?![A-Za-z])")
-_MATH_CHARACTERS = re.compile(
-    r"[0-9A-Za-z.,+\-\u2212\u2013*/^_=()\[\]{}|!%°√∛π∞θαβγλμσφω²³⁰¹⁴⁵⁶⁷⁸⁹⁻⁺½¼¾⅓⅔⅛<>≤≥≠≈×·÷±$€£¥'′\\:⁄]+"
-)
-_COMMAND = re.compile(r"\\[A-Za-z]+|\\[,;:! %$]")
-_LETTERS = re.compile(r"[A-Za-z]+")
+_APPLIED = re.compile(rf"(?:\\|(?<![A-Za-z]))(?:{FUNCTIONS})(?:[_^]\{{?\w+\}}?)?\Z")
+_UNITS = frozenset({"max", "min", "sec", "abs"})
+"""Functions whose names mean something else behind a number."""
+_WORDS = _UNITS | {"sin"}
+"""Functions whose names are words in a sentence."""
+_FACTOR = re.compile(rf"(?:{FUNCTIONS})(?![A-Za-z])|[\\√πθαβγλμσφω]")
+_SYMBOL = re.compile(r"[A-Za-z](?![A-Za-z.])")
+_SUM_IN_BRACKETS = re.compile(r"\((?=[^=]*[A-Za-z])[^=]*[+\-\u2212][^=]*\)|\(mod\b")
+_OPEN_END = re.compile(r"(?:[+\-\u2212\u2013×·/÷=≈<>≤≥≠^±]|\\(?:times|cdot|div|pm|approx|leq?|geq?|neq?)|\\[,;:! ]?)\Z")
+"""What the next operand goes on from: a sign, or a blank of LaTeX."""
 _GROUP = re.compile(r"[0-9]{3}(?:\.[0-9]+)?%?")
 _FRACTION = re.compile(r"[0-9]+[/⁄][0-9]+")
 _LABELS = re.compile(
@@ -32,28 +31,6 @@ _LABELS = re.compile(
     re.IGNORECASE,
 )
 _TWO_UNITS = re.compile(r"[0-9.,]+ [A-Za-z]+ [0-9.,]+ [A-Za-z]+")
-_OPENERS, _CLOSERS = "([{", ")]}"
-_LEADING, _TRAILING = "*_\"'`“”‘’«", '*_"`“”’»'
-_STOPS = ".,;:!?…"
-_MAX_BRACKET_WORDS = 40
-MAX_OPERAND = 500
-"""Characters of the longest operand."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A word without the marks around it.
-
-    Attributes:
-        stops: punctuation that ends the run here, or nothing.
-    """
-
-    start: int
-    end: int
-    text: str
-    stops: str
-    is_operator: bool
-    is_operand: bool
 
 
 def plain_runs(text: str, begin: int, end: int, in_line: bool = False) -> list[Item]:
@@ -72,14 +49,17 @@ def plain_runs(text: str, begin: int, end: int, in_line: bool = False) -> list[I
 
 def _runs_of_line(text: str, begin: int, end: int, is_start: bool) -> list[Item]:
     """The runs of one line: operands that operators join, or that belong together as ``2 2/3`` and ``1 000`` do."""
-    words = _with_times(list(_words(text, begin, end)))
+    words = _with_joints(list(words_of(text, begin, end)))
     found: list[Item] = []
-    run: list[_Word] = []
+    run: list[Word] = []
+    is_rest = False  # whether the run is what words have left of a longer one, as 2 in "60 km / 2 h = 30 km/h"
     for index, word in enumerate(words):
         previous = words[index - 1] if index else None
+        following = words[index + 1] if index + 1 < len(words) else None
         if word.is_operator and not run and word.text not in _SIGNS_BEFORE:
             continue
-        fits = word.is_operator or (word.is_operand and (not run or run[-1].is_operator or _belongs(run, word)))
+        goes_on = not run or run[-1].is_operator or (word.is_operand and _belongs(run, word, following, is_rest))
+        fits = word.is_operator or (word.is_operand and goes_on)
         if not fits or (word.is_operator and run and run[-1].is_operator and word.text not in _SIGNS_BEFORE):
             found += _finished(text, run, end)
             run = []
@@ -90,6 +70,7 @@ def _runs_of_line(text: str, begin: int, end: int, is_start: bool) -> list[Item]
         if (word.is_operator or word.is_operand) and not (
             not run and _is_label(text, word, previous, is_start and index == 0, len(words))
         ):
+            is_rest = is_rest if run else previous is not None and previous.text in _BETWEEN
             run.append(word)
         if word.stops:
             found += _finished(text, run, end)
@@ -112,22 +93,55 @@ def _merged(text: str, items: list[Item]) -> list[Item]:
     return found
 
 
-def _with_times(words: list[_Word]) -> list[_Word]:
-    """The words, with the x of ``3 x 10^8`` as an operator."""
+def _with_joints(words: list[Word]) -> list[Word]:
+    """The words, with the x of ``3 x 10^8`` and the colon of ``3 : 4`` as operators."""
     for at in range(1, len(words) - 1):
-        if words[at].text == "x" and words[at + 1].text.startswith("10") and words[at - 1].text[-1:].isdigit():
-            words[at] = replace(words[at], is_operator=True, is_operand=False)
+        between_numbers = words[at - 1].text[-1:].isdigit() and words[at + 1].text[0:1].isdigit()
+        if words[at].text in ("x", ":") and between_numbers:
+            words[at] = replace(words[at], is_operator=True)
     return words
 
 
-def _belongs(run: list[_Word], word: _Word) -> bool:
+def _belongs(run: list[Word], word: Word, following: Word | None, is_rest: bool) -> bool:
     """Whether an operand goes on from the one before it without an operator."""
-    last = run[-1].text
+    last, in_chain = run[-1].text, len(run) > 1
+    if word.text.startswith(("\\$", "\\boxed", "\\fbox")):
+        return False
+    if _OPEN_END.search(last) or word.text[0] in SIGNS - _SIGNS_BEFORE or (in_chain and word.text[0] in _SIGNS_BEFORE):
+        return True  # x= 5, x =5, x = 2 +3
     function = _APPLIED.search(last)
-    if function is not None and (function.group(0).startswith("\\") or word.text.startswith("(")):
-        return True  # \sin 2x and sin (2), but no word such as max before a number
-    if word.text.startswith(("\\", "√")) or last.endswith(("\\,", "\\ ")):
-        return not word.text.startswith(("\\$", "\\boxed", "\\fbox"))
+    if function is not None:  # \sin 2x, log 8 and max (2), but no word such as max before a number
+        return function.group(0) not in _WORDS or in_chain or word.text.startswith("(")
+    return (not is_rest and _is_factor(run, word, following)) or _is_group(run, word)
+
+
+def _is_factor(run: list[Word], word: Word, following: Word | None) -> bool:
+    """Whether the operand is a factor of the product that the run ends with: ``2 x``, ``3 (x + 1)``, ``2 cos x``."""
+    last, in_chain = run[-1].text, len(run) > 1
+    if _SUM_IN_BRACKETS.match(word.text):
+        return True
+    factor = _FACTOR.match(word.text)
+    if factor is not None:
+        is_sign = len(factor.group(0)) == 1
+        return is_sign or (factor.group(0) not in _UNITS and (in_chain or last[-1].isdigit()))
+    if _SYMBOL.match(word.text) is None or _is_apart(run, word, following):
+        return False
+    return last[-1].isdigit() or last[-1] in "πθ" or (in_chain and _SYMBOL.fullmatch(last) is not None)
+
+
+def _is_apart(run: list[Word], word: Word, following: Word | None) -> bool:
+    """Whether a letter behind a number is a word, as in ``5 a day``, or begins an equation, as in ``x = 5 y = 6``."""
+    if following is None or word.stops:
+        return False
+    if not following.is_operator:
+        return word.text in ("a", "A", "I")
+    is_equation = following.text in _RELATIONS and any(part.text in _RELATIONS for part in run)
+    return is_equation and run[-1].text[-1].isdigit() and len(word.text) == 1
+
+
+def _is_group(run: list[Word], word: Word) -> bool:
+    """Whether the operand is the fraction of ``2 2/3`` or three more digits of ``1 000``."""
+    last = run[-1].text
     if _FRACTION.fullmatch(word.text) and re.fullmatch(r"[-\u2212]?[0-9]+", last):
         return True
     starts_group = re.fullmatch(r"[-\u2212]?(?:[$€£¥]|\\\$)?[0-9]{1,3}", last) is not None
@@ -135,15 +149,16 @@ def _belongs(run: list[_Word], word: _Word) -> bool:
     return _GROUP.fullmatch(word.text) is not None and (starts_group or goes_on)
 
 
-def _is_signed(previous: _Word | None) -> bool:
-    """Whether a dash that begins a run is a sign: after a verb or ``=``, not at the start of a line or after a word."""
+def _is_signed(previous: Word | None) -> bool:
+    """Whether a dash that begins a run is a sign: after a verb, ``=`` or a colon, but not after another word."""
     return previous is not None and (
-        previous.text.lower() in ("is", "are", "be", "equals", "=", "≈", "of", "to")
-        or previous.text.endswith(("=", ":"))
+        previous.text.lower() in ("is", "are", "be", "equals", "≈", "of", "to")
+        or previous.text.endswith("=")
+        or previous.stops == ":"
     )
 
 
-def _is_label(text: str, word: _Word, previous: _Word | None, is_first: bool, num_words: int) -> bool:
+def _is_label(text: str, word: Word, previous: Word | None, is_first: bool, num_words: int) -> bool:
     """Whether a number only names something: ``Step 3``, or ``2.`` or ``2)`` at the start of a line."""
     if not re.fullmatch(r"[0-9]{1,3}", word.text):
         return False
@@ -152,18 +167,18 @@ def _is_label(text: str, word: _Word, previous: _Word | None, is_first: bool, nu
     return previous.stops in ("", ".") and _LABELS.match(previous.text) is not None
 
 
-def _finished(text: str, run: list[_Word], end: int) -> list[Item]:
+def _finished(text: str, run: list[Word], end: int) -> list[Item]:
     """The run as an item, if it is one: not a lone letter, and not a question such as ``3 + 4 =``."""
     while run and run[-1].is_operator:
         if run[-1].text in _RELATIONS:
             return []
         run = run[:-1]
-    if not run:
+    if not run or run[-1].text[-1] in "=≈":
         return []
     start, stop = run[0].start, run[-1].end
     content = text[start:stop]
     is_letter = re.fullmatch(r"[A-Za-z]'?", content) is not None
-    if len(run) == 1 and (is_letter or not re.search(r"[0-9\\πe∞½¼¾⅓⅔⅛√=^]", content)):
+    if len(run) == 1 and (is_letter or not re.search(r"[0-9\\π∞½¼¾⅓⅔⅛√=^]", content)):
         return []
     dots = re.match(r"\.{3}|…", text[stop : stop + 3])
     if dots is not None and content[-1].isdigit():
@@ -177,88 +192,3 @@ def _finished(text: str, run: list[_Word], end: int) -> list[Item]:
         if unit is not None:
             content, stop = f"{content} {unit.group(0).strip()}", unit.end()
     return [Item(start, stop, ("-" if negated else "") + content)]
-
-
-def _words(text: str, begin: int, end: int) -> Iterator[_Word]:
-    """The words of a line; what an open bracket holds together is one word."""
-    at = begin
-    while (match := _WORD.search(text, at, end)) is not None:
-        start, stop = match.span()
-        at = stop
-        start, stop, stops = _stripped(text, start, stop)
-        if any(opener in text[start:stop] for opener in _OPENERS):
-            whole = _to_closing(text, start, end)
-            if whole is not None and whole > stop:
-                joined = _stripped(text, start, _WORD.match(text, whole - 1, end).end())  # type: ignore[union-attr]
-                if is_operand(text[joined[0] : joined[1]]):
-                    start, stop, stops = joined
-                    at = whole
-        start, stop = _balanced(text, start, stop)
-        content = text[start:stop]
-        is_operator = content in _SIGNS or _WORDED_SIGNS.fullmatch(content) is not None
-        yield _Word(start, stop, content, stops, is_operator, not is_operator and is_operand(content))
-
-
-def _stripped(text: str, start: int, stop: int) -> tuple[int, int, str]:
-    """A word's place without quotes, markdown and punctuation; the first punctuation mark at its end."""
-    if text[start:stop] == "*":
-        return start, stop, ""
-    while start < stop and text[start] in _LEADING:
-        start += 1
-    stops = ""
-    while start < stop and (text[stop - 1] in _TRAILING or text[stop - 1] in _STOPS):
-        stops = text[stop - 1] if text[stop - 1] in _STOPS else stops
-        stop -= 1
-    return start, stop, stops
-
-
-def _balanced(text: str, start: int, stop: int) -> tuple[int, int]:
-    """A word's place without brackets at its ends that have no partner in it."""
-    if stop - start > MAX_OPERAND:
-        return start, stop
-    excess = sum(text.count(mark, start, stop) for mark in _OPENERS) - sum(
-        text.count(mark, start, stop) for mark in _CLOSERS
-    )
-    while excess < 0 and start < stop and text[stop - 1] in _CLOSERS:
-        stop, excess = stop - 1, excess + 1
-    while excess > 0 and start < stop and text[start] in _OPENERS:
-        start, excess = start + 1, excess - 1
-    return start, stop
-
-
-def _to_closing(text: str, start: int, end: int) -> int | None:
-    """Behind the bracket that closes the last one that is open, within few words; None if it stays open."""
-    depth = words = 0
-    for at in range(start, min(end, start + 400)):
-        character = text[at]
-        if character in _OPENERS:
-            depth += 1
-        elif character in _CLOSERS:
-            depth -= 1
-            if depth < 0:
-                return None
-        elif character.isspace():
-            if depth == 0:
-                return at
-            words += 1
-            if words > _MAX_BRACKET_WORDS:
-                return None
-    return end if depth == 0 else None
-
-
-def is_operand(word: str) -> bool:
-    """Whether a word is mathematics: a number, a single letter, or several with operators, functions and LaTeX."""
-    if not word or len(word) > MAX_OPERAND:
-        return False
-    bare = re.sub(r"\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}", "", word)
-    bare = _COMMAND.sub(" ", bare)
-    bare = _NAME.sub(" ", bare)
-    if _MATH_CHARACTERS.fullmatch(bare.replace(" ", "").replace("\n", "") or "0") is None:
-        return False
-    for letters in _LETTERS.finditer(bare):
-        before = bare[letters.start() - 1 : letters.start()] if letters.start() else ""
-        if len(letters.group(0)) > 1 and not (
-            len(letters.group(0)) <= 3 and (before.isdigit() or before in "^)}") and before
-        ):
-            return False
-    return re.search(r"[0-9A-Za-zπ∞θαβγλμσφω½¼¾⅓⅔⅛]", word) is not None

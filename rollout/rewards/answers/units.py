@@ -9,7 +9,7 @@ mm millimeter millimetre
 cm centimeter centimetre
 m meter metre
 km kilometer kilometre
-in inch inches
+in inch
 ft foot feet
 yd yard
 mi mile
@@ -88,7 +88,7 @@ def canonical(unit: str) -> str:
         .strip(" .")
     )
     text = re.sub(r"\bdegrees?\s+(?=celsius|fahrenheit)", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"°\s*([CF])\b", r"°\1", text)
+    text = re.sub(r"°\s([CF])\b", r"°\1", text)
     text = re.sub(r"\b(?:square|sq\.?)\s+([^\s/]+)", r"\1^2", text)
     text = re.sub(r"\b(?:cubic|cu\.?)\s+([^\s/]+)", r"\1^3", text)
     text = re.sub(r"\s+squared\b", "^2", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BRACKET = re.compile(r"\\[{}]|\\begin\{|\\end\{|\\[A-Za-z]+|[()\[\]{}]")
+_BRACKET = re.compile(r"\\[{}]|\\(?:begin|end)\{|\\[lr]angle(?![A-Za-z])|[()\[\]{}]")
 _DEPTH = {
     "(": 1,
     "[": 1,
@@ -46,11 +46,11 @@ def split(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 def encloses(text: str, opening: str, closing: str) -> bool:
     """Whether ``text`` begins with one bracket and ends with the other, and these two belong together."""
-    if not (text.startswith(opening) and text.endswith(closing)) or len(text) < len(opening + closing):
+    if not text.startswith(opening):
         return False
     depth = 0
     for match in _BRACKET.finditer(text):
         depth += _DEPTH.get(match.group(0), 0)
         if depth == 0:
-            return match.end() == len(text)
+            return match.end() == len(text) and match.group(0) == closing
     return False

@@ -38,24 +38,23 @@ def is_equal(reference: str, answer: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"\\[,;: ]|~|\s+", "", clean(text))
+    return re.sub(r"\\[,;: ]|~|\s", "", clean(text))
 
 
 def _same(reference: Value, answer: Value) -> bool:
-    """Whether two values are the same. ``reference`` decides what may be left out: a unit, a name, brackets."""
+    """Whether two values are the same; a unit or a name may be left out of one of them."""
     for one, other in ((reference, answer), (answer, reference)):
         if isinstance(one, Alternatives):
-            return any(_same(form, other) if one is reference else _same(other, form) for form in one.forms)
-    for one, other in ((reference, answer), (answer, reference)):
+            return any(_same(form, other) for form in one.forms)
         if isinstance(one, Equation) and one.name and not isinstance(other, Equation):
-            return _same(one.value, other) if one is reference else _same(other, one.value)
+            return _same(one.value, other)
     if isinstance(reference, Equation) and isinstance(answer, Equation):
         return _same_equation(reference, answer)
     if isinstance(reference, Inequality) and isinstance(answer, Inequality) and _same_inequality(reference, answer):
         return True
     reference, answer = as_interval(reference), as_interval(answer)
     if isinstance(reference, Group) or isinstance(answer, Group):
-        return _same_group(_group(reference, answer), _group(answer, reference))
+        return _same_group(_group(reference), _group(answer))
     if isinstance(reference, Text) and isinstance(answer, Text):
         return reference.text == answer.text
     if isinstance(reference, Based) or isinstance(answer, Based):
@@ -84,16 +83,16 @@ def _same_scalar(reference: Number | Expression, answer: Number | Expression) ->
 
 
 def _same_magnitude(one: Number | Expression, other: Number | Expression) -> bool:
-    if isinstance(one, Number) and isinstance(other, Number):
-        return _same_numbers(one, other)
-    for number, expression in ((one, other), (other, one)):
-        if isinstance(number, Number) and isinstance(expression, Expression):
-            value = symbolic.value_of(expression.latex)
-            if value is not None:
-                return symbolic.is_near(value, number.value, number.ulp, number.digits)
-            return symbolic.same_expression(expression.latex, _latex(number))
-    assert isinstance(one, Expression) and isinstance(other, Expression)
-    return symbolic.same_expression(one.latex, other.latex)
+    if isinstance(one, Number):
+        return _same_numbers(one, other) if isinstance(other, Number) else _is_number(other, one)
+    return _is_number(one, other) if isinstance(other, Number) else symbolic.same_expression(one.latex, other.latex)
+
+
+def _is_number(expression: Expression, number: Number) -> bool:
+    value = symbolic.value_of(expression.latex)
+    if value is None:
+        return symbolic.same_expression(expression.latex, _latex(number))
+    return symbolic.is_near(value, number.value, number.ulp, number.digits)
 
 
 def _latex(number: Number) -> str:
@@ -115,8 +114,7 @@ def _stands_for(decimal: Number, exact: Number) -> bool:
     difference = abs(decimal.value - exact.value)
     close = difference <= symbolic.RELATIVE_TOLERANCE * abs(exact.value)
     if exact.ulp is not None:
-        has_more_places = exact.ulp < decimal.ulp <= symbolic.SIX_PLACES
-        return has_more_places and close and difference <= decimal.ulp / 2
+        return decimal.ulp <= symbolic.SIX_PLACES and close and difference <= decimal.ulp / 2
     has_places = decimal.ulp <= symbolic.SIX_PLACES and decimal.digits >= symbolic.MIN_DIGITS
     return not _terminates(exact.value) and difference < decimal.ulp and (close or has_places)
 
@@ -130,7 +128,7 @@ def _terminates(value: Fraction) -> bool:
     return rest == 1
 
 
-def _group(value: Value, other: Value) -> Group:
+def _group(value: Value) -> Group:
     return value if isinstance(value, Group) else Group("list", (value,))
 
 
@@ -140,12 +138,12 @@ def _same_group(one: Group, other: Group) -> bool:
     kinds = {one.kind, other.kind}
     if "list" in kinds and len(kinds) == 2 and len(one.items) == 1 and len(other.items) == 1:
         return kinds == {"list", "{}"} and _same(one.items[0], other.items[0])
-    values = [_values(group) for group in (one, other)]
+    values = (_values(one), _values(other))
     if kinds <= {"list", "{}", "union"} and kinds != {"{}", "union"}:
         if kinds == {"list"} and _names(one) and _names(other):
             return _in_any_order(one.items, other.items)
         if kinds == {"{}"}:
-            return _in_any_order(_distinct(values[0]), _distinct(values[1]))
+            return _in_any_order(*map(_distinct, values))
         return _in_any_order(*values)
     if kinds == {"matrix"}:
         return _in_order(one.items, other.items)
@@ -153,9 +151,7 @@ def _same_group(one: Group, other: Group) -> bool:
     ordered = ordered or (kinds <= {"()", "[]", "<>", "list"} and len(one.items) > 2)  # three are no interval
     if not ordered:
         return False
-    return _in_order(
-        *(_column(group) if group.kind == "matrix" else v for group, v in zip((one, other), values, strict=True))
-    )
+    return _in_order(_in_line(one), _in_line(other))
 
 
 def _flat(group: Group) -> Group:
@@ -166,8 +162,6 @@ def _flat(group: Group) -> Group:
     for item in group.items:
         inner = item.value if isinstance(item, Equation) and isinstance(item.value, Group) else item
         items += inner.items if isinstance(inner, Group) and inner.kind == "list" else (item,)
-    if len(items) == 1 and isinstance(items[0], Group):
-        return items[0]
     return Group("list", tuple(items))
 
 
@@ -182,8 +176,10 @@ def _names(group: Group) -> list[str]:
     return names if len(names) == len(group.items) == len(set(names)) else []
 
 
-def _column(group: Group) -> tuple[Value, ...]:
-    """The items of a matrix with one row or one column; of others the rows."""
+def _in_line(group: Group) -> tuple[Value, ...]:
+    """The items of a matrix with one row or one column; of others the rows; of a list its values."""
+    if group.kind != "matrix":
+        return _values(group)
     rows = [row.items for row in group.items if isinstance(row, Group)]
     if len(rows) == 1:
         return rows[0]

@@ -9,9 +9,7 @@ from rollout.rewards.answers.numbers import parse_number
 from rollout.rewards.answers.units import canonical
 from rollout.rewards.math_grader.values import Number
 
-_ORDINAL = re.compile(
-    r"\^\s*\{\s*\\text\s*\{(?:st|nd|rd|th)\}\s*\}|\\text\s*\{\s*(?:st|nd|rd|th)\}|(?<=\d)(?:st|nd|rd|th)\Z"
-)
+_ORDINAL = re.compile(r"\^\s*\{\s*\\text\s*\{(?:st|nd|rd|th)\}\s*\}|\\text\s*\{\s*(?:st|nd|rd|th)\}|(?:st|nd|rd|th)\Z")
 _CURRENCY = re.compile(r"([-+]?)\s*(?:US|CA|AU|A|C)?(\\?\$|€|£|¥|₹)\s*(-?)")
 _BEHIND = re.compile(r"(?<=\d)\s*([€£¥₹])\Z")
 _MARKED_PERIOD = re.compile(r"(-?)(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
@@ -28,7 +26,7 @@ def as_number(text: str) -> Number | None:
     if len(text) > MAX_CHARACTERS:
         return None
     percent = text.rstrip("} ").endswith("%")
-    bare = _ORDINAL.sub("", text.rstrip("% ").strip() if percent else text)
+    bare = _ORDINAL.sub("", text.rstrip("% ")).rstrip()
     money = _CURRENCY.match(bare)
     unit = ""
     if money is not None:
@@ -40,11 +38,7 @@ def as_number(text: str) -> Number | None:
     repeating = _repeating(bare)
     if repeating is not None:
         return Number(repeating, percent=percent, unit=unit)
-    value = (
-        parse_number(bare.replace("-", "-$", 1) if bare.startswith("-") else "$" + bare)
-        if money
-        else parse_number(bare)
-    )
+    value = parse_number("$" + bare if money else bare)
     return None if value is None else Number(value, *_precision(bare, value), percent=percent, unit=unit)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rollout.rewards.math_grader.brackets import encloses
+
 _UNICODE = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "\u2212": "-", "\u2013": "-", "\u2012": "-",
     "\u2010": "-", "\u2011": "-", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ",
@@ -36,10 +38,11 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?)\s*\{\s*([A-Za-z])\s*\}", r"\1 "),
         (rf"\\operatorname\*?\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:mathrm|mathbf|mathit|mathsf|operatorname\*?|mathcal)\s*(?=\{)", r"\\text"),
-        (r"(?:^|(?<==)\s*)<([^<>=]*,[^<>=]*)>$", r"\\langle \1\\rangle "),
+        (r"(?:^|(?<==)\s*)<([^<>=]+,[^<>=]+)>$", r"\\langle \1\\rangle "),
         (r"\\leqslant|\\leq(?![a-z])|<=|=<", r"\\le "),
         (r"\\geqslant|\\geq(?![a-z])|>=", r"\\ge "),
         (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
+        (r":=", "="),
         (r"\\lt(?![a-z])", "<"),
         (r"\\gt(?![a-z])", ">"),
         (r"\\(?:simeq|approxeq|thickapprox)|~=|≅", r"\\approx "),
@@ -49,20 +52,20 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\rbrace", r"\\}"),
         (r"\\lbrack", "["),
         (r"\\rbrack", "]"),
-        (r"\{\s*,\s*\}|\\!\s*,|,\s*\\!", ","),
-        (r"\\!", ""),
+        (r"\{\s*,\s*\}", ","),
+        (r"\s*\\!\s*", ""),
         (r"\s*(?:\\(?:ldots|dots|cdots)(?![a-z])|…)", "..."),
-        (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![a-z])|\\(?:degree|textdegree)(?![a-z])", r"^\\circ "),
-        (rf"\^\\circ\s*(?:\\text\s*\{{\s*{_SCALE}\s*\}}|{_SCALE}(?![A-Za-z]))", r" \\text{°\1\2}"),
-        (r"\\(?:Rightarrow|implies|Longrightarrow|iff|therefore)", r"\\implies "),
+        (r"(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|(?:\^\s*\\circ|\\(?:text)?degree)(?![a-z]))\s*", r"^\\circ "),
+        (rf"\^\\circ (?:\\text\s*\{{\s*{_SCALE}\s*\}}|{_SCALE}(?![A-Za-z]))", r" \\text{°\1\2}"),
+        (r"\\(?:Rightarrow|Longrightarrow|iff|therefore)", r"\\implies "),
         (r"\\%", "%"),
         (r"(?<![\\A-Za-z])sqrt\s*\(", r"\\sqrt("),
         (r"√", r"\\sqrt "),
         (r"∛\s*(\d+|[a-z])", r"\\sqrt[3]{\1}"),
-        (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
+        (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![a-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])(max|min|gcd)(?=\s*\()", r"\\\1 "),
-        (r"(?<=\d)\s*x\s*(?=10\s*\^)", r" \\times "),
-        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<=\d)(?:\s*x\s*(?=10\s*\^)|\s+x\s+(?=\d))", r" \\times "),
+        (r"(?<![\\A-Za-z])pi(?![a-z])", r"\\pi "),
         (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
@@ -78,14 +81,15 @@ _INTRODUCED = re.compile(
 
 def clean(text: str) -> str:
     """``text`` in one notation, without delimiters, ornament, and punctuation at its end."""
-    found = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
+    found = re.sub(r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}", r"\\frac{\1}{\2}", text)
     found = _undelimited(found)
     found = _RAISED.sub(lambda match: f"^{{{match.group(0).translate(_RAISED_TO)}}}", found)
     found = _LOWERED.sub(lambda match: f"_{{{match.group(0).translate(_LOWERED_TO)}}}", found)
     found = _ORNAMENT.sub("", found.translate(_TRANSLATED))
     for pattern, replacement in _REPLACED:
         found = pattern.sub(replacement, found)
-    found = _undelimited(_INTRODUCED.sub("", found, count=1) if _INTRODUCED.match(found) else found)
+    introduction = _INTRODUCED.match(found)
+    found = _undelimited(found if introduction is None else found[introduction.end() :])
     return re.sub(r"\s+", " ", found).strip()
 
 
@@ -95,34 +99,21 @@ def _undelimited(text: str) -> str:
     while found != before:
         before = found
         found = found.strip(" \n\t*`").rstrip(",;:\\ \n\t")  # also "\\," and "\\\\", a space and a line break of LaTeX
-        found = found if found.endswith(("...", "…")) else found.rstrip(".").strip()
+        found = found if found.endswith("...") else found.rstrip(".").strip()
         for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
             inner = found[len(opening) : -len(closing)]
-            whole = len(found) > len(opening + closing) and found.startswith(opening) and found.endswith(closing)
+            whole = len(found) >= len(opening + closing) and found.startswith(opening) and found.endswith(closing)
             if whole and not found.endswith("\\$") and opening not in inner and closing not in inner:
                 found = inner.strip()
-        if _is_enclosed(found, "{", "}"):
+        if encloses(found, "{", "}"):
             found = found[1:-1]
-        elif (match := re.fullmatch(r"\\text\s*(\{.*\})", found, re.DOTALL)) and _is_enclosed(match[1], "{", "}"):
+        elif (match := re.fullmatch(r"\\text\s*(\{.*\})", found, re.DOTALL)) and encloses(match[1], "{", "}"):
             found = match[1][1:-1]
     return found
 
 
-def _is_enclosed(text: str, opening: str, closing: str) -> bool:
-    """Whether the first character's partner is the last one."""
-    if not (text.startswith(opening) and text.endswith(closing)) or text.endswith("\\" + closing):
-        return False
-    depth = 0
-    for at, character in enumerate(text):
-        if at and text[at - 1] == "\\":
-            continue
-        depth += (character == opening) - (character == closing)
-        if depth == 0:
-            return at == len(text) - 1
-    return False
-
-
-_ARGUMENT = re.compile(r"(\\(?:frac|binom)|\\sqrt(?:\s*\[[^\[\]]*\])?)\s*")
+_ARGUMENT = re.compile(r"(?P<command>\\(?P<two>frac|binom)|\\sqrt(?:\s*\[[^\]]*\])?|\^)")
+_SYMBOL = re.compile(r"\s*(\\[A-Za-z]+|[0-9A-Za-z])")
 
 
 def for_parser(text: str) -> str:
@@ -135,51 +126,45 @@ def for_parser(text: str) -> str:
     found = re.sub(r"(\d) (?=\d{3}(?!\d))", r"\1", found)
     found = re.sub(r"\^\s*\\circ", "", found)
     found = re.sub(r"\\log\s*_\s*(\d+|[a-z])", r"\\log_{\1}", found)
+    found = re.sub(r"\^\s*(-?\d+)", r"^{\1}", found)
     found = _braced_arguments(found)
     found = re.sub(r"(\\(?:sin|cos|tan|cot|sec|csc|ln|log))\s*(\\[a-z]+|[a-z])(?=\s*/)", r"\1(\2)", found)
-    found = re.sub(r"\^\s*(-?\d+)", r"^{\1}", found)
-    found = re.sub(r"\^\s*\(((?:[^()]|\([^()]*\))*)\)", r"^{\1}", found)
-    found = re.sub(r"(?<![\d./}])(\d+)\s*/\s*(\d+)(?![\d.!^])", r"\\frac{\1}{\2}", found)
+    found = re.sub(r"(?<![\d./])(\d+)\s*/\s*(\d+)(?![\d.!^])", r"\\frac{\1}{\2}", found)
     found = re.sub(r"(?<![\w.}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}", r"(\1+\\frac{\2}{\3})", found)
     found = re.sub(
         r"(\d*)\.(\d+)", lambda match: rf"(\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}})", found
     )
-    found = re.sub(r"(?<![_^{\d])(\d+|\d+\})\s*\(", r"\1 \\cdot (", found)
+    found = re.sub(r"(?<![_{\d])(\d+)\s*\(", r"\1 \\cdot (", found)
     found = re.sub(r"\)\s*(?=\d)", r") \\cdot ", found)
     found = re.sub(r"\\pi\s*\(", r"\\pi \\cdot (", found)
     return re.sub(r"(?<![A-Za-z\\])([a-eijk-oq-tw-z](?:\^\{[^{}]*\})?)\s*\(", r"\1 \\cdot (", found)
 
 
 def _braced_arguments(text: str) -> str:
-    r"""``\frac12`` and ``\sqrt2`` with braces around their arguments."""
-    found = text
+    r"""``\frac12``, ``\sqrt2`` and ``x^(y)`` with braces around their arguments."""
     parts: list[str] = []
     at = 0
-    for match in _ARGUMENT.finditer(found):
-        if match.start() < at:
-            continue
-        parts.append(found[at : match.start()] + match[1].replace(" ", ""))
-        at = match.end()
-        for _ in range(1 if match[1].startswith(r"\sqrt") else 2):
-            word = re.compile(r"\s*(\\[A-Za-z]+|[0-9A-Za-z])").match(found, at)
-            if word is not None:
-                parts.append(f"{{{word[1]}}}")
-                at = word.end()
-            elif match[1].startswith(r"\sqrt") and found[at : at + 1] == "(":
-                end = _closing(found, at)
-                parts.append(f"{{{found[at + 1 : end]}}}")
+    while (command := _ARGUMENT.search(text, at)) is not None:
+        parts.append(text[at : command.start()] + command["command"].replace(" ", ""))
+        at = command.end()
+        for _ in range(2 if command["two"] else 1):
+            symbol = _SYMBOL.match(text, at)
+            opening = re.compile(r"\s*\{" if command["two"] else r"\s*[{(]").match(text, at)
+            if symbol is not None:
+                parts.append(f"{{{symbol[1]}}}")
+                at = symbol.end()
+            elif opening is not None:
+                end = _closing(text, opening.end() - 1)
+                parts.append(f"{{{_braced_arguments(text[opening.end() : end])}}}")
                 at = end + 1
-            elif found[at : at + 1] == "{":
-                break
-    braced = "".join([*parts, found[at:]])
-    return re.sub(r"(\\(?:frac|binom)\{(?:[^{}]|\{[^{}]*\})*\})\s*([0-9A-Za-z])", r"\1{\2}", braced)
+    return "".join([*parts, text[at:]])
 
 
 def _closing(text: str, at: int) -> int:
-    """Position of the bracket that closes the one at ``at``; the last character if none does."""
+    """Position of the bracket that closes the one at ``at``; the end if none does."""
     depth = 0
     for index in range(at, len(text)):
         depth += (text[index] in "([{") - (text[index] in ")]}")
         if depth == 0:
             return index
-    return len(text) - 1
+    return len(text)

@@ -7,6 +7,7 @@ symbolic part, and what looks like text is text.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from rollout.rewards.answers.numbers import SCALES, SHORT_SCALES
 from rollout.rewards.answers.units import AMBIGUOUS, UNIT_PHRASE, canonical
@@ -35,10 +36,10 @@ _ALIGNED = re.compile(
 )
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _UPRIGHT_AND = re.compile(r"\\text\s*\{\s*,?\s*(and|or)\s*\}")
-_SEPARATOR = re.compile(r"\s*(?<!\\)[,;]\s*(?:and|or)\b\s+|(?<!\\);|\s(?:and|or)\s|(?<!\\),(?:(?=\s)|\\[,;: ])")
+_SEPARATOR = re.compile(r"\s*(?<!\\)[,;]\s*(?:and|or)\s+|(?<!\\);|\s(?:and|or)\s|(?<!\\),(?:(?=\s)|\\[,;: ])")
 _COMMA = re.compile(r"(?<!\\),")
-_COMMA_OR_SEMICOLON = re.compile(r"(?<!\\)[,;]")
 _SPACED_COMMA = re.compile(r"(?<!\\),(?=\s)|(?<!\\);")
+_BLANKS = re.compile(r"^(?:\s|\\[,;: ]|~|\\q?quad(?![a-z]))+|(?:\s|\\[,;: ]|~|\\q?quad)+\Z")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _REALS = ("\\mathbb{R}", "\\mathbb R", "all real numbers", "all reals")
 _SCALES = {name: size for name, size in SCALES.items() if name not in SHORT_SCALES}
@@ -46,7 +47,7 @@ _BRACKETS = (
     ("(", ")", "()"), ("(", "]", "(]"), ("[", "]", "[]"), ("[", ")", "[)"), ("\\{", "\\}", "{}"), ("{", "}", "{}"),
     ("\\langle", "\\rangle", "<>"),
 )  # fmt: skip
-_BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?([RZNQ])\}?)?\s*(?:\||:)\s*(.+)")
+_BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?([RZNQ])\}?)?\s*([|:])\s*(.+)")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])\s*")
 _BASED = re.compile(r"([0-9][0-9A-Fa-f]*)\s*_\s*\{?\s*(?:\\text\{)?\s*(\d{1,2}|two|eight|ten|sixteen)\s*\}?\}?")
 _BASES = {"two": 2, "eight": 8, "ten": 10, "sixteen": 16}
@@ -58,7 +59,7 @@ _UPRIGHT_UNIT = re.compile(
 )
 _PLAIN_UNIT = re.compile(
     r"(?P<value>.*[0-9})!])(?P<gap>\s*(?:\\[,;: ]|~)*\s*)"
-    r"(?P<unit>[A-Za-z°$€£¥₹¢\\^/][^0-9=<>+]*(?:\^\{?[23]\}?)?)",
+    r"(?P<unit>[A-Za-z°$€£¥₹¢\\^][^0-9=<>+]*(?:\^\{?[23]\}?)?)",
     re.DOTALL,
 )
 _NOUNS = re.compile(r"[A-Za-z]{3,}(?:[ -][A-Za-z]{2,}){0,3}\.?")
@@ -66,7 +67,6 @@ _NO_UNIT = re.compile(
     r"\b(?:and|or|if|where|for|when|with|mod|to|than|more|less|is|not|but|no|pi|sqrt|dx|remainder|in base)\b",
     re.IGNORECASE,
 )
-_SIGNS = frozenset({"°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
 
 
 def parse_value(text: str) -> Value | None:
@@ -89,13 +89,24 @@ def _parse(text: str, depth: int = 0) -> Value:
     """What a cleaned text is."""
     if depth > MAX_DEPTH:
         raise RecursionError("too many layers")
-    text = text.strip()
+    text = _BLANKS.sub("", text)
     if text in _REALS or text_of(text) in _REALS:
         return Group("()", (Expression(r"-\infty"), Expression(r"\infty")))
     simple = as_text(text) or as_number(text)
     if simple is not None:
         return simple
-    for step in (_aligned, _implication, _list, _approximation, _relation, _union, _brackets, _plus_minus, _matrix):
+    for step in (
+        _builder,
+        _aligned,
+        _implication,
+        _list,
+        _approximation,
+        _relation,
+        _union,
+        _brackets,
+        _plus_minus,
+        _matrix,
+    ):
         found = step(text, depth + 1)
         if found is not None:
             return found
@@ -105,7 +116,7 @@ def _parse(text: str, depth: int = 0) -> Value:
 def _aligned(text: str, depth: int) -> Value | None:
     """Rows of equations: a value for each of several names, or the last row of a calculation."""
     found = _ALIGNED.fullmatch(text)
-    if found is None or (found[1] == "cases" and "&" in found[3]):
+    if found is None:
         return None
     rows = [row.replace("&", " ").strip(" ,.;") for row in re.split(r"\\\\", found[3])]
     rows = [row for row in rows if row]
@@ -124,12 +135,7 @@ def _implication(text: str, depth: int) -> Value | None:
 
 def _list(text: str, depth: int) -> Value | None:
     """Values that commas, semicolons, "and" or "or" part."""
-    parts = split(_UPRIGHT_AND.sub(r" \1 ", text), _SEPARATOR)
-    if len(parts) == 1 or any(
-        "," in part and as_number(part) is None and not re.search(r"[(\[{]", part) for part in parts
-    ):
-        parts = [piece for part in parts for piece in split(part, _COMMA)]
-    parts = [part for part in parts if part]
+    parts = [part for part in _parted(_UPRIGHT_AND.sub(r" \1 ", text), _SEPARATOR) if part]
     if len(parts) < 2:
         return None
     items = [_parse(part, depth) for part in parts]
@@ -139,12 +145,19 @@ def _list(text: str, depth: int) -> Value | None:
     return Group("list", tuple(items))
 
 
+def _parted(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The entries of a list; a comma without a blank after it parts, too, unless all such are in numbers (1,000)."""
+    parts = split(text, separator)
+    is_loose = any(as_number(part) is None and len(split(part, _COMMA)) > 1 for part in parts)
+    return [piece for part in parts for piece in split(part, _COMMA)] if is_loose or len(parts) == 1 else parts
+
+
 def _approximation(text: str, depth: int) -> Value | None:
     """An exact value and rounded ones; a name before them is no form of the value."""
     parts = split(text, re.compile(r"\\approx"))
     if len(parts) < 2:
         return None
-    if not parts[0] or is_name(parts[0]):
+    if is_name(parts[0]):
         parts = parts[1:]
     forms = tuple(_parse(part, depth) for part in parts if part)
     return (forms[0] if len(forms) == 1 else Alternatives(forms)) if forms else None
@@ -194,16 +207,11 @@ def _brackets(text: str, depth: int) -> Value | None:
 
 def _bracketed(inner: str, kind: str, depth: int) -> Value | None:
     builder = _BUILDER.fullmatch(inner) if kind == "{}" else None
-    if builder is not None:  # {x | x > 3}; of whole numbers it is no interval
-        held = _parse(builder[2], depth)
-        return held if builder[1] in (None, "R") else Group(builder[1], (held,))
+    if builder is not None:
+        return _built(builder, depth)
     if not inner:
         return Group(kind, ())
-    parts = split(inner, _SPACED_COMMA)
-    if len(parts) == 1 or any(
-        "," in part and as_number(part) is None and "(" not in part and "[" not in part for part in parts
-    ):
-        parts = split(inner, _COMMA_OR_SEMICOLON)
+    parts = _parted(inner, _SPACED_COMMA)
     if not all(parts) or (len(parts) == 1 and kind in ("(]", "[)", "<>")):
         return None
     items = tuple(_parse(part, depth) for part in parts)
@@ -213,13 +221,25 @@ def _bracketed(inner: str, kind: str, depth: int) -> Value | None:
     return items[0] if len(items) == 1 and (kind == "()" or (kind == "[]" and is_matrix)) else Group(kind, items)
 
 
+def _builder(text: str, depth: int) -> Value | None:
+    """``x | x > 3``, whose braces the notation has taken off."""
+    found = _BUILDER.fullmatch(text)
+    return _built(found, depth) if found is not None and found[2] == "|" and RELATION.search(found[3]) else None
+
+
+def _built(builder: re.Match[str], depth: int) -> Value:
+    """The set of what meets a condition; of whole numbers it is no interval."""
+    held = _parse(builder[3], depth)
+    return held if builder[1] in (None, "R") else Group(builder[1], (held,))
+
+
 def _plus_minus(text: str, depth: int) -> Value | None:
     if len(_PLUS_MINUS.findall(text)) != 1 or "\\mp" in text:
         return None
-    signs = (_PLUS_MINUS.sub("+", text).lstrip("+"), _PLUS_MINUS.sub("-", text))
-    values = (_parse(one, depth) for one in signs)
-    # 2 - 3 is no range here
-    items = (Expression(one) if isinstance(value, Text) else value for one, value in zip(signs, values, strict=True))
+    items = []
+    for one in (_PLUS_MINUS.sub("+", text).lstrip("+"), _PLUS_MINUS.sub("-", text)):
+        value = _parse(one, depth)
+        items.append(Expression(one) if isinstance(value, Text) else value)  # 2 - 3 is no range here
     return Group("list", tuple(items))
 
 
@@ -245,7 +265,7 @@ def _with_unit(text: str, depth: int) -> Value | None:
     percent = _PERCENT.fullmatch(text)
     if percent is not None:
         inner = _parse(percent[1], depth)
-        return Expression(inner.latex, inner.unit, True) if isinstance(inner, Expression) else None
+        return replace(inner, percent=True) if isinstance(inner, Number | Expression) else None
     found = _UPRIGHT_UNIT.fullmatch(text)
     if found is None or _NO_UNIT.search(found["unit"]):
         found = _PLAIN_UNIT.fullmatch(text)
@@ -254,10 +274,8 @@ def _with_unit(text: str, depth: int) -> Value | None:
     inner, unit = _scaled(_parse(found["value"], depth), canonical(found["unit"]))
     if not unit or (isinstance(inner, Number | Expression) and inner.unit):
         return inner
-    if isinstance(inner, Number):
-        return Number(inner.value, inner.ulp, inner.digits, inner.percent, unit)
-    if isinstance(inner, Expression):
-        return Expression(inner.latex, unit, inner.percent)
+    if isinstance(inner, Number | Expression):
+        return replace(inner, unit=unit)
     return inner if isinstance(inner, Group | Equation | Alternatives) else None
 
 
@@ -269,15 +287,15 @@ def _scaled(value: Value, unit: str) -> tuple[Value, str]:
         return value, unit
     if isinstance(value, Number):
         ulp = None if value.ulp is None else value.ulp * size
-        return Number(value.value * size, ulp, value.digits, value.percent, value.unit), canonical(rest)
-    return Expression(rf"{value.latex} \cdot {size}", value.unit, value.percent), canonical(rest)
+        return replace(value, value=value.value * size, ulp=ulp), canonical(rest)
+    return replace(value, latex=rf"{value.latex} \cdot {size}"), canonical(rest)
 
 
 def _is_plain_unit(unit: str, written: str, has_gap: bool) -> bool:
     """Whether what follows a number is a unit though nothing marks it as one."""
     if not unit or _NO_UNIT.search(written):
         return False
-    if unit in _SIGNS or unit == "deg":
+    if unit in ("$", "°C", "°F"):
         return True
     if written.split("^")[0].strip() in AMBIGUOUS:
         return has_gap

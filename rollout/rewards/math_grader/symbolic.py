@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,10 +13,13 @@ from rollout.rewards.math_grader.notation import for_parser
 
 MAX_DIGITS = 10_000
 """A number with more digits than this is not written out: too large to compare."""
+MAX_FACTORIAL = 3000
+"""Largest number whose factorial is computed."""
 NUM_POINTS = 4
 """Points at which expressions with variables are compared. They are exact; two that differ do so at nearly all."""
 RELATIVE_TOLERANCE = Fraction(1, 10**6)
 """Largest difference, as a share, between a number and a decimal that stands for it."""
+_VALUES = ["11/13", "17/14", "-8/7", "-13/8", "23/15", "7/5", "-19/11", "-5/6", "29/17", "3/4", "-31/19", "-9/10"]
 SIX_PLACES = Fraction(1, 10**6)
 MIN_DIGITS = 5
 """Significant digits that a decimal with six places must have to stand for a number beyond that difference."""
@@ -37,7 +39,7 @@ def parse(latex: str) -> Any:
     text = for_parser(latex)
     if re.search(r"\\(?:triangle|angle|overline)", text):
         return None
-    if re.search(r"'|\d\s+\d|\\text|%|!!|\d_|\d\s*[eE]\s*\d|[^\x00-\x7f]", text):
+    if re.search(r"'|\d\s+\d|\\text|%|!!|\d_|[\d)]\s*[eE]\s*\d|[^\x00-\x7f]", text):
         return None
     reader = _Latex2Sympy(is_real=True, config=ConversionConfig(lowercase_symbols=False))
     reader.convert_postfix_list = lambda factors, at=0: _product(reader, factors[at:])
@@ -83,9 +85,11 @@ def same_expression(left: str, right: str) -> bool:
     one, other = parse(left), parse(right)
     if one is None or other is None:
         return False
+    _check_size(one)
+    _check_size(other)
     if one == other:
         return True
-    return _equal_at_points([(one, other)])
+    return _equal_at_points(one, other)
 
 
 def proportional(left: tuple[str, str], right: tuple[str, str], positive: bool = False) -> bool:
@@ -100,18 +104,20 @@ def proportional(left: tuple[str, str], right: tuple[str, str], positive: bool =
     sides = [parse(side) for side in (*left, *right)]
     if any(side is None for side in sides):
         return False
+    for side in sides:
+        _check_size(side)
     one, other = sides[0] - sides[1], sides[2] - sides[3]
     symbols = one.free_symbols | other.free_symbols
     if not symbols or one.free_symbols != other.free_symbols:
         return False
     values = [(one.subs(point), other.subs(point)) for point in islice(_points(symbols), NUM_POINTS)]
     known = [pair for pair in values if _is_known(pair[0]) and _is_known(pair[1])]
-    if len(known) < 2 or any(is_zero(second) for _, second in known):
+    if any(is_zero(a) is not is_zero(b) for a, b in known):
         return False
-    first = known[0]
-    if is_zero(first[0]) or (positive and not _is_positive(first[0] / first[1])):
+    rest = [pair for pair in known if not is_zero(pair[0])]
+    if len(rest) < 2 or (positive and not _is_positive(rest[0][0] / rest[0][1])):
         return False
-    return all(is_zero(first[0] * b - a * first[1]) for a, b in known[1:])
+    return all(is_zero(rest[0][0] * b - a * rest[0][1]) for a, b in rest)
 
 
 def is_zero(value: Any) -> bool:
@@ -126,7 +132,7 @@ def is_zero(value: Any) -> bool:
         return True
     if done.is_Rational:
         return False
-    found = done.evalf(15, maxn=200)
+    found = done.evalf()
     if found.is_zero:
         return True
     real, imaginary = found.as_real_imag()
@@ -145,8 +151,8 @@ def is_near(value: Any, number: Fraction, ulp: Fraction | None, digits: int) -> 
     if ulp is None:
         return is_zero(value - exact)
     _check_size(value)
-    found = value.doit().evalf(30, maxn=200)
-    if not found.is_real or not found.is_finite:
+    found = value.doit().evalf(30)
+    if not found.is_real:
         return False
     difference = abs(found - exact)
     has_places = ulp <= SIX_PLACES and digits >= MIN_DIGITS
@@ -154,20 +160,13 @@ def is_near(value: Any, number: Fraction, ulp: Fraction | None, digits: int) -> 
     return bool(difference < Rational(ulp.numerator, ulp.denominator)) and (has_places or close)
 
 
-def _equal_at_points(pairs: list[tuple[Any, Any]]) -> bool:
-    symbols = set().union(*(one.free_symbols | other.free_symbols for one, other in pairs))
+def _equal_at_points(one: Any, other: Any) -> bool:
+    symbols = one.free_symbols | other.free_symbols
     if not symbols:
-        return all(_are_equal(one, other) for one, other in pairs)
-    agreed = 0
-    for point in islice(_points(symbols), NUM_POINTS):
-        for one, other in pairs:
-            here, there = one.subs(point), other.subs(point)
-            if not _is_known(here) or not _is_known(there):
-                continue
-            if not _are_equal(here, there):
-                return False
-            agreed += 1
-    return agreed >= 2
+        return _are_equal(one, other)
+    values = [(one.subs(point), other.subs(point)) for point in islice(_points(symbols), NUM_POINTS)]
+    known = [(here, there) for here, there in values if _is_known(here) and _is_known(there)]
+    return len(known) >= 2 and all(_are_equal(here, there) for here, there in known)
 
 
 def _are_equal(one: Any, other: Any) -> bool:
@@ -181,16 +180,12 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 
 def _points(symbols: set[Any]) -> Iterator[dict[Any, Any]]:
-    """Rational points of both signs, the same for the same names."""
+    """Rational points, the same for the same names; any two names have values of all pairs of signs."""
     from sympy import Rational
 
     names = sorted(symbols, key=str)
-    for number in range(20):
-        sign = -1 if number % 2 else 1
-        yield {
-            symbol: sign * Rational(7 * index + 11 + 5 * number, 13 + 2 * index + number)
-            for index, symbol in enumerate(names)
-        }
+    for first in range(len(_VALUES)):
+        yield {symbol: Rational(_VALUES[(first - index) % len(_VALUES)]) for index, symbol in enumerate(names)}
 
 
 def _is_known(value: Any) -> bool:
@@ -200,29 +195,38 @@ def _is_known(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    found = value.doit().evalf(15)
+    found = value.doit().evalf()
     return bool(found.is_real and found > 0)
 
 
 def _check_size(value: Any) -> None:
-    """Raise :class:`TooLarge` before powers and factorials of numbers are computed that have too many digits."""
-    from sympy import Pow, factorial, preorder_traversal
+    """Raise :class:`TooLarge` before powers, factorials and binomials are computed that have too many digits.
+
+    A power of a variable counts as one of 10, since it will be one of a number.
+    """
+    from sympy import Pow, binomial, factorial, preorder_traversal
 
     for part in preorder_traversal(value):
-        if isinstance(part, Pow) and not part.free_symbols:
-            base, exponent = part.args
-            size = (
-                abs(exponent.evalf(15, maxn=30))
-                if not exponent.has(Pow, factorial) or exponent.is_Number
-                else _size(exponent)
-            )
-            magnitude = abs(base.evalf(15, maxn=30)) if base.is_Number else _size(base)
-            if magnitude > 1 and size * math.log10(float(min(magnitude, 1e300))) > MAX_DIGITS:
-                raise TooLarge
-        elif isinstance(part, factorial) and part.args[0].is_Number and part.args[0] > 3000:
+        if isinstance(part, Pow) and not part.exp.free_symbols:
+            is_large = _size(part.exp) * (1 if part.base.free_symbols else _num_digits(part.base)) > MAX_DIGITS
+        elif isinstance(part, factorial | binomial) and not part.free_symbols:
+            is_large = min(map(_size, part.args)) > MAX_FACTORIAL
+        else:
+            continue
+        if is_large:
             raise TooLarge
 
 
 def _size(value: Any) -> Any:
     _check_size(value)
-    return abs(value.evalf(15, maxn=30))
+    return abs(value.evalf())
+
+
+def _num_digits(base: Any) -> Any:
+    """Digits that each power of a number adds, to the numerator or the denominator."""
+    from sympy import log
+
+    _check_size(base)
+    exact = base.doit()
+    size = max(abs(exact.p), exact.q) if exact.is_Rational else abs(exact.evalf())
+    return abs(log(size, 10).evalf()) if size != 0 else 0

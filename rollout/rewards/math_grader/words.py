@@ -43,7 +43,7 @@ def as_text(text: str) -> Text | None:
     inner = bare[1:-1] if re.fullmatch(r"\([A-Za-z]\)", bare) else bare
     if "\\" in inner or not inner:
         return None
-    if len(inner) > 1 and all(len(word) == 1 and word.islower() for word in inner.split(" ")):
+    if " " in inner and all(len(word) == 1 and word.islower() for word in inner.split(" ")):
         return None
     if _LETTERS.fullmatch(inner) and inner not in _CONSTANTS and not re.search(r"\b(?:and|or)\b", inner):
         return Text(text_of(inner)) if len(inner) > 1 or bare != inner or inner.isupper() else None

@@ -11,41 +11,7 @@ from rollout.rewards.math_grader.brackets import encloses, split
 from rollout.rewards.math_grader.equations import bounds, is_calculation, is_name
 from rollout.rewards.math_grader.exact import as_number
 from rollout.rewards.math_grader.structure import parse_value
-from rollout.rewards.math_grader.values import (
-    Alternatives,
-    Based,
-    Equation,
-    Expression,
-    Group,
-    Inequality,
-    Number,
-    Text,
-    Value,
-)
-
-
-def shown(value: Value | None) -> str:
-    """A value in few characters."""
-    match value:
-        case Number(number, ulp, digits, percent, unit):
-            precision = f" ±{ulp} of {digits}" if ulp is not None or digits else ""
-            return f"{number}{precision}{' percent' if percent else ''}{' ' + unit if unit else ''}"
-        case Expression(latex, unit, percent):
-            return f"<{latex}>{' percent' if percent else ''}{' ' + unit if unit else ''}"
-        case Text(text):
-            return f"'{text}'"
-        case Group(kind, items):
-            return f"{kind}[{'; '.join(map(shown, items))}]"
-        case Equation(name, held, left, right):
-            return f"{name}={shown(held)}" if name else f"<{left}>=<{right}>"
-        case Inequality(sides, signs):
-            return " ".join([sides[0], *(f"{sign} {side}" for sign, side in zip(signs, sides[1:], strict=True))])
-        case Based(digits, base):
-            return f"{digits} in {base}"
-        case Alternatives(forms):
-            return " or ".join(map(shown, forms))
-    return "nothing"
-
+from tests.rollout.rewards.cases import shown
 
 NUMBERS = {
     "5": "5", "5.": "5", "5%": "5 percent", "5 %": "5 percent", r"\frac{1}{2}%": "1/2 percent", "1st": "1",
