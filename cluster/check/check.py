@@ -176,6 +176,14 @@ def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
         warnings.append(f"model.critic_path: {config.algorithm.name} has no critic; this has no effect")
     if not algorithm.needs_critic and config.learner.critic_warmup_steps > 0:
         warnings.append(f"learner.critic_warmup_steps: {config.algorithm.name} has no critic; this has no effect")
+    most = config.rollout.sampling.max_response_tokens
+    for index, correction in enumerate(algorithm.corrections):
+        if config.rollout.max_conversation_tokens is None and correction.acts_beyond_tokens >= most:
+            warnings.append(
+                f"algorithm.reward_correction.{index}: it does nothing to responses of at most "
+                f"{correction.acts_beyond_tokens} tokens, and rollout.sampling.max_response_tokens is {most}; "
+                "this has no effect"
+            )
     return warnings
 
 

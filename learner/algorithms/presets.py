@@ -205,6 +205,18 @@ PRESETS: dict[str, Preset] = {
         "GRPO whose clip bounds widen in each batch until positive tokens carry their share of the gradient.",
         "arXiv 2510.18927; the share counts active tokens, which is our form",
     ),
+    "gspo": Preset(
+        "grpo",
+        {"policy_objective": {"type": "gspo"}, "num_minibatches": 4},
+        "GRPO whose ratio is that of a whole response, the geometric mean of its tokens', and clipped as a whole.",
+        "arXiv 2507.18071 Eq 5 and 7; four mini-batches as in its experiments",
+    ),
+    "cispo": Preset(
+        "grpo",
+        {"policy_objective": {"type": "cispo"}, "loss_aggregation": "token_mean", "num_minibatches": 4},
+        "GRPO's advantages in REINFORCE with a clipped importance weight, so that no token loses its gradient.",
+        "arXiv 2506.13585 Eq 4 and 5; the bound of the weight and the number of mini-batches are ours",
+    ),
     "apa": Preset(
         "ppo",
         {"policy_objective": {"type": "apa"}, "whiten": "none"},

@@ -9,6 +9,8 @@ CORRECTIONS: dict[str, str] = {
     "noise_corrected": "learner.algorithms.corrections.verifier:NoiseCorrected",
     "forward_corrected": "learner.algorithms.corrections.verifier:ForwardCorrected",
     "winsorise": "learner.algorithms.corrections.winsorise:Winsorise",
+    "soft_overlong": "learner.algorithms.corrections.overlong:SoftOverlong",
+    "overlong_filter": "learner.algorithms.corrections.overlong:OverlongFilter",
     "evidence": "learner.algorithms.corrections.evidence.correction:Evidence",
     "precision": "learner.algorithms.corrections.precision:Precision",
 }

@@ -31,6 +31,8 @@ class RewardCorrection(Component):
     """Whether it takes scores for a verifier's own 0 or 1, so that nothing may change them before it."""
     compares_with_critic: bool = False
     """Whether it compares scores with the critic's values, which are in the units that the last correction leaves."""
+    acts_beyond_tokens: int = 0
+    """Sampled tokens that a response must have more than, or it does nothing to it."""
 
     @property
     def score_map(self) -> ScoreMap | None:

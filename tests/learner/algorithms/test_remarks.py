@@ -46,6 +46,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "forward_corrected": {"type": "forward_corrected", "false_negative_rate": 0.2},
     "winsorise": {"type": "winsorise", "warmup_updates": 0, "coverage_tolerance": 1.0},
     "evidence": {"type": "evidence", "low": -20.0, "high": 20.0},
+    "soft_overlong": {"type": "soft_overlong", "max_tokens": 11, "buffer_tokens": 6},
+    "overlong_filter": {"type": "overlong_filter"},
     "precision": {"type": "precision"},
     "precision for the critic": {"type": "precision", "apply_to": "critic"},
 }
