@@ -141,6 +141,12 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
             f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
             f"least {algorithm.min_samples_per_prompt} (got {samples})"
         )
+    prompts = config.training.prompts_per_step
+    if prompts < algorithm.min_prompts:
+        raise UserError(
+            f"training.prompts_per_step: {config.algorithm.name} compares prompts with each other, so it needs at "
+            f"least {algorithm.min_prompts} in a step (got {prompts})"
+        )
     derived, options = derive(config, algorithm.config), algorithm.config
     needed = options.num_minibatches * config.learner.num_workers
     if derived.trajectories_per_step < needed:

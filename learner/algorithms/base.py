@@ -114,6 +114,8 @@ class Algorithm:
     """[batch] rewards of this rank that corrections made, of the newest estimation; for records only."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
+    min_prompts: int = 1
+    """Fewest prompts in a step for which it is itself; more than 1 for methods that compare prompts."""
     needs_old_heads: bool = True
     """Whether the old critic is wanted head by head; else the learner keeps the mean of sorted heads, as one head."""
     reads_verdicts: bool = False

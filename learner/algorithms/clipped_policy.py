@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from learner.algorithms.base import Algorithm, AlgorithmConfig, without_effect
+from learner.algorithms.corrections.order import check_fit
 from learner.algorithms.invariance import MIXED, Answer, answer_of
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
@@ -83,6 +84,10 @@ class ClippedPolicy(Algorithm):
         if spec is not None:
             self.objective = build(spec, OBJECTIVES, PolicyObjective, where)
             without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
+            if self.objective.reads_verdicts:
+                self.reads_verdicts = True
+                names = [entry.type for entry in config.reward_correction]
+                check_fit(self, names, self.corrections, reader=f"policy_objective {spec.type!r}")
         if config.kl_coef == 0.0 or config.kl_mode == "reward":
             without_effect(config, ("kl_loss",), "without a KL penalty in the loss (kl_coef, kl_mode: loss)")
 

@@ -103,6 +103,24 @@ PRESETS: dict[str, Preset] = {
         "GRPO with a quantile of the group's rewards as the baseline.",
         "arXiv 2509.22611; its place in GRPO's loss is our reading",
     ),
+    "james-stein": Preset(
+        "james_stein",
+        {},
+        "RLOO whose baseline is drawn towards the mean of the other prompts by as much as a prompt's own is uncertain.",
+        "arXiv 2511.03710 Eq 10 and 13 to 16",
+    ),
+    "spo": Preset(
+        "spo",
+        {},
+        "No groups: a value of each prompt that lasts over the run is the baseline; for prompts that recur.",
+        "arXiv 2509.13232; a constant rho instead of one that follows the policy's KL",
+    ),
+    "s-grpo": Preset(
+        "s_grpo",
+        {"flip_rate": 0.1},
+        "GRPO whose groups weigh by how much of their spread is left under a known rate of flips (set it).",
+        "arXiv 2508.05928",
+    ),
     "reinforce-pp": Preset(
         "reinforce_pp",
         {},
@@ -216,6 +234,12 @@ PRESETS: dict[str, Preset] = {
         {"policy_objective": {"type": "cispo"}, "loss_aggregation": "token_mean", "num_minibatches": 4},
         "GRPO's advantages in REINFORCE with a clipped importance weight, so that no token loses its gradient.",
         "arXiv 2506.13585 Eq 4 and 5; the bound of the weight and the number of mini-batches are ours",
+    ),
+    "real": Preset(
+        "grpo",
+        {"policy_objective": {"type": "real"}},
+        "Rewards are labels, and the policy is trained as a classifier of its own responses.",
+        "arXiv 2602.05630; within a batch's first step exact, later steps are our form",
     ),
     "apa": Preset(
         "ppo",

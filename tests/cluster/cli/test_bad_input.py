@@ -159,6 +159,10 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "one of two is empty": (['rollout.sampling.stop=["###", ""]'], ["sampling.stop", "must not be empty"]),
     "empty and no list": (['rollout.sampling.stop=""'], ["sampling.stop", "must not be empty"]),
     "a number as stop": (["rollout.sampling.stop=[3]"], ["rollout.sampling.stop.0", "string"]),
+    "few prompts": (
+        ["algorithm=james-stein", "training.prompts_per_step=2"],
+        ["training.prompts_per_step: james-stein compares prompts", "at least 3 in a step (got 2)"],
+    ),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 
