@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ALGORITHMS: dict[str, str] = {
     "ppo": "learner.algorithms.with_critic.ppo:PPO",
     "grpo": "learner.algorithms.without_critic.grpo:GRPO",
+    "asyppo": "learner.algorithms.with_critic.asyppo:AsymmetricPPO",
     "dvpo": "learner.algorithms.with_critic.dvpo:DVPO",
     "dr_grpo": "learner.algorithms.without_critic.dr_grpo:DrGRPO",
     "rloo": "learner.algorithms.without_critic.rloo:RLOO",

@@ -1,3 +1,4 @@
+# Why so long: one table, an entry for each published method.
 """Published methods by name: an algorithm's type and the options that differ from its defaults. Plain data."""
 
 from __future__ import annotations
@@ -84,6 +85,33 @@ PRESETS: dict[str, Preset] = {
         {"lam_actor_alpha": 0.05, "lam_critic": 1.0, "clip_ratio_high": 0.28},
         "VC-PPO with a lambda that grows with the response's length, and a wider upper clip.",
         "arXiv 2504.05118; its extra likelihood loss on correct responses is not there",
+    ),
+    "hl-gauss": Preset(
+        "ppo",
+        {"critic": {"head": "categorical"}, "terms": [{"type": "cross_entropy", "projection": "hl_gauss"}]},
+        "PPO whose critic classifies returns into bins, each target smeared over its neighbours by a normal law.",
+        "arXiv 2403.03950; set critic.value_low and value_high to the range of your rewards",
+    ),
+    "c51": Preset(
+        "ppo",
+        {"critic": {"head": "categorical"}, "terms": [{"type": "cross_entropy", "projection": "two_hot"}]},
+        "PPO whose critic classifies returns into bins, each target split between the two next to it.",
+        "arXiv 1707.06887 Eq 7, 2403.03950; targets are numbers, so no law is bootstrapped",
+    ),
+    "bce": Preset(
+        "ppo",
+        {
+            "critic": {"head": "categorical", "num_bins": 2},
+            "terms": [{"type": "cross_entropy", "projection": "two_hot"}],
+        },
+        "PPO whose critic is a logistic regression of success: a value in (0, 1) with the binary cross-entropy.",
+        "arXiv 2403.03950 (classification instead of regression); two bins are our form of it",
+    ),
+    "asyppo": Preset(
+        "asyppo",
+        {},
+        "PPO with an ensemble of critics on different responses; where they agree the policy is left as it is.",
+        "arXiv 2510.01656; heads of one critic instead of small models of their own",
     ),
     "dr-grpo": Preset(
         "dr_grpo",
