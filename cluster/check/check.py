@@ -136,6 +136,12 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
         UserError: there are too few trajectories or samples.
     """
     samples = config.training.samples_per_prompt
+    for index, correction in enumerate(algorithm.corrections):
+        if samples < correction.min_samples_per_prompt:
+            raise UserError(
+                f"training.samples_per_prompt: algorithm.reward_correction.{index} compares the samples of one prompt, "
+                f"so it needs at least {correction.min_samples_per_prompt} (got {samples})"
+            )
     if samples < algorithm.min_samples_per_prompt:
         raise UserError(
             f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
@@ -165,8 +171,13 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
     """
     if config.reward.gold_labels is not None and not algorithm.reads_gold:
         raise UserError(
-            f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' to "
-            "algorithm.reward_correction, or leave this out"
+            f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' or "
+            "'gold_only' to algorithm.reward_correction, or leave this out"
+        )
+    if config.reward.gold_labels is None and any(correction.needs_gold for correction in algorithm.corrections):
+        raise UserError(
+            "reward.gold_labels: missing, and algorithm.reward_correction trains on trajectories with a gold label "
+            "only; give it, with a share"
         )
     if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(

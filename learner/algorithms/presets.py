@@ -251,6 +251,17 @@ PRESETS: dict[str, Preset] = {
         "GRPO whose clip bounds widen in each batch until positive tokens carry their share of the gradient.",
         "arXiv 2510.18927; the share counts active tokens, which is our form",
     ),
+    "dapo": Preset(
+        "grpo",
+        {
+            "clip_ratio_high": 0.28,
+            "loss_aggregation": "token_mean",
+            "reward_correction": [{"type": "group_filter"}],
+            "num_minibatches": 4,
+        },
+        "GRPO with a wider upper clip, a mean over tokens, and without prompts whose samples all score the same.",
+        "arXiv 2503.14476; no prompts are drawn in their place; add soft_overlong with your limit",
+    ),
     "gspo": Preset(
         "grpo",
         {"policy_objective": {"type": "gspo"}, "num_minibatches": 4},

@@ -159,6 +159,14 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "one of two is empty": (['rollout.sampling.stop=["###", ""]'], ["sampling.stop", "must not be empty"]),
     "empty and no list": (['rollout.sampling.stop=""'], ["sampling.stop", "must not be empty"]),
     "a number as stop": (["rollout.sampling.stop=[3]"], ["rollout.sampling.stop.0", "string"]),
+    "nothing to compare": (
+        ["algorithm=ppo", "algorithm.reward_correction=group_filter", "training.samples_per_prompt=1"],
+        ["training.samples_per_prompt: algorithm.reward_correction.0 compares the samples", "at least 2 (got 1)"],
+    ),
+    "no gold labels": (
+        ["algorithm=ppo", "algorithm.reward_correction=gold_only"],
+        ["reward.gold_labels: missing", "with a gold label only; give it, with a share"],
+    ),
     "few prompts": (
         ["algorithm=james-stein", "training.prompts_per_step=2"],
         ["training.prompts_per_step: james-stein compares prompts", "at least 3 in a step (got 2)"],
