@@ -179,6 +179,11 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
             "reward.gold_labels: missing, and algorithm.reward_correction trains on trajectories with a gold label "
             "only; give it, with a share"
         )
+    if config.reward.answer_key == "none" and any(correction.needs_answers for correction in algorithm.corrections):
+        raise UserError(
+            "reward.answer_key: 'none', and algorithm.reward_correction compares the answers of a prompt's samples; "
+            "leave it out, or give what makes two responses one answer"
+        )
     if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(
             "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "

@@ -9,6 +9,7 @@ CORRECTIONS: dict[str, str] = {
     "noise_corrected": "learner.algorithms.corrections.verifier:NoiseCorrected",
     "forward_corrected": "learner.algorithms.corrections.verifier:ForwardCorrected",
     "winsorise": "learner.algorithms.corrections.winsorise:Winsorise",
+    "relabel": "learner.algorithms.corrections.relabel:OnlineRelabel",
     "label_smoothing": "learner.algorithms.corrections.smoothing:LabelSmoothing",
     "group_filter": "learner.algorithms.corrections.selection:GroupFilter",
     "gold_only": "learner.algorithms.corrections.selection:GoldOnly",

@@ -37,6 +37,8 @@ class RewardCorrection(Component):
     """Whether :meth:`select` may leave trajectories out."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt with which it makes sense."""
+    needs_answers: bool = False
+    """Whether it cannot do without ``batch.answer_keys``."""
     needs_gold: bool = False
     """Whether it cannot do without gold labels."""
     acts_beyond_tokens: int = 0

@@ -163,6 +163,10 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
         ["algorithm=ppo", "algorithm.reward_correction=group_filter", "training.samples_per_prompt=1"],
         ["training.samples_per_prompt: algorithm.reward_correction.0 compares the samples", "at least 2 (got 1)"],
     ),
+    "no answers": (
+        ["algorithm=grpo", "algorithm.reward_correction=relabel", "reward.answer_key=none"],
+        ["reward.answer_key: 'none', and algorithm.reward_correction compares the answers"],
+    ),
     "no gold labels": (
         ["algorithm=ppo", "algorithm.reward_correction=gold_only"],
         ["reward.gold_labels: missing", "with a gold label only; give it, with a share"],
