@@ -191,9 +191,9 @@ class RewardConfig(StrictModel):
     answer_key: str = Field(
         "auto",
         pattern=r"^(auto|text|none|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$",
-        description="What makes two responses to a prompt one answer, for 'evidence': 'auto' the answer that the "
-        "rewards read, or the text; 'text' the whole text; 'none' nothing; or your own 'module:function' of prompt and "
-        "trajectory, which returns a text or None.",
+        description="What makes two responses to a prompt one answer, for 'evidence' and 'relabel': 'auto' the answer "
+        "that the rewards read, or the text; 'text' the whole text; 'none' nothing; or your own 'module:function' of "
+        "prompt and trajectory, which returns a text or None.",
     )
     pseudo_labels: PseudoLabelConfig | None = Field(
         None,

@@ -24,7 +24,7 @@ TEXT = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
 ROWS = {
     match[1]: [cell.strip() for cell in line.strip("|").split("|")]
     for line in TEXT.splitlines()
-    if (match := re.match(r"\| `([a-z-]+)` \|", line))
+    if (match := re.match(r"\| `([a-z0-9-]+)` \|", line))
 }
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 

@@ -140,10 +140,22 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
         UserError: there are too few trajectories or samples.
     """
     samples = config.training.samples_per_prompt
+    for index, correction in enumerate(algorithm.corrections):
+        if samples < correction.min_samples_per_prompt:
+            raise UserError(
+                f"training.samples_per_prompt: algorithm.reward_correction.{index} compares the samples of one prompt, "
+                f"so it needs at least {correction.min_samples_per_prompt} (got {samples})"
+            )
     if samples < algorithm.min_samples_per_prompt:
         raise UserError(
             f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
             f"least {algorithm.min_samples_per_prompt} (got {samples})"
+        )
+    prompts = config.training.prompts_per_step
+    if prompts < algorithm.min_prompts:
+        raise UserError(
+            f"training.prompts_per_step: {config.algorithm.name} compares prompts with each other, so it needs at "
+            f"least {algorithm.min_prompts} in a step (got {prompts})"
         )
     derived, options = derive(config, algorithm.config), algorithm.config
     needed = options.num_minibatches * config.learner.num_workers
@@ -163,8 +175,18 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
     """
     if config.reward.gold_labels is not None and not algorithm.reads_gold:
         raise UserError(
-            f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' to "
-            "algorithm.reward_correction, or leave this out"
+            f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' or "
+            "'gold_only' to algorithm.reward_correction, or leave this out"
+        )
+    if config.reward.gold_labels is None and any(correction.needs_gold for correction in algorithm.corrections):
+        raise UserError(
+            "reward.gold_labels: missing, and algorithm.reward_correction trains on trajectories with a gold label "
+            "only; give it, with a share"
+        )
+    if config.reward.answer_key == "none" and any(correction.needs_answers for correction in algorithm.corrections):
+        raise UserError(
+            "reward.answer_key: 'none', and algorithm.reward_correction compares the answers of a prompt's samples; "
+            "leave it out, or give what makes two responses one answer"
         )
     if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
         raise UserError(
@@ -180,6 +202,14 @@ def algorithm_warnings(config: RunConfig, algorithm: Algorithm) -> list[str]:
         warnings.append(f"model.critic_path: {config.algorithm.name} has no critic; this has no effect")
     if not algorithm.needs_critic and config.learner.critic_warmup_steps > 0:
         warnings.append(f"learner.critic_warmup_steps: {config.algorithm.name} has no critic; this has no effect")
+    most = config.rollout.sampling.max_response_tokens
+    for index, correction in enumerate(algorithm.corrections):
+        if config.rollout.max_conversation_tokens is None and correction.acts_beyond_tokens >= most:
+            warnings.append(
+                f"algorithm.reward_correction.{index}: it does nothing to responses of at most "
+                f"{correction.acts_beyond_tokens} tokens, and rollout.sampling.max_response_tokens is {most}; "
+                "this has no effect"
+            )
     return warnings
 
 

@@ -176,7 +176,14 @@ class ActorCritic(ClippedPolicy):
             metrics=metrics | corrected.metrics | found.metrics | prepared | fit,
             extra=extra | self.carried_weights(corrected),
         )
-        return self.conclude(estimates, batch, old, world)
+        return self.conclude(self.refine(estimates, old.critic, batch, world), batch, old, world)
+
+    def refine(self, estimates: Estimates, output: CriticOutput, batch: TrainBatch, world: Collective) -> Estimates:
+        """What a method makes of the estimates once the old critic's ``output`` is known; here nothing.
+
+        It must answer to a map of all rewards as the advantages do, or override :meth:`advantage_answer`.
+        """
+        return estimates
 
     def critic_loss(
         self, output: CriticOutput, batch: TrainBatch, estimates: Estimates, counts: Denominators

@@ -27,12 +27,8 @@ from learner.models.spec import CriticConfig, CriticOutput
 from rollout.component import Component, ComponentSpec, StrictModel, UserError, build
 from rollout.trajectory import ScoredTrajectory
 
-# fmt: off
-__all__ = [
-    "Algorithm", "AlgorithmConfig", "Collective", "Estimates", "NoEffect",
-    "OldOutputs", "apply_globally", "specs_of", "without_effect",
-]
-# fmt: on
+__all__ = ["Algorithm", "AlgorithmConfig", "Collective", "Estimates", "NoEffect", "OldOutputs", "apply_globally"]
+__all__ += ["specs_of", "without_effect"]
 """What a class of one's own needs; ``examples/my_algo.py`` uses it so."""
 
 
@@ -114,6 +110,8 @@ class Algorithm:
     """[batch] rewards of this rank that corrections made, of the newest estimation; for records only."""
     min_samples_per_prompt: int = 1
     """Fewest samples of one prompt that give a signal; 2 for methods that compare them."""
+    min_prompts: int = 1
+    """Fewest prompts in a step for which it is itself; more than 1 for methods that compare prompts."""
     needs_old_heads: bool = True
     """Whether the old critic is wanted head by head; else the learner keeps the mean of sorted heads, as one head."""
     reads_verdicts: bool = False
@@ -186,10 +184,12 @@ class Algorithm:
         """The learner has done ``num_steps`` optimiser steps, at least one, in an update. Every rank calls it."""
 
     def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
-        """What to train on: the fresh samples first, in order, and whatever the algorithm replays after them.
+        """What to train on: fresh samples that corrections select, in order, then whatever the algorithm replays.
 
         Every rank calls it with the same global batch and must return the same.
         """
+        for correction in self.corrections:
+            samples = correction.select(samples)
         return samples
 
     def critic_only_updates(self, num_updates: int) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ALGORITHMS: dict[str, str] = {
     "ppo": "learner.algorithms.with_critic.ppo:PPO",
     "grpo": "learner.algorithms.without_critic.grpo:GRPO",
+    "asyppo": "learner.algorithms.with_critic.asyppo:AsymmetricPPO",
     "dvpo": "learner.algorithms.with_critic.dvpo:DVPO",
     "dr_grpo": "learner.algorithms.without_critic.dr_grpo:DrGRPO",
     "rloo": "learner.algorithms.without_critic.rloo:RLOO",
@@ -29,6 +30,9 @@ ALGORITHMS: dict[str, str] = {
     "vrpo": "learner.algorithms.with_critic.vrpo:VRPO",
     "vrpo_dvpo": "learner.algorithms.with_critic.vrpo:VRPODVPO",
     "nc_grpo": "learner.algorithms.without_critic.nc_grpo:NoiseCorrectedGRPO",
+    "s_grpo": "learner.algorithms.without_critic.s_grpo:StableGRPO",
+    "james_stein": "learner.algorithms.without_critic.james_stein:JamesStein",
+    "spo": "learner.algorithms.without_critic.spo:SinglestreamPO",
     "reinforce": "learner.algorithms.without_critic.reinforce:Reinforce",
     "recap": "learner.algorithms.without_critic.recap:Recap",
     "decoupled_vpo": "learner.algorithms.with_critic.decoupled_vpo:DecoupledVPO",

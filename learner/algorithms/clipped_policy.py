@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from learner.algorithms.base import Algorithm, AlgorithmConfig, without_effect
+from learner.algorithms.corrections.order import check_fit
 from learner.algorithms.invariance import MIXED, Answer, answer_of
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
@@ -22,12 +23,13 @@ from learner.algorithms.records import (
     Rows,
     SampleWeights,
 )
+from learner.algorithms.sampler import SamplerMask, mean_over, sampler_factor, sampler_metrics
 from learner.batch import TrainBatch
 from learner.masking import WhitenMode, masked, sequence_mean, token_mean, whiten
 from learner.maths.collective import Collective
 from learner.maths.losses.kl import kl_estimate, penalised_rewards
-from learner.maths.losses.policy import ClippedLoss, clipped_policy_loss, truncated_importance_weights
-from learner.metrics import EffectiveShare, Last, Max, Mean, Metrics, Percentile
+from learner.maths.losses.policy import ClippedLoss, clipped_policy_loss
+from learner.metrics import Last, Max, Metrics
 from rollout.component import ComponentSpec, build
 
 
@@ -43,6 +45,9 @@ class ClippedPolicyConfig(AlgorithmConfig):
         2.0,
         gt=0.0,
         description="Cap of the importance weight of learner over sampler; null leaves the weight out.",
+    )
+    sampler_mask: SamplerMask | None = Field(
+        None, description="Leave tokens or responses out of the loss that the learner's policy would hardly have drawn."
     )
     kl_loss: Literal["k2", "k3"] = Field(
         "k3", description="Estimator of the KL penalty with kl_mode 'loss'; the gradient of k2 is the reverse KL's."
@@ -79,6 +84,10 @@ class ClippedPolicy(Algorithm):
         if spec is not None:
             self.objective = build(spec, OBJECTIVES, PolicyObjective, where)
             without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
+            if self.objective.reads_verdicts:
+                self.reads_verdicts = True
+                names = [entry.type for entry in config.reward_correction]
+                check_fit(self, names, self.corrections, reader=f"policy_objective {spec.type!r}")
         if config.kl_coef == 0.0 or config.kl_mode == "reward":
             without_effect(config, ("kl_loss",), "without a KL penalty in the loss (kl_coef, kl_mode: loss)")
 
@@ -134,7 +143,7 @@ class ClippedPolicy(Algorithm):
     def bounds_of_steps(self) -> list[str]:
         """Options that bound how far an update's later steps go from where it started."""
         if self.objective is not None:
-            return []
+            return [f"policy_objective.{name}" for name in self.objective.inert_in_first_step]
         return ["clip_ratio_low", "clip_ratio_high", *(["dual_clip"] if self.config.dual_clip is not None else [])]
 
     # --- what every estimation uses -----------------------------------------------------------------------------
@@ -189,10 +198,12 @@ class ClippedPolicy(Algorithm):
         loss = surrogate.loss
         metrics = ratio_metrics(inputs, surrogate)
         metrics |= sampler_metrics(inputs, self.config.importance_cap)
-        if self.config.importance_cap is not None and not (self.objective and self.objective.over_sampler):
-            loss = loss * truncated_importance_weights(
-                inputs.old_logprobs, inputs.rollout_logprobs, mask, self.config.importance_cap
-            )
+        has_weight = not (self.objective and self.objective.over_sampler)
+        cap = self.config.importance_cap if has_weight else None
+        factor, found = sampler_factor(inputs, cap, self.config.sampler_mask)
+        metrics |= found
+        if factor is not None:
+            loss = loss * factor
         weights = estimates.weights.policy
         if weights is not None:
             loss = loss * weights[:, None]
@@ -222,11 +233,6 @@ class ClippedPolicy(Algorithm):
         return token_mean(loss, mask, counts.num_action_tokens)
 
 
-def mean_over(values: Tensor, mask: Tensor) -> Mean:
-    """A metric: mean over the true positions."""
-    return Mean(float(masked(values.detach(), mask).double().sum()), float(mask.sum()))
-
-
 def advantage_metrics(population: Tensor) -> Metrics:
     """Moments of the advantages [n] of all ranks' action tokens, before whitening."""
     if population.numel() == 0:
@@ -252,25 +258,3 @@ def ratio_metrics(inputs: PolicyInputs, surrogate: ClippedLoss) -> Metrics:
         "policy/clip_frac": mean_over(surrogate.clipped.double(), mask),
         "policy/ratio_max": Max(float(ratios.max()) if ratios.numel() else 0.0),
     }
-
-
-def sampler_metrics(inputs: PolicyInputs, cap: float | None) -> Metrics:
-    """How far the learner's idea of the sampling policy is from what the sampler reported."""
-    mask = inputs.action_mask
-    kl = kl_estimate(inputs.rollout_logprobs, inputs.old_logprobs, mask, "k3")  # of KL(sampler || learner)
-    gap = (inputs.old_logprobs - inputs.rollout_logprobs).detach()[mask]
-    weights = gap.double().clamp(max=20.0).exp()
-    size = gap.abs().sort().values.tolist()
-    metrics: Metrics = {
-        "policy/sampler_kl": mean_over(kl, mask),
-        "policy/sampler_logprob_gap_p50": Percentile.of_sorted(0.5, size),
-        "policy/sampler_logprob_gap_p95": Percentile.of_sorted(0.95, size),
-        "policy/sampler_logprob_gap_max": Max(max(size, default=0.0)),
-    }
-    if cap is not None:
-        metrics["policy/importance_truncated_frac"] = Mean(float((weights > cap).sum()), float(gap.numel()))
-        weights = weights.clamp(max=cap)
-    metrics["policy/importance_ess_frac"] = EffectiveShare(
-        float(weights.sum()), float(weights.square().sum()), float(gap.numel())
-    )
-    return metrics

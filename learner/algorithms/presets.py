@@ -1,3 +1,4 @@
+# Why so long: one table, an entry for each published method.
 """Published methods by name: an algorithm's type and the options that differ from its defaults. Plain data."""
 
 from __future__ import annotations
@@ -85,6 +86,33 @@ PRESETS: dict[str, Preset] = {
         "VC-PPO with a lambda that grows with the response's length, and a wider upper clip.",
         "arXiv 2504.05118; its extra likelihood loss on correct responses is not there",
     ),
+    "hl-gauss": Preset(
+        "ppo",
+        {"critic": {"head": "categorical"}, "terms": [{"type": "cross_entropy", "projection": "hl_gauss"}]},
+        "PPO whose critic classifies returns into bins, each target smeared over its neighbours by a normal law.",
+        "arXiv 2403.03950; set critic.value_low and value_high to the range of your rewards",
+    ),
+    "c51": Preset(
+        "ppo",
+        {"critic": {"head": "categorical"}, "terms": [{"type": "cross_entropy", "projection": "two_hot"}]},
+        "PPO whose critic classifies returns into bins, each target split between the two next to it.",
+        "arXiv 1707.06887 Eq 7, 2403.03950; targets are numbers, so no law is bootstrapped",
+    ),
+    "bce": Preset(
+        "ppo",
+        {
+            "critic": {"head": "categorical", "num_bins": 2},
+            "terms": [{"type": "cross_entropy", "projection": "two_hot"}],
+        },
+        "PPO whose critic is a logistic regression of success: a value in (0, 1) with the binary cross-entropy.",
+        "arXiv 2403.03950 (classification instead of regression); two bins are our form of it",
+    ),
+    "asyppo": Preset(
+        "asyppo",
+        {},
+        "PPO with an ensemble of critics on different responses; where they agree the policy is left as it is.",
+        "arXiv 2510.01656; heads of one critic instead of small models of their own",
+    ),
     "dr-grpo": Preset(
         "dr_grpo",
         {},
@@ -102,6 +130,24 @@ PRESETS: dict[str, Preset] = {
         {},
         "GRPO with a quantile of the group's rewards as the baseline.",
         "arXiv 2509.22611; its place in GRPO's loss is our reading",
+    ),
+    "james-stein": Preset(
+        "james_stein",
+        {},
+        "RLOO whose baseline is drawn towards the mean of the other prompts by as much as a prompt's own is uncertain.",
+        "arXiv 2511.03710 Eq 10 and 13 to 16",
+    ),
+    "spo": Preset(
+        "spo",
+        {},
+        "No groups: a value of each prompt that lasts over the run is the baseline; for prompts that recur.",
+        "arXiv 2509.13232; a constant rho instead of one that follows the policy's KL",
+    ),
+    "s-grpo": Preset(
+        "s_grpo",
+        {"flip_rate": 0.1},
+        "GRPO whose groups weigh by how much of their spread is left under a known rate of flips (set it).",
+        "arXiv 2508.05928",
     ),
     "reinforce-pp": Preset(
         "reinforce_pp",
@@ -204,6 +250,35 @@ PRESETS: dict[str, Preset] = {
         {"policy_objective": {"type": "bapo"}, "loss_aggregation": "token_mean"},
         "GRPO whose clip bounds widen in each batch until positive tokens carry their share of the gradient.",
         "arXiv 2510.18927; the share counts active tokens, which is our form",
+    ),
+    "dapo": Preset(
+        "grpo",
+        {
+            "clip_ratio_high": 0.28,
+            "loss_aggregation": "token_mean",
+            "reward_correction": [{"type": "group_filter"}],
+            "num_minibatches": 4,
+        },
+        "GRPO with a wider upper clip, a mean over tokens, and without prompts whose samples all score the same.",
+        "arXiv 2503.14476; no prompts are drawn in their place; add soft_overlong with your limit",
+    ),
+    "gspo": Preset(
+        "grpo",
+        {"policy_objective": {"type": "gspo"}, "num_minibatches": 4},
+        "GRPO whose ratio is that of a whole response, the geometric mean of its tokens', and clipped as a whole.",
+        "arXiv 2507.18071 Eq 5 and 7; four mini-batches as in its experiments",
+    ),
+    "cispo": Preset(
+        "grpo",
+        {"policy_objective": {"type": "cispo"}, "loss_aggregation": "token_mean", "num_minibatches": 4},
+        "GRPO's advantages in REINFORCE with a clipped importance weight, so that no token loses its gradient.",
+        "arXiv 2506.13585 Eq 4 and 5; the bound of the weight and the number of mini-batches are ours",
+    ),
+    "real": Preset(
+        "grpo",
+        {"policy_objective": {"type": "real"}},
+        "Rewards are labels, and the policy is trained as a classifier of its own responses.",
+        "arXiv 2602.05630; within a batch's first step exact, later steps are our form",
     ),
     "apa": Preset(
         "ppo",

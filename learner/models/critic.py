@@ -11,6 +11,7 @@ from learner.maths.logprobs import scatter_to_tokens
 from learner.models import packing
 from learner.models.bfloat16_pass import bfloat16_pass
 from learner.models.bottleneck import BottleneckHeads
+from learner.models.categorical import CategoricalHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
 from learner.models.packing import PackedRows
@@ -119,8 +120,12 @@ class CriticModel(nn.Module):
         return targets[action_mask], times[action_mask]
 
 
-def make_heads(hidden_size: int, config: CriticConfig, seed: int) -> QuantileHeads | BottleneckHeads | FlowHeads:
+def make_heads(
+    hidden_size: int, config: CriticConfig, seed: int
+) -> QuantileHeads | BottleneckHeads | FlowHeads | CategoricalHeads:
     """Heads on the hidden state, or on a bottleneck's latent."""
+    if config.head == "categorical":
+        return CategoricalHeads(hidden_size, config, seed)
     if config.head == "flow":
         return FlowHeads(hidden_size, config, seed)
     if isinstance(config, VariationalCriticConfig) and config.bottleneck_dim is not None:

@@ -23,11 +23,22 @@ class CriticConfig(StrictModel):
     monotonicity: Literal["sort", "cumsum", "none"] = Field(
         "sort", description="How each head's quantiles are kept in order."
     )
-    head: Literal["quantile", "flow"] = Field(
-        "quantile", description="'quantile': linear in the hidden state; 'flow': one step of a learned flow (DFPO)."
+    head: Literal["quantile", "flow", "categorical"] = Field(
+        "quantile",
+        description="'quantile': linear in the hidden state; 'flow': one step of a learned flow (DFPO); 'categorical': "
+        "the mean of a law over bins.",
     )
     flow_hidden: int | None = Field(
         None, ge=1, description="Hidden units of the flow's velocity network; null: 64. With head 'flow' only."
+    )
+    num_bins: int | None = Field(
+        None, ge=2, le=4096, description="Bins of a categorical head; null: 51. With head 'categorical' only."
+    )
+    value_low: float | None = Field(
+        None, description="Centre of the lowest bin, in reward units; null: 0. With head 'categorical' only."
+    )
+    value_high: float | None = Field(
+        None, description="Centre of the highest bin, in reward units; null: 1. With head 'categorical' only."
     )
     prior_mean: float = Field(0.0, description="Mean of the value distribution before training, in reward units.")
     prior_scale: float = Field(1.0, gt=0.0, description="Scale of returns before training, in reward units.")
@@ -40,7 +51,32 @@ class CriticConfig(StrictModel):
             )
         if self.head != "flow" and self.flow_hidden is not None:
             raise ValueError("flow_hidden has no effect without head 'flow'; leave it out")
+        self._bins_fit()
         return self
+
+    def _bins_fit(self) -> None:
+        if self.head != "categorical":
+            for name in ("num_bins", "value_low", "value_high"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} has no effect without head 'categorical'; leave it out")
+            return
+        low, high, _ = self.bins
+        if low >= high:
+            raise ValueError(f"value_low must be below value_high, got {low:g} and {high:g}")
+        if self.num_quantiles != 1:
+            raise ValueError(
+                f"head 'categorical' gives one value, so num_quantiles must be 1, got {self.num_quantiles}"
+            )
+        for name in ("monotonicity", "prior_mean", "prior_scale"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with head 'categorical'; leave it out")
+
+    @property
+    def bins(self) -> tuple[float, float, int]:
+        """Lowest and highest centre and number of a categorical head's bins."""
+        low = 0.0 if self.value_low is None else self.value_low
+        high = 1.0 if self.value_high is None else self.value_high
+        return low, high, 51 if self.num_bins is None else self.num_bins
 
 
 class VariationalCriticConfig(CriticConfig):
@@ -73,6 +109,7 @@ class CriticOutput:
         semantic_kl: [batch seq], KL of the starting model's next-token distribution to it, in nats.
         flow_velocity: [batch seq head quantile], the flow head's velocity on the way to the targets.
         flow_velocity_other: the same at another time of the flow.
+        bin_logits: [batch seq head bin], a categorical head's logits; in training only.
         head_disagreement: [batch seq], where ``quantile_values`` is the mean of several heads: how far they were apart,
             the standard deviation over heads, averaged over quantiles.
     """
@@ -86,6 +123,7 @@ class CriticOutput:
     semantic_kl: Tensor | None = None
     flow_velocity: Tensor | None = None
     flow_velocity_other: Tensor | None = None
+    bin_logits: Tensor | None = None
     head_disagreement: Tensor | None = None
 
     @classmethod

@@ -76,7 +76,7 @@ class Learner(Rank):
         """
         options, settings = self.algorithm.config, self.settings
         self.algorithm.begin_update(update_index, settings.num_updates)
-        num_own = len(samples)
+        fresh = {id(sample) for sample in samples}
         samples = self.algorithm.select(samples, update_index)
         critic_only = critic_only or update_index < self.algorithm.critic_only_updates(settings.num_updates)
         frozen_from = self.algorithm.critic_frozen_from(settings.num_updates)
@@ -90,7 +90,7 @@ class Learner(Rank):
             batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)
         except NonFiniteSampleError as error:
             raise NonFiniteError(f"update {update_index}: {error}") from error
-        own = torch.tensor([row < num_own for row in rows], dtype=torch.bool, device=self.world.device)
+        own = torch.tensor([id(samples[row]) in fresh for row in rows], dtype=torch.bool, device=self.world.device)
         run = RankUpdate(
             self,
             samples,

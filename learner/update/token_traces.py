@@ -85,11 +85,12 @@ def collect_traces(
     # On every rank, whoever has the row: some of the weights may lie with each.
     after = dict(zip(chosen, logprobs(cut, run.settings.temperature), strict=True)) if chosen else {}
     mine: dict[str, TokenTrace] = {}
+    fresh = {id(sample) for sample in samples}
     corrected = run.algorithm.corrected_scores if run.algorithm.corrections else None
     for row, number in enumerate(run.plan.rank_rows(run.world.rank)):
         name = run.samples[number].trajectory.trajectory_id
         # A trajectory that is replayed too is recorded where it is new.
-        if name not in chosen or number >= len(samples):
+        if name not in chosen or id(run.samples[number]) not in fresh:
             continue
         place = slice(*chosen[name])
         sampled = run.batch.action_mask[row, place]

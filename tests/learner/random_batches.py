@@ -44,7 +44,7 @@ def make_batch(seed: int, rows: int = 8, seq: int = 14, group: int = 4, dtype: t
 
 
 def make_critic(algorithm: Algorithm, batch: TrainBatch, seed: int) -> CriticOutput:
-    """Sorted random quantiles at action tokens, 0 elsewhere."""
+    """Sorted random quantiles at action tokens, 0 elsewhere; of a categorical head random logits too."""
     config = algorithm.critic_config
     assert config is not None
     g = torch.Generator().manual_seed(seed)
@@ -52,7 +52,11 @@ def make_critic(algorithm: Algorithm, batch: TrainBatch, seed: int) -> CriticOut
     q = torch.randn(shape, generator=g, dtype=batch.rewards.dtype).sort(-1).values * 0.5 + 0.3
     end = torch.randn((len(batch), *shape[2:]), generator=g, dtype=batch.rewards.dtype).sort(-1).values
     values = torch.where(batch.action_mask[..., None, None], q, 0.0)
-    return CriticOutput(values, torch.zeros_like(batch.rewards), end_values=end)
+    logits = None
+    if config.head == "categorical":
+        logits = torch.randn((*shape[:3], config.bins[2]), generator=g, dtype=batch.rewards.dtype)
+        logits = torch.where(batch.action_mask[..., None, None], logits, 0.0)
+    return CriticOutput(values, torch.zeros_like(batch.rewards), end_values=end, bin_logits=logits)
 
 
 def make_old(algorithm: Algorithm, batch: TrainBatch, seed: int) -> OldOutputs:

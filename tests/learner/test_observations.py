@@ -88,8 +88,9 @@ def test_inserted_observations_change_no_advantage_and_no_loss(preset: str) -> N
         assert not gradient[~mask].any()
         if old.critic is not None:
             assert estimates.value_targets is not None
-            values = old.critic.quantile_values.clone().requires_grad_()
-            output = replace(old.critic, quantile_values=values)
+            name = "quantile_values" if old.critic.bin_logits is None else "bin_logits"  # what the loss is of
+            values = getattr(old.critic, name).clone().requires_grad_()
+            output = replace(old.critic, **{name: values})
             critic = algorithm.critic_loss(output, batch, estimates, counts(batch))
             (upstream,) = torch.autograd.grad(critic.loss, values)
             assert not upstream[~mask].any()

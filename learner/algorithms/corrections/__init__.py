@@ -9,6 +9,12 @@ CORRECTIONS: dict[str, str] = {
     "noise_corrected": "learner.algorithms.corrections.verifier:NoiseCorrected",
     "forward_corrected": "learner.algorithms.corrections.verifier:ForwardCorrected",
     "winsorise": "learner.algorithms.corrections.winsorise:Winsorise",
+    "relabel": "learner.algorithms.corrections.relabel:OnlineRelabel",
+    "label_smoothing": "learner.algorithms.corrections.smoothing:LabelSmoothing",
+    "group_filter": "learner.algorithms.corrections.selection:GroupFilter",
+    "gold_only": "learner.algorithms.corrections.selection:GoldOnly",
+    "soft_overlong": "learner.algorithms.corrections.overlong:SoftOverlong",
+    "overlong_filter": "learner.algorithms.corrections.overlong:OverlongFilter",
     "evidence": "learner.algorithms.corrections.evidence.correction:Evidence",
     "precision": "learner.algorithms.corrections.precision:Precision",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from learner.algorithms.invariance import ScoreMap
@@ -10,6 +11,7 @@ from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
 from learner.models.spec import CriticConfig
 from rollout.component import Component
+from rollout.trajectory import ScoredTrajectory
 
 
 class RewardCorrection(Component):
@@ -31,6 +33,16 @@ class RewardCorrection(Component):
     """Whether it takes scores for a verifier's own 0 or 1, so that nothing may change them before it."""
     compares_with_critic: bool = False
     """Whether it compares scores with the critic's values, which are in the units that the last correction leaves."""
+    selects: bool = False
+    """Whether :meth:`select` may leave trajectories out."""
+    min_samples_per_prompt: int = 1
+    """Fewest samples of one prompt with which it makes sense."""
+    needs_answers: bool = False
+    """Whether it cannot do without ``batch.answer_keys``."""
+    needs_gold: bool = False
+    """Whether it cannot do without gold labels."""
+    acts_beyond_tokens: int = 0
+    """Sampled tokens that a response must have more than, or it does nothing to it."""
 
     @property
     def score_map(self) -> ScoreMap | None:
@@ -58,6 +70,10 @@ class RewardCorrection(Component):
     def misfit(self, critic: CriticConfig) -> str:
         """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
         return ""
+
+    def select(self, samples: Sequence[ScoredTrajectory]) -> Sequence[ScoredTrajectory]:
+        """Which of a global batch to train on, in order, at least one. Every rank calls it with the same batch."""
+        return samples
 
     @abstractmethod
     def __call__(self, current: CorrectedRewards, old: OldOutputs, world: Collective) -> CorrectedRewards:

@@ -26,18 +26,21 @@ class Method(Protocol):
         ...
 
 
-def check_fit(method: Method, names: Sequence[str], corrections: Sequence[RewardCorrection]) -> None:
+def check_fit(method: Method, names: Sequence[str], corrections: Sequence[RewardCorrection], reader: str = "") -> None:
     """Refuse corrections that cannot work with a method.
 
+    Args:
+        reader: what reads verdicts, for the message; default the method.
+
     Raises:
-        UserError: one needs a critic that is not there, or another one, or changes scores that the method corrects.
+        UserError: one needs a critic that is not there, or another one, or changes verdicts that the method reads.
     """
     where, kind = "algorithm.reward_correction", type(method).__name__
     for name, correction in zip(names, corrections, strict=True):
         if method.reads_verdicts and correction.changes_scores:
             raise UserError(
-                f"{where}: {kind} corrects a verifier's own 0 or 1 itself, by algorithm.rates, and {name} would change "
-                "it first; leave it out"
+                f"{where}: {reader or kind} reads a verifier's own 0 or 1, and {name} would change it first; "
+                "leave it out"
             )
         if not correction.needs_critic:
             continue

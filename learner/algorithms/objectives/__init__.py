@@ -4,6 +4,9 @@ from __future__ import annotations
 
 OBJECTIVES: dict[str, str] = {
     "bapo": "learner.algorithms.objectives.bapo:BalancedClip",
+    "gspo": "learner.algorithms.objectives.gspo:SequenceClip",
+    "cispo": "learner.algorithms.objectives.cispo:ClippedWeight",
+    "real": "learner.algorithms.objectives.real:RewardsAsLabels",
     "apa": "learner.algorithms.objectives.apa:AdvantageAlignment",
 }
 """Type name -> ``module:Class``."""

@@ -28,6 +28,10 @@ class PolicyObjective(Component):
     """Whether its ratio is already over the sampler's policy, so that no importance weight comes on top."""
     replaces: tuple[str, ...] = ("clip_ratio_low", "clip_ratio_high", "dual_clip")
     """Options of the algorithm that have no effect with it; to change one of them is an error."""
+    reads_verdicts: bool = False
+    """Whether it takes scores for a verifier's own 0 or 1, so that no correction may change them."""
+    inert_in_first_step: tuple[str, ...] = ()
+    """Its options that bound the ratio to the policy before the update, which in a batch's first step is 1."""
     is_proportional: bool = False
     """Whether twice the advantages give twice the loss, so that their size is nothing to the optimiser."""
 

@@ -87,6 +87,7 @@ class Recap(GRPO):
 
     def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
         """The fresh samples, then those of replayed prompts, drawn with ``update_index`` as the seed."""
+        samples = super().select(samples, update_index)
         self.num_fresh_groups = len({sample.group_id for sample in samples})
         if self.config.replay_frac == 0.0:
             return samples

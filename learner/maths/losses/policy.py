@@ -5,12 +5,15 @@ Every function gives one value per token; sums and denominators are the caller's
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from learner.masking import masked
+
+RatioLevel = Literal["token", "geometric", "sequence"]
+"""Of what a ratio is taken: of a token, of all a row's tokens as their geometric mean, or as their product."""
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to +-20 before exp (our choice): past e^20 the loss would overflow, and the gradient of such a
@@ -70,6 +73,75 @@ def clipped_policy_loss(
         loss = torch.where(over, ceiling, loss)
         clipped = clipped | over
     return ClippedLoss(masked(loss, action_mask), ratio.detach(), clipped & action_mask)
+
+
+def sequence_clipped_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    action_mask: Tensor,
+    clip_ratio_low: float,
+    clip_ratio_high: float,
+) -> ClippedLoss:
+    """GSPO's surrogate with one ratio for a whole response (2507.18071 Eq 5 and 7, per token as in Eq 13 and 14).
+
+    ``s = exp((1 / |y|) sum_t (logp_t - sg logp_old_t))``, ``s_t = sg[s] * exp(logp_t - sg logp_t)`` and
+    ``l_t = max(-s_t * A_t, -clip(s_t, 1 - lo, 1 + hi) * A_t)``. Where A is the same in all of a row, the mean over its
+    tokens is ``max(-s * A, -clip(s) * A)``, as a value and as a gradient. |y| counts sampled tokens.
+
+    Args:
+        logprobs, old_logprobs, advantages, action_mask: as in :func:`clipped_policy_loss`.
+    """
+    logprobs, advantages = masked(logprobs, action_mask), masked(advantages.detach(), action_mask)
+    log_ratio = ratio_logarithm(logprobs.detach(), old_logprobs, action_mask, "geometric")
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * (logprobs - logprobs.detach()).exp()
+    plain = -ratio * advantages
+    cut = -ratio.clamp(1.0 - clip_ratio_low, 1.0 + clip_ratio_high) * advantages
+    loss = masked(torch.maximum(plain, cut), action_mask)
+    shown = torch.where(action_mask, ratio.detach(), torch.ones_like(loss))
+    return ClippedLoss(loss, shown, (cut > plain) & action_mask)
+
+
+def clipped_weight_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    action_mask: Tensor,
+    clip_ratio_low: float | None,
+    clip_ratio_high: float,
+) -> ClippedLoss:
+    """CISPO's loss, which clips the weight and never the gradient (2506.13585 Eq 4 and 5).
+
+    ``l_t = -sg[clip(rho_t, 1 - lo, 1 + hi)] * A_t * logp_t``: every token keeps a gradient, -A * grad logp times its
+    clipped ratio. ``clipped`` says where the ratio was cut.
+
+    Args:
+        logprobs, old_logprobs, advantages, action_mask: as in :func:`clipped_policy_loss`.
+        clip_ratio_low: lo, or None for no bound below.
+    """
+    logprobs, advantages = masked(logprobs, action_mask), masked(advantages.detach(), action_mask)
+    log_ratio = ratio_logarithm(logprobs.detach(), old_logprobs, action_mask, "token")
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    weight = ratio.clamp(0.0 if clip_ratio_low is None else 1.0 - clip_ratio_low, 1.0 + clip_ratio_high)
+    return ClippedLoss(masked(-weight * advantages * logprobs, action_mask), ratio, (weight != ratio) & action_mask)
+
+
+def ratio_logarithm(logprobs: Tensor, other_logprobs: Tensor, action_mask: Tensor, level: RatioLevel) -> Tensor:
+    """Logarithm of the ratio of two policies, [batch seq], detached; 0 outside the mask.
+
+    Args:
+        logprobs: [batch seq], of the upper policy.
+        other_logprobs: [batch seq], of the lower one.
+        level: 'token': ``g_t``, the difference at each token; 'sequence': ``sum_t g_t`` of the row, at each of its
+            tokens; 'geometric': that divided by the row's number of tokens.
+    """
+    gap = masked(logprobs.detach(), action_mask) - masked(other_logprobs.detach(), action_mask)
+    if level == "token":
+        return gap
+    total = gap.double().sum(dim=1, keepdim=True)
+    if level == "geometric":
+        total = total / action_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return masked(total.to(gap.dtype).expand(gap.shape), action_mask)
 
 
 def truncated_importance_weights(

@@ -10,6 +10,7 @@ from learner.algorithms.base import Algorithm
 from learner.batch import TrainBatch
 from learner.maths.calibration import head_disagreement
 from learner.maths.logprobs import scatter_to_tokens
+from learner.models.categorical import BIN_LOGITS
 from learner.models.spec import END_VALUES, CriticOutput
 
 QUANTILES = "quantile_values"
@@ -41,7 +42,7 @@ class OldCriticColumns:
 
     def add(self, outputs: dict[str, Tensor], micro: TrainBatch, place: tuple[slice, slice], num_rows: int) -> None:
         """Take in the outputs of one micro-batch, which lies at ``place`` of the batch; of a placeholder 0 rows."""
-        found = {name: value.detach() for name, value in outputs.items()}
+        found = {name: value.detach() for name, value in outputs.items() if name != BIN_LOGITS}
         heads = found.pop(QUANTILES)
         heads = heads[micro.action_mask] if heads.dim() == 4 else heads
         self._show(heads, micro, place[0].start, num_rows)

@@ -202,6 +202,13 @@ def test_options_without_effect_are_warnings(tiny_model: Path) -> None:
     report = check_run(config(f"model.path={tiny_model}", *flags), machine=MACHINE)
     keys = [warning.split(":")[0] for warning in report.warnings]
     assert keys == ["model.critic_path", "learner.critic_warmup_steps"]
+    penalty = "algorithm.reward_correction=[{type: soft_overlong, max_tokens: 24, buffer_tokens: 8}]"
+    for most, expected in ((16, ["algorithm.reward_correction.0"]), (17, [])):
+        limited = config(
+            f"model.path={tiny_model}", "algorithm=grpo", penalty, f"rollout.sampling.max_response_tokens={most}"
+        )
+        warnings = check_run(limited, machine=MACHINE).warnings
+        assert [warning.split(":")[0] for warning in warnings] == expected
 
 
 def test_what_changes_nothing_is_remarked_on(tiny_model: Path) -> None:

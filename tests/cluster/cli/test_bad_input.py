@@ -174,6 +174,22 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
         ["rollout.tensor_parallel_size=3", "cluster.gpus_per_rollout_worker=3"],
         ["tensor_parallel_size: 3 GPUs cannot share the 2 attention heads", "possible are 1, 2"],
     ),
+    "nothing to compare": (
+        ["algorithm=ppo", "algorithm.reward_correction=group_filter", "training.samples_per_prompt=1"],
+        ["training.samples_per_prompt: algorithm.reward_correction.0 compares the samples", "at least 2 (got 1)"],
+    ),
+    "no answers": (
+        ["algorithm=grpo", "algorithm.reward_correction=relabel", "reward.answer_key=none"],
+        ["reward.answer_key: 'none', and algorithm.reward_correction compares the answers"],
+    ),
+    "no gold labels": (
+        ["algorithm=ppo", "algorithm.reward_correction=gold_only"],
+        ["reward.gold_labels: missing", "with a gold label only; give it, with a share"],
+    ),
+    "few prompts": (
+        ["algorithm=james-stein", "training.prompts_per_step=2"],
+        ["training.prompts_per_step: james-stein compares prompts", "at least 3 in a step (got 2)"],
+    ),
     "lone samples": (["algorithm=grpo", "training.samples_per_prompt=1"], ["grpo compares the samples", "(got 1)"]),
 }
 

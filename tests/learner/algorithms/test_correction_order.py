@@ -72,7 +72,7 @@ def test_a_right_order_is_taken(corrections: list[Any]) -> None:
 
 @pytest.mark.parametrize("correction", ["normalise", "percentile_clip", "evidence", NOISE, FORWARD, STRETCHED], ids=str)
 def test_nc_grpo_takes_verdicts_as_they_are(correction: Any) -> None:
-    with pytest.raises(UserError, match=r"corrects a verifier's own 0 or 1 itself, by algorithm\.rates, and .* would"):
+    with pytest.raises(UserError, match=r"NoiseCorrectedGRPO reads a verifier's own 0 or 1, and .* would change"):
         build_algorithm("nc-grpo", {"reward_correction": [correction]})
 
 

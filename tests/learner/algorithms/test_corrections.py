@@ -111,3 +111,49 @@ def test_a_correction_that_needs_a_critic_says_so() -> None:
 def test_nothing_has_been_seen_before_the_first_reward() -> None:
     """The least standard deviation is then the only one there is."""
     assert Normalise(Normalise.Config(min_std=0.25)).std == 0.25
+
+
+def test_soft_overlong_is_the_piecewise_formula() -> None:
+    """DAPO, Eq 13, case by case."""
+
+    def punishment(length: int, most: int, buffer: int) -> float:
+        if length <= most - buffer:
+            return 0.0
+        return ((most - buffer) - length) / buffer if length <= most else -1.0
+
+    for most, buffer in ((9, 4), (7, 7), (12, 1), (3, 2)):
+        batch = make_batch(3, rows=16)
+        spec = {"type": "soft_overlong", "max_tokens": most, "buffer_tokens": buffer, "weight": 0.5}
+        algorithm = build_algorithm("grpo", {"reward_correction": [spec]})
+        found = algorithm.correct_rewards(batch, make_old(algorithm, batch, 1), SingleProcess())
+        lengths = [sum(row) for row in batch.action_mask.tolist()]
+        penalties = [0.5 * punishment(length, most, buffer) for length in lengths]
+        expected = batch.scores + torch.tensor(penalties, dtype=F64)
+        torch.testing.assert_close(found.batch.scores, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.batch.rewards.sum(dim=1), expected, rtol=1e-12, atol=1e-12)
+        values = to_floats(found.metrics)
+        assert values["correction/soft_overlong_frac"] == pytest.approx(sum(p < 0 for p in penalties) / 16)
+        assert values["correction/soft_overlong_change"] == pytest.approx(-sum(penalties) / 16)
+
+
+@pytest.mark.parametrize(("apply_to", "policy", "critic"), [("both", 1, 1), ("policy", 1, 0), ("critic", 0, 1)])
+def test_overlong_filter_leaves_cut_responses_out(apply_to: str, policy: int, critic: int) -> None:
+    batch = make_batch(4, rows=12)
+    cut = batch.truncated
+    assert 0 < int(cut.sum()) < 12
+    algorithm = build_algorithm("ppo", {"reward_correction": [{"type": "overlong_filter", "apply_to": apply_to}]})
+    old = make_old(algorithm, batch, 1)
+    estimates = algorithm.estimate(batch, old, SingleProcess())
+    logprobs = old.logprobs.clone().requires_grad_()
+    algorithm.policy_loss(policy_inputs(algorithm, batch, old, logprobs), estimates, counts(batch)).loss.backward()
+    assert logprobs.grad is not None and old.critic is not None
+    quantiles = old.critic.quantile_values.clone().requires_grad_()
+    output = CriticOutput(quantiles, old.critic.raw_crossing_frac)
+    algorithm.critic_loss(output, batch, estimates, counts(batch)).loss.backward()
+    assert quantiles.grad is not None
+    for gradient, is_masked in ((logprobs.grad, policy), (quantiles.grad, critic)):
+        sizes = gradient.abs().flatten(1).sum(dim=1)
+        assert bool((sizes[cut] == 0).all()) == bool(is_masked) and bool((sizes[~cut] > 0).all())
+    assert to_floats(estimates.metrics)["correction/overlong_filter_frac"] == pytest.approx(float(cut.sum()) / 12)
+    scores = algorithm.corrected_scores
+    assert torch.equal(scores, batch.scores)  # they still count in the group

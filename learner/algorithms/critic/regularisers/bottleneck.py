@@ -31,7 +31,11 @@ class Bottleneck(CriticRegulariser):
 
     def misfit(self, critic: CriticConfig) -> str:
         """See :class:`CriticRegulariser`."""
-        return "" if critic.head == "quantile" else "needs critic.head 'quantile': a flow head does not go on a latent"
+        return (
+            ""
+            if critic.head == "quantile"
+            else f"needs critic.head 'quantile': a {critic.head} head does not go on a latent"
+        )
 
     def model_options(self) -> dict[str, Any]:
         """See :class:`CriticRegulariser`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 TERMS: dict[str, str] = {
     "squared": "learner.algorithms.critic.terms.squared:Squared",
     "asymmetric_squared": "learner.algorithms.critic.terms.squared:AsymmetricSquared",
+    "cross_entropy": "learner.algorithms.critic.terms.cross_entropy:CrossEntropy",
     "quantile_huber": "learner.algorithms.critic.terms.quantile_huber:QuantileHuber",
     "risk_huber": "learner.algorithms.critic.terms.quantile_huber:RiskHuber",
     "point_huber": "learner.algorithms.critic.terms.quantile_huber:PointHuber",
