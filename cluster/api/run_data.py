@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from actors.ledger.all_samples import read_samples
-from actors.ledger.file import LedgerError
+from actors.ledger.errors import LedgerError
 from actors.ledger.report import LEDGER_NAME
 from actors.ledger.scored_cells import read_scores
 from cluster.api.tables import cell_frame, event_frame, ledger_frame, metric_frame, token_frame, trajectory_frame

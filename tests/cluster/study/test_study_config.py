@@ -133,7 +133,7 @@ def test_plan_shows_every_cell(folder: Path) -> None:
             {"axes": {"algorithm": {"ppo": {"learner.policy_lr": "fast"}}}},
             ["study.yaml: axes.algorithm.ppo", "learner.policy_lr", "'fast'"],
         ),
-        ({"axes": {"algorithm": {"ppo": {"algorithm": "pqo"}}}}, ["ppo", "did you mean 'ppo'"]),
+        ({"axes": {"algorithm": {"ppo": {"algorithm": "ppoo"}}}}, ["ppo", "did you mean 'ppo'"]),
         (
             {"axes": {"algorithm": {"ppo": {"algorithm": {"preset": "ppo", "critic": {"num_quantiles": 9}}}}}},
             ["cell base/base/ppo/seed-5", "algorithm.critic.num_quantiles", "must be 1"],
