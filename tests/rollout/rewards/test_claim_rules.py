@@ -17,6 +17,7 @@ from rollout.rewards.math_grader.words import as_text
 from tests.rollout.rewards.cases import shown
 
 BOXES = {
+    r"\(\boxed{X\)": ["X"], r"\[\boxed{X\]": ["X"], r"\(\boxed{5. \).": ["5"],
     r"\boxed{5\}}": [r"5\}"], r"\boxed{\{5}": [r"\{5"], r"\boxed{a{b}c}": ["a{b}c"], "So\n\\boxed{5\nThen 7": ["5"],
     "So\n\\boxed{5": ["5"], r"\boxed{5$. ": ["5"], r"\boxed 5x y": ["5x"], r"\boxed\{5\}": [],
     r"\boxed{\text{ the answer }}": [], r"\boxed{an answer}": ["an answer"], r"\boxed{\dots}": [], r"\boxed{.}": [],
@@ -109,7 +110,7 @@ def test_numbers() -> None:
     )
     assert [text for text in none if parse_number(text) is not None] == []
     last = {"It is 1e12345": None, "9 then 2^1234": "9", "9 then x^{5}": "9", "9 then x_{5}": "9", "9 then x_5": "9",
-    "from 5--6": "6",
+    "from 5--6": "6", "so a-5": "5",
     "9 on 1-2-3": "9", "9 at 5:30": "9",
         "9 in 1.2.3": "9", "9 at 5 : 6": "9", "9 is 3D": "9", "1/2/3 and 9": "9"}  # fmt: skip
     assert {text: last_number(text) for text in last} == last
@@ -127,7 +128,8 @@ def test_numbers() -> None:
 
 
 def test_units() -> None:
-    same = {"square / h": "square/h", "cubic / h": "cubic/h", "X": "x", "X.": "x", "hertzes": "Hz", "inches": "in",
+    same = {r"\,cm": "cm", r"\;cm": "cm", r"\:cm": "cm", r"\!cm": "cm", "\\ cm": "cm", "~cm": "cm",
+    "square / h": "square/h", "cubic / h": "cubic/h", "X": "x", "X.": "x", "hertzes": "Hz", "inches": "in",
     "Inches": "in", "INCH": "in", "cubic m/h": "m^3/h",
     "square cm": "cm^2", "sq. in": "in^2",
         "glasses": "glasse", "x y": "x y", " km . ": "km", "m/s/s": "m/s/s", "degrees": "deg", "degree  Celsius": "°C",

@@ -59,7 +59,7 @@ GROUPS = (
     ("5", "5, 5", WRONG),
 )  # fmt: skip
 LEFT_OUT = (
-    ("x = 5", "AB = 5", RIGHT), ("x = 5", r"a_1 = 5", RIGHT), ("x = 5", "X = 5", WRONG),
+    ("x = 5", "AB = 5", RIGHT), ("x = 5", r"a_1 = 5", RIGHT), ("x = 5", "X = 5", WRONG), ("area = 5", "2x = 5", WRONG),
     (r"f'(x)\,y", "f'(x)y", RIGHT), (r"f'(x)\;y", "f'(x)y", RIGHT), (r"f'(x)\:y", "f'(x)y", RIGHT), ("f'(x)\\ y",
     "f'(x)y", RIGHT),
     ("f'(x)~y", "f'(x)y", RIGHT), ("f'(x) y", "f'(x)y", RIGHT), ("f'(x)z", "f'(x)y", WRONG), ("5", "", WRONG), ("", "5",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rollout.rewards.answers.expressions import read_expression
 
 AFTER_A_PHRASE = {
+    "Answer: the Total Cost = 5. Then 7": "5", "Answer: 9. The answer is 5 totals": "5",
     "Answer: 9. The answer is 5 MORE long": "9", "Answer: 9. The answer is 5  of": "9", "The answer is 5 offers": "5",
     "Answer: Total=5. Then 7": "5", "Answer: Total =5. Then 7": "=5", "Answer: the cost=5 now": "5",
     "Answer: ab=5. Then 7": "5", "Answer: sum==5. Then 7": "7",
