@@ -17,6 +17,7 @@ from rollout.rewards.math_grader.words import as_text
 from tests.rollout.rewards.cases import shown
 
 BOXES = {
+    "So\n\\boxed{5\nThen\n7": ["5"],
     r"\(\boxed{X\)": ["X"], r"\[\boxed{X\]": ["X"], r"\(\boxed{5. \).": ["5"],
     r"\boxed{5\}}": [r"5\}"], r"\boxed{\{5}": [r"\{5"], r"\boxed{a{b}c}": ["a{b}c"], "So\n\\boxed{5\nThen 7": ["5"],
     "So\n\\boxed{5": ["5"], r"\boxed{5$. ": ["5"], r"\boxed 5x y": ["5x"], r"\boxed\{5\}": [],
@@ -110,7 +111,7 @@ def test_numbers() -> None:
     )
     assert [text for text in none if parse_number(text) is not None] == []
     last = {"It is 1e12345": None, "9 then 2^1234": "9", "9 then x^{5}": "9", "9 then x_{5}": "9", "9 then x_5": "9",
-    "from 5--6": "6", "so a-5": "5", "x =- 5": "-5",
+    "from 5--6": "6", "so a-5": "5", "x =- 5": "-5", "It IS - 5": "-5",
     "9 on 1-2-3": "9", "9 at 5:30": "9",
         "9 in 1.2.3": "9", "9 at 5 : 6": "9", "9 is 3D": "9", "1/2/3 and 9": "9"}  # fmt: skip
     assert {text: last_number(text) for text in last} == last

@@ -56,6 +56,7 @@ GROUPS = (
     (", ".join(map(str, range(64))), ", ".join(map(str, range(63, -1, -1))), RIGHT), ("x = 5, 7", "5, 7", RIGHT),
     ("[[1],[2]]", "(1, 2)", RIGHT),
     (", ".join(map(str, range(65))), ", ".join(map(str, range(64, -1, -1))), WRONG), ("[[1,2],[3,4]]", "(1, 2)", WRONG),
+    ("[[1,2],[3,4]]", "1, 3", WRONG),
     ("5", "5, 5", WRONG),
 )  # fmt: skip
 LEFT_OUT = (
