@@ -25,7 +25,7 @@ _QUALIFIED = re.compile(
 )
 _SENTENCE_END = re.compile(r"[\s*_`\"')\]$]*(?:[.!;]|\n|\Z)|\s[\s*_]*[A-Za-z/]+[\s*_]*(?:[.!]|\n|\Z)")
 _WORDY = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
-_AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:\band\b|\bor\b|&)[\s*_`]*", re.IGNORECASE)
+_AND = re.compile(r"[\s*_`$]*(?:,|;)?\s*(?:(?:and|or)\b|&)[\s*_`]*", re.IGNORECASE)
 _COMMA = re.compile(r"[\s*_`]*[,;][\s*_`]*")
 _LISTS = re.compile(r"(?:\b(?:are|is|be|both|namely|values|solutions|roots)|[:=∈]|\\in)[\s*_`{(\[]*\Z", re.IGNORECASE)
 _NAMED_FIRST = re.compile(r"[A-Za-z](?:_\w+)?\s*[=∈]")

@@ -177,8 +177,7 @@ def _finished(text: str, run: list[Word], end: int) -> list[Item]:
         return []
     start, stop = run[0].start, run[-1].end
     content = text[start:stop]
-    is_letter = re.fullmatch(r"[A-Za-z]'?", content) is not None
-    if len(run) == 1 and (is_letter or not re.search(r"[0-9\\π∞½¼¾⅓⅔⅛√=^]", content)):
+    if len(run) == 1 and not re.search(r"[0-9\\π∞½¼¾⅓⅔⅛√=^]", content):
         return []
     dots = re.match(r"\.{3}|…", text[stop : stop + 3])
     if dots is not None and content[-1].isdigit():

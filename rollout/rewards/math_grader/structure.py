@@ -59,7 +59,7 @@ _UPRIGHT_UNIT = re.compile(
 )
 _PLAIN_UNIT = re.compile(
     r"(?P<value>.*[0-9})!])(?P<gap>\s*(?:\\[,;: ]|~)*\s*)"
-    r"(?P<unit>[A-Za-z°$€£¥₹¢\\^][^0-9=<>+]*(?:\^\{?[23]\}?)?)",
+    r"(?P<unit>[A-Za-z°$€£¥₹¢\\^][^0-9+]*(?:\^\{?[23]\}?)?)",
     re.DOTALL,
 )
 _NOUNS = re.compile(r"[A-Za-z]{3,}(?:[ -][A-Za-z]{2,}){0,3}\.?")

@@ -17,6 +17,8 @@ from rollout.rewards.math_grader.words import as_text
 from tests.rollout.rewards.cases import shown
 
 BOXES = {
+    "So\n\\boxed{5\nThen\n7": ["5"],
+    r"\(\boxed{X\)": ["X"], r"\[\boxed{X\]": ["X"], r"\(\boxed{5. \).": ["5"],
     r"\boxed{5\}}": [r"5\}"], r"\boxed{\{5}": [r"\{5"], r"\boxed{a{b}c}": ["a{b}c"], "So\n\\boxed{5\nThen 7": ["5"],
     "So\n\\boxed{5": ["5"], r"\boxed{5$. ": ["5"], r"\boxed 5x y": ["5x"], r"\boxed\{5\}": [],
     r"\boxed{\text{ the answer }}": [], r"\boxed{an answer}": ["an answer"], r"\boxed{\dots}": [], r"\boxed{.}": [],
@@ -109,7 +111,7 @@ def test_numbers() -> None:
     )
     assert [text for text in none if parse_number(text) is not None] == []
     last = {"It is 1e12345": None, "9 then 2^1234": "9", "9 then x^{5}": "9", "9 then x_{5}": "9", "9 then x_5": "9",
-    "from 5--6": "6",
+    "from 5--6": "6", "so a-5": "5", "x =- 5": "-5", "It IS - 5": "-5",
     "9 on 1-2-3": "9", "9 at 5:30": "9",
         "9 in 1.2.3": "9", "9 at 5 : 6": "9", "9 is 3D": "9", "1/2/3 and 9": "9"}  # fmt: skip
     assert {text: last_number(text) for text in last} == last
@@ -118,7 +120,8 @@ def test_numbers() -> None:
         "oz yd mi C F K px pt pts year years day days hour hours minute minutes second seconds"
     )
     assert [unit for unit in glued.split() if last_number(f"9 then 5{unit}") != "5"] == []
-    only = {r"5 \text{}": 5, "about 5^2": None, "5.5 apples": Fraction(11, 2), "5 m^2": 5, "5 m ^{3}": 5,
+    only = {r"5 \text{}": 5, r"5\text{kg}": 5, "about 5^2": None, "5.5 apples": Fraction(11, 2), "5 m^2": 5,
+    "5 m ^{3}": 5,
     "5 or 6": None, "5 5": None,
     "1,000 people": 1000,
         r"\text{about} 5": 5, "**5** apples": 5, "1{,}000 apples": 1000,
@@ -127,7 +130,9 @@ def test_numbers() -> None:
 
 
 def test_units() -> None:
-    same = {"square / h": "square/h", "cubic / h": "cubic/h", "X": "x", "X.": "x", "hertzes": "Hz", "inches": "in",
+    same = {"km perhour": "km perhour", r"\,cm": "cm", r"\;cm": "cm", r"\:cm": "cm", r"\!cm": "cm", "\\ cm": "cm",
+    "~cm": "cm",
+    "square / h": "square/h", "cubic / h": "cubic/h", "X": "x", "X.": "x", "hertzes": "Hz", "inches": "in",
     "Inches": "in", "INCH": "in", "cubic m/h": "m^3/h",
     "square cm": "cm^2", "sq. in": "in^2",
         "glasses": "glasse", "x y": "x y", " km . ": "km", "m/s/s": "m/s/s", "degrees": "deg", "degree  Celsius": "°C",

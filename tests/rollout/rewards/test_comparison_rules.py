@@ -56,10 +56,11 @@ GROUPS = (
     (", ".join(map(str, range(64))), ", ".join(map(str, range(63, -1, -1))), RIGHT), ("x = 5, 7", "5, 7", RIGHT),
     ("[[1],[2]]", "(1, 2)", RIGHT),
     (", ".join(map(str, range(65))), ", ".join(map(str, range(64, -1, -1))), WRONG), ("[[1,2],[3,4]]", "(1, 2)", WRONG),
+    ("[[1,2],[3,4]]", "1, 3", WRONG),
     ("5", "5, 5", WRONG),
 )  # fmt: skip
 LEFT_OUT = (
-    ("x = 5", "AB = 5", RIGHT), ("x = 5", r"a_1 = 5", RIGHT), ("x = 5", "X = 5", WRONG),
+    ("x = 5", "AB = 5", RIGHT), ("x = 5", r"a_1 = 5", RIGHT), ("x = 5", "X = 5", WRONG), ("area = 5", "2x = 5", WRONG),
     (r"f'(x)\,y", "f'(x)y", RIGHT), (r"f'(x)\;y", "f'(x)y", RIGHT), (r"f'(x)\:y", "f'(x)y", RIGHT), ("f'(x)\\ y",
     "f'(x)y", RIGHT),
     ("f'(x)~y", "f'(x)y", RIGHT), ("f'(x) y", "f'(x)y", RIGHT), ("f'(x)z", "f'(x)y", WRONG), ("5", "", WRONG), ("", "5",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rollout.rewards.answers.expressions import read_expression
 
 AFTER_A_PHRASE = {
+    "Answer: the Total Cost = 5. Then 7": "5", "Answer: 9. The answer is 5 totals": "5",
     "Answer: 9. The answer is 5 MORE long": "9", "Answer: 9. The answer is 5  of": "9", "The answer is 5 offers": "5",
     "Answer: Total=5. Then 7": "5", "Answer: Total =5. Then 7": "=5", "Answer: the cost=5 now": "5",
     "Answer: ab=5. Then 7": "5", "Answer: sum==5. Then 7": "7",
@@ -81,7 +82,8 @@ def test_a_sentence_after_a_box_that_says_nothing_but_another_answer() -> None:
 
 AS_A_LIST = {
     "We get 5 and _7_": "5, 7", "We get 5 and `7`": "5, 7", "We get 5 and *7*": "5, 7",
-    "We get 5 AND 7": "5, 7", "We get 5 Or 7": "5, 7", "We get 5 and7": "5", "We get 5 or7": "5",
+    "x_12 = 5, 7": "x_12 = 5, 7", "We get 5 AND 7": "5, 7", "We get 5 Or 7": "5, 7", "We get 5 and7": "5",
+    "We get 5 or7": "5",
     "We get 5 sand 7": "7",
     "We get 5 andy 7": "7", "We get 5 for 7": "7", "We get 5 orb 7": "7", "The roots are `5`, `7`": "5, 7",
     "The roots are *5* , _7_": "5, 7", "The roots are 5, *7*": "5, 7", "The roots are 5;`7`": None, "We saw 5, 7": "7",
@@ -137,7 +139,8 @@ def test_boxes_and_tags_with_more_in_them() -> None:
         "Answer: $blue$ for": "blue",
         "Answer: one two three four five six": "one two three four five six",
         "Answer: one two three four five six seven": None,
-        "Answer: notable": "notable", "Answer: not blue": None, "Answer: unknown": None, "Answer: wrongly": "wrongly",
+        "Answer: X": "X", "Answer: notable": "notable", "Answer: not blue": None, "Answer: unknown": None,
+        "Answer: wrongly": "wrongly",
         "Answer: forty": "forty", "Answer: blue sincerely": "blue sincerely", "Answer: about blue": "blue",
         "Answer: .": None,
     }  # fmt: skip

@@ -92,6 +92,7 @@ PARTS = {
     r"\left(a,b\right),c": (r"\left(a,b\right)", "c"), r"\frac{a,b}{c,d},e": (r"\frac{a,b}{c,d}", "e"),
     "((a,b),c),d": ("((a,b),c)", "d"), "a , b": ("a", "b"), ",a,": ("", "a", ""), "": ("",), "a)b,c": ("a)b,c",),
     "(a,b": ("(a,b",), r"\alpha,b": (r"\alpha", "b"),
+    r"\langleX,b": (r"\langleX", "b"), r"\langlex,b": (r"\langlex", "b"),
 }  # fmt: skip
 
 ENCLOSED = (

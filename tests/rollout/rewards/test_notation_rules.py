@@ -48,6 +48,7 @@ def test_functions() -> None:
 
 
 CLEANED = {
+    r"$5\$": r"$5\$",
     "kpi r": "kpi r", "<,2>": "<,2>", "<1,>": "<1,>",
     r"{a\overline b}": r"a\overline b", r"{a\overA}": r"a\overA", r"{a \over b}": r"\frac{a }{ b}",
     r"x\label{}": "x", r"x\label {a}": "x", r"x\tag{}": "x", r"x\tag* {1}": "x", r"x\tag": r"x\tag",

@@ -9,6 +9,9 @@ from rollout.rewards.math_grader.values import Expression
 from tests.rollout.rewards.cases import shown
 
 VALUES = {
+    "\\ 5": "5", r"\,5": "5", r"\;5": "5", r"\:5": "5", "~5": "5", r"\quad 5": "5", r"\qquad5": "5", r"5\quad": "5",
+    r"1, 2\;, 3": "list[1; 2; 3]", r"1, 2\:, 3": "list[1; 2; 3]", r"1, 2~, 3": "list[1; 2; 3]",
+    r"1, 2\,, 3": "list[1; 2; 3]", r"1, 2\quad, 3": "list[1; 2; 3]", r"1, \quadx": r"list[1; <\quadx>]",
     "(1]": "<(1]>", "[1)": "<[1)>", "[1]": "[][1]", "(1 ]": "<(1 ]>",
     "red, orange": "list['red'; 'orange']", "red; andes": "list['red'; 'andes']",
     r"\begin{pmatrix}\end{pmatrix}": "matrix[]", r"5\; x": r"<5\; x>", r"2x\, y": r"<2x\, y>",
