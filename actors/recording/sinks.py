@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.recording.append_file import AppendFile
+from actors.recording.trackers import TRACKERS
 from rollout.component import Component, ComponentSpec, UserError, build
 
 
@@ -37,7 +38,9 @@ class Sink(Protocol):
 
 
 class FurtherSink(Component):
-    """A sink of the user's own: ``logging.sinks`` names it. It runs in the controller's process; do not block there."""
+    """A tracker, or a sink of the user's own, named in ``logging.sinks``. It runs in the controller's process; do not
+    block there.
+    """
 
     def open(self, folder: Path, last_valid_step: int | None) -> None:
         """Called once, before the first :meth:`write`.
@@ -57,12 +60,12 @@ class FurtherSink(Component):
 
 
 def further_sinks(specs: Sequence[ComponentSpec]) -> list[FurtherSink]:
-    """The user's own sinks, not opened yet.
+    """Trackers and the user's own sinks, not opened yet.
 
     Raises:
         UserError: one cannot be imported, is no sink, or an option is wrong.
     """
-    return [build(spec, {}, FurtherSink, f"logging.sinks.{index}") for index, spec in enumerate(specs)]
+    return [build(spec, TRACKERS, FurtherSink, f"logging.sinks.{index}") for index, spec in enumerate(specs)]
 
 
 class JsonlSink:

@@ -59,6 +59,7 @@ for command in (
     cli_report.report,
     cli_report.explain,
     cli_report.compare,
+    cli_report.watch,
     cli_reward.reward,
     cli_reward_model.reward_model,
     cli_tools.ledger,

@@ -1,4 +1,4 @@
-"""Commands that look at runs afterwards, or while they go on: report, explain, compare."""
+"""Commands that look at runs afterwards, or while they go on: report, explain, compare, watch."""
 
 from __future__ import annotations
 
@@ -68,6 +68,33 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], as_json: bool) -> N
         raise UserError("RUN: name at least two runs to compare")
     found = compare_runs([read_run(folder) for folder in _different([find_run_folder(name) for name in runs])], metrics)
     print_lines([json.dumps(found.as_json(), indent=2, ensure_ascii=False)] if as_json else comparison_lines(found))
+
+
+@click.command(short_help="Watch a run that goes on, from its folder.")
+@click.argument("run", type=PATH_TEXT)
+@click.option("--plain", is_flag=True, help="Lines in place of a live display, as where there is no terminal.")
+@click.option("--patience", type=click.FloatRange(min=0.0, min_open=True), help="Seconds without a sign of life.")
+def watch(run: str, plain: bool, patience: float | None) -> None:
+    """Show how RUN goes on, until it ends: progress, phases, rewards, estimated noise, alarms, the last sample.
+
+    RUN is a run's folder, or its name in runs/; it may be on a shared disk. Nothing of it is changed. The exit status
+    is 0 if it came to its end or was stopped, 1 if it failed or gave no sign of life for --patience seconds, by default
+    somewhat more than its cluster.step_timeout_s.
+    """
+    from cluster.display.progress import make_progress
+    from cluster.report.run_record import find_run_folder, read_settings
+    from cluster.report.watch import EXIT_STATUS, Watcher, ending_line, patience_of
+
+    folder = find_run_folder(run)
+    patience_s = patience_of(read_settings(folder)) if patience is None else patience
+    progress = make_progress("plain" if plain else "auto", with_rollouts=False)
+    progress.start()
+    try:
+        ending = Watcher(folder, progress, patience_s).watch()
+    finally:
+        progress.finish(())  # after Ctrl-C too, or a live display would stay
+    print_lines([ending_line(folder, ending, patience_s)])
+    click.get_current_context().exit(EXIT_STATUS[ending])
 
 
 def _different(folders: list[Path]) -> list[Path]:

@@ -106,7 +106,9 @@ class LoggingConfig(StrictModel):
 
     tensorboard: bool = Field(True, description="Write TensorBoard events.")
     sinks: tuple[ComponentSpec, ...] = Field(
-        (), description="Sinks of your own: classes that derive from actors.recording.sinks.FurtherSink, with options."
+        (),
+        description="Trackers (wandb, mlflow, trackio), and sinks of your own: classes that derive from "
+        "actors.recording.sinks.FurtherSink, with options.",
     )
     trajectory_samples_per_step: int = Field(
         4, ge=0, le=1_000_000, description="Trajectories of each step written to trajectories/ for reading."

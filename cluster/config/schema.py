@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from actors.recording.trackers import TRACKERS
 from cluster.config.run_config import RunConfig
 from learner.algorithms.catalogue import ALGORITHMS
 from learner.algorithms.corrections import CORRECTIONS
@@ -66,7 +67,8 @@ def build_schema() -> dict[str, Any]:
     reward = definitions["RewardConfig"]["properties"]
     reward["functions"]["items"] = reward["gold"]["items"] = {"$ref": "#/$defs/Reward"}
     reward["noise"]["items"] = {"$ref": "#/$defs/RewardNoise"}
-    definitions["Guard"], definitions["FurtherSink"] = _custom("guard"), _custom("sink")
+    definitions["Guard"] = _custom("guard")
+    definitions["FurtherSink"] = _component("sink", TRACKERS, definitions)
     definitions["GuardsConfig"]["properties"]["further"]["items"] = {"$ref": "#/$defs/Guard"}
     definitions["LoggingConfig"]["properties"]["sinks"]["items"] = {"$ref": "#/$defs/FurtherSink"}
     schema["properties"]["algorithm"] = _reference("Algorithm", schema, "algorithm")

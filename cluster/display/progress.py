@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from cluster.display.report import ESTIMATING, TIME_LEFT, Row, StepReport, format_duration, format_table
 
@@ -65,6 +66,10 @@ class Progress(Protocol):
         """Something worth a line: a checkpoint, an evaluation, a phase of the start."""
         ...
 
+    def details(self, rows: Sequence[Row], is_new: bool) -> None:
+        """More of what goes on now, below the numbers of the step; ``is_new``: it is about a step just told."""
+        ...
+
     def finish(self, summary_rows: Sequence[Row]) -> None:
         """End the display and show the closing table. Also called, with no rows, when the run fails."""
         ...
@@ -83,6 +88,9 @@ class SilentProgress:
         """Nothing."""
 
     def event(self, text: str) -> None:
+        """Nothing."""
+
+    def details(self, rows: Sequence[Row], is_new: bool) -> None:
         """Nothing."""
 
     def finish(self, summary_rows: Sequence[Row]) -> None:
@@ -114,6 +122,11 @@ class PlainProgress:
         """Print the text with the time since the start."""
         self._print(f"[{format_duration(time.monotonic() - self._started)}] {text}")
 
+    def details(self, rows: Sequence[Row], is_new: bool) -> None:
+        """Print them below the line of a step."""
+        for line in format_table(rows) if is_new else ():
+            self._print(f"  {line}")
+
     def finish(self, summary_rows: Sequence[Row]) -> None:
         """Print the closing table."""
         for line in format_table(summary_rows):
@@ -131,13 +144,14 @@ class PlainProgress:
 class RichProgress:
     """A live display: bars of steps and rollouts over a table of the newest numbers; events scroll by above it."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, with_rollouts: bool = True) -> None:
         self._console = Console(file=stream, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Bars(*columns, console=self._console)
         self._steps = self._bars.add_task("steps", total=None)
-        self._rollouts = self._bars.add_task("rollouts", total=None)
+        self._rollouts = self._bars.add_task("rollouts", total=None, visible=with_rollouts)
         self._rows: list[Row] = [(TIME_LEFT, ESTIMATING)]
+        self._details: Sequence[Row] = ()
         # Transient: the display makes room for the closing table.
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
 
@@ -158,6 +172,10 @@ class RichProgress:
         """Print the text above the display."""
         self._console.print(text, markup=False)  # square brackets in it are no mark-up
 
+    def details(self, rows: Sequence[Row], is_new: bool) -> None:
+        """Show them below the newest numbers."""
+        self._details = rows
+
     def finish(self, summary_rows: Sequence[Row]) -> None:
         """End the display and print the closing table."""
         self._live.stop()
@@ -166,18 +184,24 @@ class RichProgress:
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        for name, value in self._rows:
-            table.add_row(name, value)
+        for name, value in (*self._rows, *self._details):
+            table.add_row(name, Text(value, overflow="ellipsis", no_wrap=True))  # no mark-up, and one line each
         return Group(self._bars, table)
 
 
-def make_progress(mode: Literal["auto", "plain", "rich", "none"], stream: TextIO | None = None) -> Progress:
-    """The display that ``logging.progress`` asks for; ``auto`` is live only on a terminal that can redraw lines."""
+def make_progress(
+    mode: Literal["auto", "plain", "rich", "none"], stream: TextIO | None = None, with_rollouts: bool = True
+) -> Progress:
+    """The display that ``logging.progress`` asks for; ``auto`` is live only on a terminal that can redraw lines.
+
+    Args:
+        with_rollouts: whether it will be told of :meth:`Progress.rollouts`.
+    """
     target = stream if stream is not None else sys.stdout
     if mode == "none":
         return SilentProgress()
     is_live = mode == "rich" or (mode == "auto" and target.isatty() and os.environ.get("TERM", "dumb") != "dumb")
-    return RichProgress(target) if is_live else PlainProgress(target)
+    return RichProgress(target, with_rollouts) if is_live else PlainProgress(target)
 
 
 __all__ = [

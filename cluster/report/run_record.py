@@ -175,6 +175,11 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
+def read_settings(folder: Path) -> Settings:
+    """The configuration of a run; empty where it cannot be read."""
+    return Settings(_read_config(folder / CONFIG, []))
+
+
 def _knows_truth(lines: Sequence[Mapping[str, float]], settings: Settings) -> bool:
     """Whether clean scores are more than the observed ones: of ``reward.gold``, or before injected noise or votes."""
     told = ("trust/num_rechecked", "votes/num_prompts")
