@@ -285,18 +285,15 @@ def _scaled(value: Value, unit: str) -> tuple[Value, str]:
     size = _SCALES.get(word)
     if size is None or not isinstance(value, Number | Expression):
         return value, unit
-    if isinstance(value, Number):
-        ulp = None if value.ulp is None else value.ulp * size
-        return replace(value, value=value.value * size, ulp=ulp), canonical(rest)
-    return replace(value, latex=rf"{value.latex} \cdot {size}"), canonical(rest)
+    if isinstance(value, Expression):
+        return replace(value, latex=rf"{value.latex} \cdot {size}"), canonical(rest)
+    return replace(value, value=value.value * size, ulp=value.ulp and value.ulp * size), canonical(rest)
 
 
 def _is_plain_unit(unit: str, written: str, has_gap: bool) -> bool:
     """Whether what follows a number is a unit though nothing marks it as one."""
-    if not unit or _NO_UNIT.search(written):
-        return False
-    if unit in ("$", "°C", "°F"):
-        return True
+    if not unit or _NO_UNIT.search(written) or unit in ("$", "°C", "°F"):
+        return unit in ("$", "°C", "°F")
     if written.split("^")[0].strip() in AMBIGUOUS:
         return has_gap
     return UNIT_PHRASE.fullmatch(written) is not None or (has_gap and _NOUNS.fullmatch(written) is not None)
