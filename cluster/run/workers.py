@@ -26,6 +26,9 @@ from cluster.run.placement import Bundle, Plan, describe, plan, require_capacity
 from cluster.run.reward_models import ServedModel, served_models, serving_options
 from rollout.sampling.vllm_options import engine_environment
 
+ONE_NODE_S = 5.0
+"""How long the learner ranks wait for all of them to be on one node, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutFactory:
@@ -33,9 +36,8 @@ class RolloutFactory:
 
     Attributes:
         policy_path: what the engine loads first; the learner publishes its weights before anything is sampled.
-        placement: the run's placement group.
+        placement: the placement group whose first bundles are the workers'.
         bundles: resources of each worker.
-        first_bundle: place of worker 0's in the placement group.
     """
 
     config: RunConfig
@@ -43,7 +45,6 @@ class RolloutFactory:
     tokenizer_path: str
     placement: Any
     bundles: tuple[Bundle, ...]
-    first_bundle: int
 
     def __call__(self, index: int) -> Any:
         """The actor of worker ``index``."""
@@ -52,7 +53,7 @@ class RolloutFactory:
         actor = placed(
             RolloutWorker,
             self.placement,
-            self.first_bundle + index,
+            index,
             bundle,
             engine_environment(on_gpu, threads_of(bundle["CPU"])),
             max_concurrency=2 * config.rollout.max_concurrent_requests,
@@ -97,8 +98,8 @@ class Fleet:
 
     Attributes:
         models: reward models with the handles of their workers.
-        placement: the placement group.
-        learner_bundles: resources of each learner rank, the first in the placement group.
+        placements: the placement groups of the learner ranks, if there are any, and of all others.
+        learner_bundles: resources of each learner rank.
         engines_started: whether the rollout workers can shut their engines down in order.
     """
 
@@ -108,7 +109,7 @@ class Fleet:
     models: tuple[ServedModel, ...]
     rollout_factory: RolloutFactory
     reward_factory: RewardFactory
-    placement: Any
+    placements: tuple[Any, Any]
     learner_bundles: tuple[Bundle, ...]
     engines_started: bool = False
 
@@ -121,7 +122,7 @@ class Fleet:
         """End all learner ranks and create new ones in their places."""
         for learner in self.learners:
             end(learner)
-        self.learners = _learners(self.learner_bundles, self.placement)
+        self.learners = _learners(self.learner_bundles, self.placements[0])
 
     def stop(self, timeout_s: float) -> None:
         """Shut the engines down in order, then end every actor and give the resources back."""
@@ -131,8 +132,9 @@ class Fleet:
         served = [handle for model in self.models for handle in model.handles]
         for actor in (*self.rollouts, *self.learners, *self.rewards, *served):
             end(actor)
-        with suppress(Exception):  # without a cluster there is nothing to give back
-            remove_placement_group(self.placement)
+        for placement in filter(None, self.placements):
+            with suppress(Exception):  # without a cluster there is nothing to give back
+                remove_placement_group(placement)
 
 
 def threads_of(cpus: float) -> int:
@@ -181,45 +183,62 @@ def create_fleet(config: RunConfig, policy_path: str, tokenizer_path: str, with_
     demand = plan(config, models)
     if not with_learners:
         demand = replace(demand, learner_bundles=())
-    placement = _reserve(demand, config.cluster.start_timeout_s)
+    learner_placement, placement = _reserve(demand, config.cluster.start_timeout_s)
     rollout_factory = RolloutFactory(
         config=config,
         policy_path=policy_path,
         tokenizer_path=tokenizer_path,
         placement=placement,
         bundles=demand.rollout_bundles,
-        first_bundle=len(demand.learner_bundles),
     )
     served = _serve(config, models, placement, demand)
     reward_factory = RewardFactory(config, {model.place: RewardModelClient(model.handles) for model in served})
     return Fleet(
         rollouts=[rollout_factory(index) for index in range(config.rollout.num_workers)],
         rewards=[reward_factory(index) for index in range(config.reward.num_workers)],
-        learners=_learners(demand.learner_bundles, placement),
+        learners=_learners(demand.learner_bundles, learner_placement),
         models=tuple(served),
         rollout_factory=rollout_factory,
         reward_factory=reward_factory,
-        placement=placement,
+        placements=(learner_placement, placement),
         learner_bundles=demand.learner_bundles,
     )
 
 
-def _reserve(demand: Plan, timeout_s: float) -> Any:
-    """A Ray placement group that holds the plan's bundles.
+def _reserve(demand: Plan, timeout_s: float) -> tuple[Any, Any]:
+    """Ray placement groups of the learner ranks and of all others; None for one without any.
+
+    The others come first and are packed, since their bundles may be larger. Then the learner ranks, which talk most
+    with each other, get one node if they can have one now, else as few as Ray finds.
 
     Raises:
         UserError: the cluster can never hold them.
         TimeoutError: they did not become free in time.
     """
     require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    group = placement_group(demand.bundles, strategy="PACK")
-    if not group.wait(timeout_s):
-        remove_placement_group(group)
+    others, ranks, learners = [*demand.rollout_bundles, *demand.reward_model_bundles], demand.learner_bundles, None
+    rest = _group(others, "PACK", timeout_s)
+    if rest is not None or not others:
+        learners = _group(ranks, "STRICT_PACK", ONE_NODE_S) or _group(ranks, "PACK", timeout_s)
+    if (others and rest is None) or (ranks and learners is None):
+        if rest is not None:
+            remove_placement_group(rest)
         raise TimeoutError(
             f"the cluster's resources were not free within {timeout_s:g} s: needed {demand.total('CPU'):g} CPU and "
             f"{demand.total('GPU'):g} GPU; now free: {describe(ray.available_resources())}"
         )
-    return group
+    return learners, rest
+
+
+def _group(bundles: Sequence[Bundle], strategy: str, timeout_s: float) -> Any:
+    """A placement group that has its resources, or None."""
+    if not bundles:
+        return None
+    group = placement_group(list(bundles), strategy=strategy)
+    if group.wait(timeout_s):
+        return group
+    remove_placement_group(group)
+    return None
 
 
 def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
@@ -232,7 +251,7 @@ def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
 
 def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, demand: Plan) -> list[ServedModel]:
     """The models with their workers. Ray starts them again when they die."""
-    places = iter(range(len(demand.bundles) - len(demand.reward_model_bundles), len(demand.bundles)))
+    places = iter(enumerate(demand.reward_model_bundles, len(demand.rollout_bundles)))
     served = []
     for model in models:
         options = serving_options(config, model.options, "cuda" if model.options.num_gpus else "cpu")
@@ -240,8 +259,7 @@ def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, dem
         environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads}
         handles = []
         for _ in range(model.options.num_workers):
-            place = next(places)
-            bundle = demand.bundles[place]
+            place, bundle = next(places)
             actor = placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
             handles.append(actor.remote(options))
         served.append(replace(model, handles=tuple(handles)))
