@@ -250,13 +250,14 @@ class Supervisor:
         status = RunStatus(self._run_dir / "status.json")
         status.step = self._step
         with status.stage("wait for room"):
-            wait_for_room(
-                self._fleet.placement,
-                self._config.recovery.resource_timeout_s,
-                "recovery.resource_timeout_s",
-                lambda text: self._tell("restart", text, "warning"),
-                self._signals.check,
-            )
+            for group in filter(None, self._fleet.placements):
+                wait_for_room(
+                    group,
+                    self._config.recovery.resource_timeout_s,
+                    "recovery.resource_timeout_s",
+                    lambda text: self._tell("restart", text, "warning"),
+                    self._signals.check,
+                )
 
     def _note_rollback(self, fault: BaseException) -> None:
         if not isinstance(fault, RollbackRequested):

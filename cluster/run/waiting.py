@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util import placement_group_table
+from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from actors.pools.loss import failure
-from cluster.run.placement import describe
+from cluster.run.placement import Bundle, Plan, describe, require_capacity
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S = 0.5
+ONE_NODE_S = 5.0
+"""How long the learner ranks wait for all of them to be on one node, in seconds."""
 FIRST_TOLD_S, TELL_EVERY_S = 1.0, 30.0
 """Seconds of waiting that nobody needs to know of, and between two lines about it."""
 
@@ -94,3 +96,48 @@ def _lack(group: Any) -> str:
     gone = f"; hosts that are lost: {', '.join(lost)}" if lost else ""
     where = "1 host" if len(living) == 1 else f"{len(living)} hosts together"
     return f"needed, each on one host: {needed}; free on {where}: {describe(ray.available_resources())}{gone}"
+
+
+def reserve(demand: Plan, timeout_s: float, tell: Callable[[str], None], check: Callable[[], None]) -> tuple[Any, Any]:
+    """Ray placement groups of the learner ranks and of all others; None for one without any.
+
+    The others come first and are packed, since their bundles may be larger. Then the learner ranks, which talk most
+    with each other, get one node if they can have one now, else as few as Ray finds.
+
+    Args:
+        timeout_s: longest wait for each, in seconds; ``cluster.start_timeout_s``.
+        tell, check: see :func:`wait_for_room`.
+
+    Raises:
+        UserError: the cluster can never hold them.
+        TimeoutError: they did not become free in time.
+    """
+    require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    others, ranks = [*demand.rollout_bundles, *demand.reward_model_bundles], demand.learner_bundles
+    groups: list[Any] = []
+
+    def group(bundles: Sequence[Bundle]) -> Any:
+        if not bundles:
+            return None
+        groups.append(placement_group(list(bundles), strategy="PACK"))
+        wait_for_room(groups[-1], timeout_s, "cluster.start_timeout_s", tell, check)
+        return groups[-1]
+
+    try:
+        rest = group(others)
+        return _on_one_node(ranks) or group(ranks), rest
+    except BaseException:
+        for made in groups:
+            remove_placement_group(made)
+        raise
+
+
+def _on_one_node(bundles: Sequence[Bundle]) -> Any:
+    """A placement group on one node, or None where none has room for it now."""
+    if not bundles:
+        return None
+    group = placement_group(list(bundles), strategy="STRICT_PACK")
+    if group.wait(ONE_NODE_S):
+        return group
+    remove_placement_group(group)
+    return None

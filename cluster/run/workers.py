@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.pools.checkpoint_saver import IO_GROUP
@@ -22,9 +22,9 @@ from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import Bundle, Plan, plan, require_capacity
+from cluster.run.placement import Bundle, Plan, plan
 from cluster.run.reward_models import ServedModel, served_models, serving_options
-from cluster.run.waiting import wait_for_room
+from cluster.run.waiting import reserve
 from rollout.sampling.vllm_options import engine_environment
 
 
@@ -34,9 +34,8 @@ class RolloutFactory:
 
     Attributes:
         policy_path: what the engine loads first; the learner publishes its weights before anything is sampled.
-        placement: the run's placement group.
+        placement: the placement group whose first bundles are the workers'.
         bundles: resources of each worker.
-        first_bundle: place of worker 0's in the placement group.
     """
 
     config: RunConfig
@@ -44,7 +43,6 @@ class RolloutFactory:
     tokenizer_path: str
     placement: Any
     bundles: tuple[Bundle, ...]
-    first_bundle: int
 
     def __call__(self, index: int) -> Any:
         """The actor of worker ``index``."""
@@ -53,7 +51,7 @@ class RolloutFactory:
         actor = placed(
             RolloutWorker,
             self.placement,
-            self.first_bundle + index,
+            index,
             bundle,
             engine_environment(on_gpu, threads_of(bundle["CPU"])),
             max_concurrency=2 * config.rollout.max_concurrent_requests,
@@ -98,8 +96,8 @@ class Fleet:
 
     Attributes:
         models: reward models with the handles of their workers.
-        placement: the placement group.
-        learner_bundles: resources of each learner rank, the first in the placement group.
+        placements: the placement groups of the learner ranks, if there are any, and of all others.
+        learner_bundles: resources of each learner rank.
         engines_started: whether the rollout workers can shut their engines down in order.
     """
 
@@ -109,7 +107,7 @@ class Fleet:
     models: tuple[ServedModel, ...]
     rollout_factory: RolloutFactory
     reward_factory: RewardFactory
-    placement: Any
+    placements: tuple[Any, Any]
     learner_bundles: tuple[Bundle, ...]
     engines_started: bool = False
 
@@ -122,7 +120,7 @@ class Fleet:
         """End all learner ranks and create new ones in their places."""
         for learner in self.learners:
             end(learner)
-        self.learners = _learners(self.learner_bundles, self.placement)
+        self.learners = _learners(self.learner_bundles, self.placements[0])
 
     def stop(self, timeout_s: float) -> None:
         """Shut the engines down in order, then end every actor and give the resources back."""
@@ -132,8 +130,9 @@ class Fleet:
         served = [handle for model in self.models for handle in model.handles]
         for actor in (*self.rollouts, *self.learners, *self.rewards, *served):
             end(actor)
-        with suppress(Exception):  # without a cluster there is nothing to give back
-            remove_placement_group(self.placement)
+        for placement in filter(None, self.placements):
+            with suppress(Exception):  # without a cluster there is nothing to give back
+                remove_placement_group(placement)
 
 
 def threads_of(cpus: float) -> int:
@@ -190,44 +189,26 @@ def create_fleet(
     demand = plan(config, models)
     if not with_learners:
         demand = replace(demand, learner_bundles=())
-    placement = _reserve(demand, config.cluster.start_timeout_s, tell, check)
+    learner_placement, placement = reserve(demand, config.cluster.start_timeout_s, tell, check)
     rollout_factory = RolloutFactory(
         config=config,
         policy_path=policy_path,
         tokenizer_path=tokenizer_path,
         placement=placement,
         bundles=demand.rollout_bundles,
-        first_bundle=len(demand.learner_bundles),
     )
     served = _serve(config, models, placement, demand)
     reward_factory = RewardFactory(config, {model.place: RewardModelClient(model.handles) for model in served})
     return Fleet(
         rollouts=[rollout_factory(index) for index in range(config.rollout.num_workers)],
         rewards=[reward_factory(index) for index in range(config.reward.num_workers)],
-        learners=_learners(demand.learner_bundles, placement),
+        learners=_learners(demand.learner_bundles, learner_placement),
         models=tuple(served),
         rollout_factory=rollout_factory,
         reward_factory=reward_factory,
-        placement=placement,
+        placements=(learner_placement, placement),
         learner_bundles=demand.learner_bundles,
     )
-
-
-def _reserve(demand: Plan, timeout_s: float, tell: Callable[[str], None], check: Callable[[], None]) -> Any:
-    """A Ray placement group that holds the plan's bundles.
-
-    Raises:
-        UserError: the cluster can never hold them.
-        TimeoutError: they did not become free in time.
-    """
-    require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    group = placement_group(demand.bundles, strategy="PACK")
-    try:
-        wait_for_room(group, timeout_s, "cluster.start_timeout_s", tell, check)
-    except BaseException:
-        remove_placement_group(group)
-        raise
-    return group
 
 
 def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
@@ -240,7 +221,7 @@ def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
 
 def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, demand: Plan) -> list[ServedModel]:
     """The models with their workers. Ray starts them again when they die."""
-    places = iter(range(len(demand.bundles) - len(demand.reward_model_bundles), len(demand.bundles)))
+    places = iter(enumerate(demand.reward_model_bundles, len(demand.rollout_bundles)))
     served = []
     for model in models:
         options = serving_options(config, model.options, "cuda" if model.options.num_gpus else "cpu")
@@ -248,8 +229,7 @@ def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, dem
         environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads}
         handles = []
         for _ in range(model.options.num_workers):
-            place = next(places)
-            bundle = demand.bundles[place]
+            place, bundle = next(places)
             actor = placed(RewardModelWorker, placement, place, bundle, environment, max_restarts=-1)
             handles.append(actor.remote(options))
         served.append(replace(model, handles=tuple(handles)))
