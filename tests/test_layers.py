@@ -215,6 +215,7 @@ def test_the_table_itself(module: str, text: str, why: str, tmp_path: Path, monk
     assert [reason for found in imports_of(module) if (reason := forbidden(module, found))] == [why]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", LIGHT)
 def test_light_packages_load_nothing_heavy(package: str) -> None:
     """Every module of them, in a fresh process."""

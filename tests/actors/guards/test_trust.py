@@ -215,6 +215,7 @@ def watched(tmp_path: Path, **options: Any) -> Run:
     )
 
 
+@pytest.mark.slow
 async def test_the_loop_tells_logs_and_hands_two_numbers_to_the_learner(tmp_path: Path) -> None:
     run = watched(tmp_path)
     await run.controller.run()

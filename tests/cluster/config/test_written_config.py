@@ -62,6 +62,7 @@ def test_every_preset(preset: str, base: list[str], run_file: Path, tmp_path: Pa
     assert_same_verdict(load_config(run_file, [*base, f"algorithm={{preset: {preset}}}"]), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASK_OPTIONS)
 def test_every_task(name: str, base: list[str], run_file: Path, tmp_path: Path) -> None:
     options, *more = TASK_OPTIONS[name]

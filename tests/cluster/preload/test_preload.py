@@ -107,6 +107,7 @@ def test_two_workers_share_no_random_numbers_and_leave_no_zombie(
     wait_for(lambda: not any(place.exists() for place in places))
 
 
+@pytest.mark.slow
 def test_workers_go_on_when_no_more_are_forked(preload: Preload, script: Path, tmp_path: Path) -> None:
     stand_in = threading.Thread(target=start, args=(preload, script, tmp_path / "told", "--stay"))
     stand_in.start()

@@ -143,6 +143,7 @@ def test_a_conversation_ends_where_the_model_s_positions_do(monkeypatch: pytest.
     assert len(lengths) > 1 and lengths == sorted(lengths) and lengths[-1] + 20 <= 64
 
 
+@pytest.mark.slow
 def test_decoding_in_conversations_equals_one_at_a_time() -> None:
     task = dialogue()
     tokenizer = build_tokenizer(task.alphabet(), 256)
@@ -161,6 +162,7 @@ def test_an_unknown_ready_metric(tmp_path: Path) -> None:
         warmstart(dialogue(), tmp_path / "m", WarmstartConfig.model_validate(options))
 
 
+@pytest.mark.slow
 def test_the_folder_loads_and_gives_the_reported_accuracy(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     task = chain(imperfection={"wrong_facts_frac": 0.0, "slip_prob": 0.0})

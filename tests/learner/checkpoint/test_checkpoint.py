@@ -135,6 +135,7 @@ def test_random_streams_go_on_where_they_were() -> None:
     assert [draw() for _ in range(3)] == expected
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact(tmp_path: Path, tiny_model: Path, make_learner: MakeLearner) -> None:
     options = DVPO | {"num_minibatches": 2, "num_epochs": 2, "kl_coef": 0.01}
     learner = make_learner("dvpo", options)

@@ -53,6 +53,7 @@ def test_first_loss_is_the_mean_over_response_tokens(model: Any) -> None:
     assert losses == [pytest.approx(total / count, abs=1e-5)]
 
 
+@pytest.mark.slow
 def test_it_learns_pairs_by_heart_and_repeats_them(model: Any) -> None:
     seen: list[tuple[int, float]] = []
     config = SupervisedConfig(num_steps=120, num_warmup_steps=5, num_decay_steps=60, batch_size=3, lr=1e-2)

@@ -228,6 +228,7 @@ PROOFS: dict[str, Callable[[], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_a_remedy_changes_the_update(remedy: str) -> None:
     PROOFS[remedy]()

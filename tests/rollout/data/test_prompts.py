@@ -198,6 +198,7 @@ def test_the_tokenizer_is_the_one_that_transformers_chooses(
     assert found.apply_chat_template(chat) == expected.apply_chat_template(chat)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_is_loaded_without_torch(tiny_model: Path) -> None:
     """The controller has no other use for it."""
     code = (

@@ -366,6 +366,7 @@ def test_expectile_bias_of_a_large_kappa(p: float, kappa: float, mean: float) ->
     assert float(minimiser(atoms, 200, kappa).mean()) == pytest.approx(mean, abs=1e-3)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 100), eta=st.floats(-3.0, 3.0))
 @settings(max_examples=10, deadline=None)
 def test_positive_weights_leave_the_minimiser(seed: int, eta: float) -> None:

@@ -66,6 +66,7 @@ def test_the_number_by_hand(tiny_model: Path, kl_coef: float) -> None:
     assert found[KEY] > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo", "dvpo"])
 def test_training_goes_on_to_the_last_bit_as_without_it(tiny_model: Path, algorithm: str) -> None:
     weights, left = [], []

@@ -90,6 +90,7 @@ def test_gold_of_cells_scored_once_knows_the_total_error_only_and_says_so() -> N
     assert found.reasons[1] == "persistent rates: without repeats gold knows only the total error of a score"
 
 
+@pytest.mark.slow
 def test_few_labels_leave_the_persistent_rates_unknown_but_not_the_transient_ones() -> None:
     counts = scored_cells(np.random.default_rng(3), transient=(0.2, 0.2), persistent=(0.2, 0.2), gold_share=0.02)
     found = measure_rates(counts, settings=FEW)

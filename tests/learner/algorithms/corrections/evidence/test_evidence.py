@@ -256,6 +256,7 @@ def test_it_is_the_same_on_any_number_of_ranks() -> None:
         assert torch.equal(value.nan_to_num(9.0), ranks[0].cells.state_dict()[name].nan_to_num(9.0))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_bit_for_bit() -> None:
     one, other = evidence(), evidence()
     for update in range(12):
