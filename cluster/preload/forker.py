@@ -120,7 +120,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def _follow_environment() -> None:
-    """What the loaded libraries had read from the environment before it was this worker's."""
+    """What the interpreter and the loaded libraries had read from the environment before it was this worker's."""
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.path[1:1] = [folder for folder in folders if folder not in sys.path]
     tempfile.tempdir = None  # looked up anew: what is left in a worker's own folder is cleared up
     torch = sys.modules.get("torch")
     threads = os.environ.get("OMP_NUM_THREADS", "")

@@ -26,7 +26,7 @@ told = {
     "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "folder": os.getcwd(),
     "temporary": tempfile.gettempdir(), "arguments": sys.argv[1:], "path": sys.path[0], "name": __name__,
     "random": random.random(), "mine": os.environ.get("MINE"), "first": os.environ.get("FIRST"),
-    "loaded": "sqlite3" in sys.modules,
+    "loaded": "sqlite3" in sys.modules, "places": sys.path,
 }
 partial = os.environ["TOLD"] + ".partial"
 with open(partial, "w") as file:
@@ -70,6 +70,7 @@ def preload(tmp_path: Path) -> Iterator[Preload]:
 def start(preload: Preload, script: Path, told: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What Ray does: runs the executable with a script and its arguments."""
     environment = {"PATH": os.environ["PATH"], "MINE": "2", "TOLD": str(told), "TMPDIR": str(script.parent)}
+    environment["PYTHONPATH"] = f"/first/of/its/own:{SOURCE_ROOT}:/second"
     command = f"exec {preload.executable} {script} {' '.join(arguments)}"
     return subprocess.run(
         ["bash", "-c", command], cwd=script.parent, env=environment, capture_output=True, text=True, timeout=60
@@ -90,6 +91,8 @@ def test_a_worker_is_a_fork_with_streams_environment_and_folder_of_its_own(
     assert (told["arguments"], told["folder"]) == (["--number", "7"], str(script.parent))
     assert (told["mine"], told["first"], told["name"]) == ("2", None, "__main__")
     assert told["path"] == str(script.parent)
+    assert told["places"][1:3] == ["/first/of/its/own", "/second"]
+    assert told["places"].count(str(SOURCE_ROOT)) == 1
     assert told["group"] == told["pid"]
     assert told["temporary"] == str(script.parent)  # although the preloaded process had looked up its own
     assert ended.stdout == "printed\n" and ended.stderr == ""
