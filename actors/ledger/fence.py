@@ -52,10 +52,8 @@ class Fence:
         """Whether nobody has taken the run over by now. A ledger that cannot be read tells nothing: then it is."""
         try:
             self.check()
-        except TakenOver:
-            return False
-        except LedgerError:
-            return True
+        except LedgerError as error:
+            return not isinstance(error, TakenOver)
         return True
 
     def _check(self, db: sqlite3.Connection) -> None:

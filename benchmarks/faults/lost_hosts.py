@@ -57,15 +57,19 @@ def further(run: LiveRun, within_s: float) -> float:
     return time.monotonic() - begun
 
 
+def recovered(run: LiveRun) -> float:
+    """Seconds until the loss was told of and two more steps are done."""
+    begin = time.monotonic()
+    run.wait_until(lambda: any(event["kind"] == "restart" for event in events(run)), "told of the loss", NOTICED_S)
+    further(run, START_S)
+    return time.monotonic() - begin
+
+
 def cut_off(hosts: Hosts, run: LiveRun) -> float:
     """The cable of the learner's host is pulled, and put back when the run is on another one."""
     lost = learners_host(hosts, run)
     hosts.cut(lost)
-    begin = time.monotonic()
-    told = lambda: any(event["kind"] == "restart" for event in events(run))  # noqa: E731
-    run.wait_until(told, "told of the loss", NOTICED_S)
-    further(run, START_S)
-    seconds = time.monotonic() - begin
+    seconds = recovered(run)
     hosts.join(lost)
     further(run, START_S)  # what comes back disturbs nothing
     return seconds
@@ -74,17 +78,17 @@ def cut_off(hosts: Hosts, run: LiveRun) -> float:
 def switched_off(hosts: Hosts, run: LiveRun) -> float:
     """The learner's host loses power; another one has room."""
     hosts.switch_off(learners_host(hosts, run))
-    begin = time.monotonic()
-    run.wait_until(lambda: any(event["kind"] == "restart" for event in events(run)), "told of the loss", NOTICED_S)
-    further(run, START_S)
-    return time.monotonic() - begin
+    return recovered(run)
 
 
 def switched_off_without_a_spare(hosts: Hosts, run: LiveRun) -> float:
     """The learner's host loses power, and no other has room until one is added; the run waits, and says so."""
     hosts.switch_off(learners_host(hosts, run))
-    waiting = lambda: "wait for room" in run.stages() and "waiting for room" in run.log.read_text()  # noqa: E731
-    run.wait_until(waiting, "waiting for room", NOTICED_S)
+    run.wait_until(
+        lambda: "wait for room" in run.stages() and "waiting for room" in run.log.read_text(),
+        "waiting for room",
+        NOTICED_S,
+    )
     hosts.boot(3, LEARNER_CPUS)
     begin = time.monotonic()
     further(run, START_S)

@@ -230,34 +230,36 @@ class Supervisor:
     def _wait_for_places(self, fault: BaseException) -> None:
         """Until the new learner ranks live, however long the cluster has no room for them.
 
+        status.json says so meanwhile, as there is no controller to do it.
+
         Raises:
             RuntimeError: it had none for ``recovery.resource_timeout_s``.
         """
-        places = [learner.address.remote() for learner in self._fleet.learners]
-        deadline = time.monotonic() + self._config.cluster.start_timeout_s
-        while places and time.monotonic() < deadline:
-            self._signals.check()
-            begin = time.monotonic()
-            try:
-                self._wait_for_room()  # again and again: that a host is lost is known only after a while
-            except TimeoutError as error:
-                raise RuntimeError(f"{fault}; {error}. Add a host, and go on with --resume") from error
-            deadline += time.monotonic() - begin
-            _, places = ray.wait(places, num_returns=len(places), timeout=LOOK_S)
-
-    def _wait_for_room(self) -> None:
-        """Until all processes have a host; status.json says so meanwhile, as there is no controller to do it."""
         status = RunStatus(self._run_dir / "status.json")
         status.step = self._step
+        places = [learner.address.remote() for learner in self._fleet.learners]
+        deadline = time.monotonic() + self._config.cluster.start_timeout_s
         with status.stage("wait for room"):
-            for group in filter(None, self._fleet.placements):
-                wait_for_room(
-                    group,
-                    self._config.recovery.resource_timeout_s,
-                    "recovery.resource_timeout_s",
-                    lambda text: self._tell("restart", text, "warning"),
-                    self._signals.check,
-                )
+            while places and time.monotonic() < deadline:
+                self._signals.check()
+                begin = time.monotonic()
+                try:
+                    self._wait_for_room()  # again and again: that a host is lost is known only after a while
+                except TimeoutError as error:
+                    raise RuntimeError(f"{fault}; {error}. Add a host, and go on with --resume") from error
+                deadline += time.monotonic() - begin
+                _, places = ray.wait(places, num_returns=len(places), timeout=LOOK_S)
+
+    def _wait_for_room(self) -> None:
+        """Until all processes have a host."""
+        for group in filter(None, self._fleet.placements):
+            wait_for_room(
+                group,
+                self._config.recovery.resource_timeout_s,
+                "recovery.resource_timeout_s",
+                lambda text: self._tell("restart", text, "warning"),
+                self._signals.check,
+            )
 
     def _note_rollback(self, fault: BaseException) -> None:
         if not isinstance(fault, RollbackRequested):

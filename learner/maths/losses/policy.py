@@ -61,10 +61,7 @@ def clipped_policy_loss(
     advantages = masked(advantages.detach(), action_mask)
     log_ratio = masked(logprobs, action_mask) - masked(old_logprobs.detach(), action_mask)
     ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    bounded = ratio.clamp(1.0 - clip_ratio_low, 1.0 + clip_ratio_high)
-    plain, cut = -ratio * advantages, -bounded * advantages
-    loss = torch.maximum(plain, cut)
-    clipped = cut > plain
+    loss, clipped = _clipped_surrogate(ratio, advantages, clip_ratio_low, clip_ratio_high)
     if dual_clip is not None:
         if dual_clip <= 1.0:
             raise ValueError(f"dual_clip must be greater than 1, got {dual_clip}")
@@ -95,11 +92,15 @@ def sequence_clipped_loss(
     logprobs, advantages = masked(logprobs, action_mask), masked(advantages.detach(), action_mask)
     log_ratio = ratio_logarithm(logprobs.detach(), old_logprobs, action_mask, "geometric")
     ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * (logprobs - logprobs.detach()).exp()
-    plain = -ratio * advantages
-    cut = -ratio.clamp(1.0 - clip_ratio_low, 1.0 + clip_ratio_high) * advantages
-    loss = masked(torch.maximum(plain, cut), action_mask)
+    loss, clipped = _clipped_surrogate(ratio, advantages, clip_ratio_low, clip_ratio_high)
     shown = torch.where(action_mask, ratio.detach(), torch.ones_like(loss))
-    return ClippedLoss(loss, shown, (cut > plain) & action_mask)
+    return ClippedLoss(masked(loss, action_mask), shown, clipped & action_mask)
+
+
+def _clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """``max(-rho * A, -clip(rho, 1 - low, 1 + high) * A)``, and where the bound is what counts; all [batch seq]."""
+    plain, cut = -ratio * advantages, -ratio.clamp(1.0 - low, 1.0 + high) * advantages
+    return torch.maximum(plain, cut), cut > plain
 
 
 def clipped_weight_loss(
