@@ -32,7 +32,7 @@ ROOMS = {
     "learner.maths": "collective kernels outcomes quantiles logprobs replacement returns losses calibration",
     "learner.algorithms": "records streams invariance sampler corrections objectives base clipped_policy critic "
     "actor_critic without_critic with_critic presets catalogue",
-    "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys composition",
+    "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys evaluation composition",
     "actors": "faults recovery calls groups recording guards pools ledger processes workers loop",
     "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study report api cli",
 }

@@ -8,7 +8,7 @@ is one piece (``critic/``), which may also live in a module of the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from learner.algorithms.clipped_policy import ClippedPolicy
 from learner.algorithms.critic.composition import CriticSide
 from learner.algorithms.critic.config import ActorCriticConfig
+from learner.algorithms.critic.evaluation import Evaluated, evaluate
 from learner.algorithms.critic.short_keys import ShortKey, expand
 from learner.algorithms.critic.targets.base import OldCritic
 from learner.algorithms.critic.terms.base import BatchView
@@ -26,10 +27,11 @@ from learner.algorithms.invariance import MIXED, Answer
 from learner.algorithms.records import Denominators, Estimates, LossOutput, OldOutputs
 from learner.algorithms.streams import row_uniforms
 from learner.batch import TrainBatch
-from learner.maths.calibration import critic_metrics
+from learner.maths.calibration import CriticFit
 from learner.maths.collective import Collective
 from learner.maths.returns import Lam, discounted_returns
-from learner.models.spec import CriticConfig, CriticOutput
+from learner.models.kept_values import KeptOutput
+from learner.models.spec import CriticConfig, CriticOutput, Place
 from rollout.component import Component, ComponentSpec
 
 
@@ -151,32 +153,42 @@ class ActorCritic(ClippedPolicy):
         if old.critic is None:
             raise ValueError(f"{type(self).__name__} needs the old critic's output")
         corrected = self.correct_rewards(batch, old, world)
-        batch, mask = corrected.batch, corrected.batch.action_mask
-        before = self.old_critic(self.token_rewards(corrected, old), old.critic, batch, world)
-        found = self.side.target(before)
-        returns = discounted_returns(before.rewards, mask, self.config.gamma)
+        batch, mask, output = corrected.batch, corrected.batch.action_mask, old.critic
+        rewards = self.token_rewards(corrected, old)
+        returns = discounted_returns(rewards, mask, self.config.gamma)
+        uniforms = row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device)
+        fit = CriticFit(returns, mask, uniforms, output.num_quantiles, world)
+
+        def see(place: Place) -> OldCritic:
+            rows, part = batch.rows(place[0]).cut(place[1].stop), output.cut(place)
+            return self.old_critic(rewards[place], part, rows, world)
+
+        found = evaluate(self.side.target, output, see, batch, fit, world)
         advantages, metrics = self.normalise(found.advantages, mask, world)
-        view = BatchView(batch, returns, before.quantiles, found.targets)
+        view = BatchView(batch, returns, found.value_means, found.target_means, self._whole(output, found))
         extra, prepared = self.side.prepare(view, old, world)
-        fit = critic_metrics(
-            quantile_values=old.critic.quantile_values,
-            raw_crossing_frac=old.critic.raw_crossing_frac,
-            quantiles=before.quantiles,
-            values=before.values,
-            returns=returns,
-            mask=mask,
-            uniforms=row_uniforms(batch.sample_seeds, "coverage", mask.shape[1]).to(mask.device),
-            world=world,
-            disagreement=old.critic.head_disagreement,
-        )
+        keeps_old, kept = self.needs_old_values, output.kept if isinstance(output, KeptOutput) else None
         estimates = Estimates(
             advantages=advantages,
             value_targets=found.targets,
-            old_values=old.critic.quantile_values.detach() if self.needs_old_values else None,
-            metrics=metrics | corrected.metrics | found.metrics | prepared | fit,
+            old_values=output.quantile_values.detach() if keeps_old and kept is None else None,
+            metrics=metrics | corrected.metrics | found.metrics | prepared,
             extra=extra | self.carried_weights(corrected),
+            kept_targets=found.kept_targets,
+            kept_old_values=kept if keeps_old else None,
         )
-        return self.conclude(self.refine(estimates, old.critic, batch, world), batch, old, world)
+        return self.conclude(self.refine(estimates, output, batch, world), batch, old, world)
+
+    def _whole(self, output: CriticOutput, found: Evaluated) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """Quantiles [batch seq M] and targets [batch seq K] of all rows at once, for a piece that asks for them."""
+
+        def targets() -> Tensor:
+            if found.targets is not None:
+                return found.targets
+            assert found.kept_targets is not None
+            return found.kept_targets.whole()
+
+        return (lambda: self.ensemble(output.quantile_values)), targets
 
     def refine(self, estimates: Estimates, output: CriticOutput, batch: TrainBatch, world: Collective) -> Estimates:
         """What a method makes of the estimates once the old critic's ``output`` is known; here nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from learner.batch import TrainBatch
 from learner.metrics import Metrics, MetricValue
-from learner.models.spec import CriticOutput
+from learner.models.kept_values import KeptValues
+from learner.models.spec import CriticOutput, Place
 
 R = TypeVar("R", bound="Rows")
-Place = tuple[slice, slice]
-"""Rows and columns of a micro-batch in [batch seq]."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,8 @@ class Estimates:
         advantages: [batch seq], normalised as the algorithm wants it.
         value_targets: [batch seq atom] atoms of the return distribution (K = 1: a point), or None.
         old_values: [batch seq head quantile] of the old critic, or None.
+        kept_targets, kept_old_values: the two in parts, where there are many micro-batches; :meth:`cut` then fills
+            ``value_targets`` and ``old_values``, which are None until it does.
         metrics: diagnostics of the estimation.
         extra: what pieces carry to their losses, each under its own key: the piece itself, or the class of the rows
             where only one piece has such.
@@ -96,6 +97,8 @@ class Estimates:
     old_values: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
     extra: Mapping[Any, Rows] = field(default_factory=dict)
+    kept_targets: KeptValues | None = None
+    kept_old_values: KeptValues | None = None
 
     def carried(self, key: Any, kind: type[R]) -> R | None:
         """What was carried under ``key``, or None."""
@@ -111,18 +114,26 @@ class Estimates:
 
     def rows(self, index: Tensor) -> Estimates:
         """The estimates of some rows of the batch (metrics stay behind)."""
-        return self._map(lambda values: values[index], {key: rows.take(index) for key, rows in self.extra.items()})
+        extra = {key: rows.take(index) for key, rows in self.extra.items()}
+        return self._map(lambda values: values[index], lambda kept: kept.whole()[index], extra)
 
     def cut(self, place: Place) -> Estimates:
         """The estimates of one micro-batch: its rows, cut to its length (metrics stay behind)."""
-        return self._map(lambda values: values[place], {key: rows.cut(place) for key, rows in self.extra.items()})
+        extra = {key: rows.cut(place) for key, rows in self.extra.items()}
+        return self._map(lambda values: values[place], lambda kept: kept.at(place), extra)
 
-    def _map(self, change: Any, extra: Mapping[Any, Rows]) -> Estimates:
-        targets, old = self.value_targets, self.old_values
+    def _map(
+        self, change: Callable[[Tensor], Tensor], fetch: Callable[[KeptValues], Tensor], extra: Mapping[Any, Rows]
+    ) -> Estimates:
+        def taken(values: Tensor | None, kept: KeptValues | None) -> Tensor | None:
+            if kept is not None:
+                return fetch(kept)
+            return None if values is None else change(values)
+
         return Estimates(
             advantages=change(self.advantages),
-            value_targets=None if targets is None else change(targets),
-            old_values=None if old is None else change(old),
+            value_targets=taken(self.value_targets, self.kept_targets),
+            old_values=taken(self.old_values, self.kept_old_values),
             extra=extra,
         )
 

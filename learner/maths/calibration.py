@@ -14,55 +14,80 @@ from learner.metrics import Last, Mean, Metrics
 
 COVERAGE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 TAIL_SHARE = 0.1
+_PLACES = "places"
 
 
-def critic_metrics(
-    quantile_values: Tensor,
-    raw_crossing_frac: Tensor,
-    quantiles: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    mask: Tensor,
-    uniforms: Tensor,
-    world: Collective,
-    disagreement: Tensor | None = None,
-) -> Metrics:
-    """Fit of the mean, calibration of the quantiles, order, spread and agreement of the heads.
+class CriticFit:
+    """Fit of the mean, calibration of the quantiles, order, spread and agreement of the heads, over a batch in parts.
+
+    Of each part only numbers by token are kept, so that the metrics are the same, bit by bit, however it is split.
 
     Args:
-        quantile_values: [batch seq head M] of the old critic.
-        raw_crossing_frac: [batch seq], see :class:`learner.models.spec.CriticOutput`.
-        quantiles: [batch seq M], the old critic's ensemble.
-        values: [batch seq], the scalar read-out.
         returns: [batch seq], sampled discounted returns.
         mask: [batch seq] bool.
         uniforms: [batch seq] in [0, 1), what makes the coverage of discrete returns exact; the trajectories' own.
-        disagreement: [batch seq], :func:`head_disagreement` where ``quantile_values`` are the mean of heads already.
+        num_quantiles: M.
+        world: the ranks that share the batch.
     """
-    q, v, g = quantiles[mask], values[mask], returns[mask]
-    every_v, every_g = world.gather(v), world.gather(g)
-    metrics: Metrics = {
-        "critic/explained_variance": Last(explained_variance(every_v, every_g)),
-        "critic/bias": _mean(v - g),
-        "critic/value_mean": _mean(v),
-        "critic/return_mean": _mean(g),
-    }
-    if disagreement is not None:
-        metrics["critic/head_disagreement"] = _mean(disagreement[mask])
-    elif quantile_values.shape[-2] > 1:
-        metrics["critic/head_disagreement"] = _mean(head_disagreement(quantile_values.detach()[mask]))
-    if q.shape[-1] > 1:
-        metrics["critic/crossing_frac"] = _mean(raw_crossing_frac.detach()[mask])
-        metrics["critic/iqr"] = _mean(interquartile_range(q))
-        num_rows = int(world.gather(mask.any(dim=1).long()).sum())
-        places = randomised_pit(as_outcomes(q, every_g, num_rows), g, uniforms[mask])
-        for level in COVERAGE_LEVELS:
-            metrics[f"critic/coverage_q{round(level * 100):02d}"] = _mean(places < level)
-    if q.shape[-1] * TAIL_SHARE >= 2:
-        n = tail_count(q.shape[-1], TAIL_SHARE)
-        metrics["critic/lower_tail_std"] = _mean(spread(q[:, :n]).sqrt())
-        metrics["critic/upper_tail_std"] = _mean(spread(q[:, -n:]).sqrt())
-    return metrics
+
+    def __init__(self, returns: Tensor, mask: Tensor, uniforms: Tensor, num_quantiles: int, world: Collective) -> None:
+        self._returns, self._mask, self._uniforms, self._world = returns, mask, uniforms, world
+        self._num = num_quantiles
+        self._every_return = world.gather(returns[mask])
+        self._num_rows = int(world.gather(mask.any(dim=1).long()).sum()) if num_quantiles > 1 else 0
+        self._found: dict[str, list[Tensor]] = {}
+
+    def add(self, place: tuple[slice, slice], heads: Tensor, crossing: Tensor | None, quantiles: Tensor) -> None:
+        """Look at one part, rows ascending.
+
+        Args:
+            place: its rows and columns.
+            heads: [rows columns head M] of the old critic.
+            crossing: [rows columns], share of raw outputs out of order.
+            quantiles: [rows columns M], the old critic's ensemble.
+        """
+        mask, found = self._mask[place], {}
+        q = quantiles[mask]
+        if heads.shape[-2] > 1:
+            found["critic/head_disagreement"] = head_disagreement(heads.detach()[mask])
+        if self._num > 1:
+            if crossing is not None:
+                found["critic/crossing_frac"] = crossing.detach()[mask]
+            found["critic/iqr"] = interquartile_range(q)
+            expected = as_outcomes(q, self._every_return, self._num_rows)
+            found[_PLACES] = randomised_pit(expected, self._returns[place][mask], self._uniforms[place][mask])
+        if self._num * TAIL_SHARE >= 2:
+            n = tail_count(self._num, TAIL_SHARE)
+            found["critic/lower_tail_std"] = spread(q[:, :n]).sqrt()
+            found["critic/upper_tail_std"] = spread(q[:, -n:]).sqrt()
+        for name, values in found.items():
+            self._found.setdefault(name, []).append(values)
+
+    def metrics(self, values: Tensor, disagreement: Tensor | None = None) -> Metrics:
+        """All of it, after the last part; every rank asks.
+
+        Args:
+            values: [batch seq], the scalar read-out.
+            disagreement: [batch seq], :func:`head_disagreement` where heads were given as their mean.
+        """
+        mask, g = self._mask, self._returns[self._mask]
+        v = values[mask]
+        metrics: Metrics = {
+            "critic/explained_variance": Last(explained_variance(self._world.gather(v), self._every_return)),
+            "critic/bias": _mean(v - g),
+            "critic/value_mean": _mean(v),
+            "critic/return_mean": _mean(g),
+        }
+        if disagreement is not None:
+            metrics["critic/head_disagreement"] = _mean(disagreement[mask])
+        found = {name: torch.cat(parts) for name, parts in self._found.items()}
+        places = found.pop(_PLACES, None)
+        metrics |= {name: _mean(column) for name, column in found.items()}
+        if places is not None:
+            metrics |= {
+                f"critic/coverage_q{round(level * 100):02d}": _mean(places < level) for level in COVERAGE_LEVELS
+            }
+        return metrics
 
 
 def head_disagreement(quantile_values: Tensor) -> Tensor:

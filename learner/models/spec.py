@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from rollout.component import StrictModel
 
 END_VALUES = "end_values"
 """The one output that has an entry for each row instead of each token."""
+Place = tuple[slice, slice]
+"""Rows and columns of a micro-batch in [batch seq]."""
 
 
 class CriticConfig(StrictModel):
@@ -139,3 +142,31 @@ class CriticOutput:
         """What was given beside the quantiles, by name."""
         names = [field.name for field in fields(self)][2:]
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def num_quantiles(self) -> int:
+        """M."""
+        return self.quantile_values.shape[-1]
+
+    @property
+    def num_heads(self) -> int:
+        """H; 1 where ``quantile_values`` is the mean of the heads."""
+        return self.quantile_values.shape[-2]
+
+    @property
+    def places(self) -> list[Place]:
+        """Rows and columns of the parts that it is made of; here all of it is one."""
+        return [(slice(0, self.raw_crossing_frac.shape[0]), slice(0, self.raw_crossing_frac.shape[1]))]
+
+    def cut(self, place: Place) -> CriticOutput:
+        """The rows and columns of one part."""
+        return CriticOutput(self.quantile_values[place], **self._columns(place))
+
+    def quantiles_at(self, columns: Tensor) -> Tensor:
+        """[batch head quantile] of each row in one column, [batch] int64."""
+        return self.quantile_values[torch.arange(len(columns), device=columns.device), columns]
+
+    def _columns(self, place: Place) -> dict[str, Tensor]:
+        """Everything but the quantiles, of one part."""
+        found = {"raw_crossing_frac": self.raw_crossing_frac, **self.optional()}
+        return {name: value[place[0] if name == END_VALUES else place] for name, value in found.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from learner.models.spec import CriticOutput
 from learner.plan import BatchPlan
 from learner.update.distances.sampler_gap import SamplerGap
 from learner.update.distances.start_drift import StartDrift
-from learner.update.finite import refuse_non_finite
+from learner.update.finite import estimated, looked_at, refuse_non_finite
 from learner.update.old_outputs.critic import KeptPasses, OldCriticColumns, kept_passes
 from learner.update.old_outputs.reference import ReferenceColumns
 from learner.update.rank import Rank
@@ -92,29 +93,14 @@ class RankUpdate:
         where = f"update {self.index}, before the first step"
         with self._timed("old"), torch.no_grad():
             self.old = self._old_outputs()
-            refuse_non_finite(self._looked_at(), self.world, where)
+            refuse_non_finite(looked_at(self.old, self.batch.action_mask, self.needs_old_logprobs), self.world, where)
             if self.needs_old_logprobs:
                 self.metrics.append(self.gap.measure(self.world, where))
         with self._timed("estimate"), torch.no_grad():
             found = self.estimates = self.algorithm.estimate(self.batch, self.old, self.world)
-            estimated = {"advantages are": found.advantages, "value targets are": found.value_targets}
-            refuse_non_finite(self._of_tokens(estimated), self.world, where)
+            refuse_non_finite(estimated(found, self.batch.action_mask), self.world, where)
         self.metrics.append(self.estimates.metrics)
-
-    def _looked_at(self) -> dict[str, Tensor]:
-        """What came out of the models, where it is read."""
-        old, critic = self.old, self.old.critic
-        found = {
-            "log-probabilities of the policy are": old.logprobs if self.needs_old_logprobs else None,
-            "log-probabilities of the starting policy are": old.ref_logprobs,
-            "values of the critic are": None if critic is None else critic.quantile_values,
-        }
-        ends = None if critic is None else critic.end_values
-        return self._of_tokens(found) | ({} if ends is None else {"end values of the critic are": ends})
-
-    def _of_tokens(self, found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """Entries of sampled tokens, of columns [batch seq ...]."""
-        return {name: value[self.batch.action_mask] for name, value in found.items() if value is not None}
+        self.old = replace(self.old, critic=None)  # what is read of it from here on is among the estimates
 
     def _old_outputs(self) -> OldOutputs:
         learner, rewards = self.learner, self.batch.rewards

@@ -77,7 +77,7 @@ def collect_traces(
         By trajectory; the same on every rank.
     """
     limits, critic = run.settings.traces, run.algorithm.critic_config
-    num_quantiles = 0 if run.old.critic is None else run.old.critic.quantile_values.shape[-1]
+    num_quantiles = 0 if critic is None else critic.num_quantiles
     kept = thinned_levels(num_quantiles) if num_quantiles else []
     chosen = traced_samples(samples, limits, 0 if critic is None else critic.num_heads * len(kept))
     tokens = {s.trajectory.trajectory_id: s.trajectory.token_ids for s in samples[: limits.num_trajectories]}

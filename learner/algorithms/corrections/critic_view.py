@@ -21,7 +21,7 @@ def predicted_reward(old: OldOutputs, batch: TrainBatch) -> tuple[Tensor, Tensor
         raise ValueError("the correction needs the old critic's output")
     mask = batch.action_mask
     last = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).amax(dim=1)
-    heads = old.critic.quantile_values.detach()[torch.arange(len(mask), device=mask.device), last]
+    heads = old.critic.quantiles_at(last).detach()
     return heads.sort(dim=-1).values.mean(dim=-2), mask.any(dim=1)
 
 

@@ -11,16 +11,16 @@ from learner.batch import TrainBatch
 from learner.maths.calibration import head_disagreement
 from learner.maths.logprobs import scatter_to_tokens
 from learner.models.categorical import BIN_LOGITS
-from learner.models.spec import END_VALUES, CriticOutput
+from learner.models.kept_values import KeptOutput, KeptValues
+from learner.models.spec import END_VALUES
 
 QUANTILES = "quantile_values"
 
 
 class OldCriticColumns:
-    """Puts the outputs of a rank's micro-batches together.
+    """Puts the outputs of a rank's micro-batches together; of the quantiles each part stays by itself, in host memory.
 
-    Heads are kept only for an algorithm that looks at them. Else their mean is, in the form of one head: with 3 heads
-    of 200 quantiles, 512 rows and 2048 tokens the heads alone would be 2.5 GB.
+    Heads are kept only for an algorithm that looks at them. Else their mean is, in the form of one head.
 
     Args:
         batch: this rank's rows.
@@ -37,6 +37,7 @@ class OldCriticColumns:
         self._batch, self._keeps_heads = batch, algorithm.needs_old_heads or config.num_heads == 1
         self._is_sorted = config.monotonicity != "none"
         self._columns: dict[str, Tensor] = {}
+        self._kept = KeptValues(batch.rewards.shape)
         self._shown = frozenset(shown)
         self.shown_heads: dict[int, Tensor] = {}
 
@@ -50,7 +51,7 @@ class OldCriticColumns:
             heads = heads if self._is_sorted else heads.sort(dim=-1).values
             found["head_disagreement"] = scatter_to_tokens(head_disagreement(heads), micro.action_mask)
             heads = heads.mean(dim=-2, keepdim=True)
-        found[QUANTILES] = scatter_to_tokens(heads, micro.action_mask)
+        self._kept.add(place, micro.action_mask, heads)
         for name, value in found.items():
             by_token = name != END_VALUES
             shape = (*self._batch.rewards.shape, *value.shape[2:]) if by_token else (len(self._batch), *value.shape[1:])
@@ -66,9 +67,9 @@ class OldCriticColumns:
             if row in self._shown:
                 self.shown_heads[row] = of_row.clone()
 
-    def output(self) -> CriticOutput:
+    def output(self) -> KeptOutput:
         """All of it, aligned to the batch."""
-        return CriticOutput.of(self._columns)
+        return KeptOutput(self._kept, self._columns)
 
 
 class KeptPasses:

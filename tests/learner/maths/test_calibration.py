@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.maths.calibration import COVERAGE_LEVELS, critic_metrics, randomised_pit
+from learner.maths.calibration import COVERAGE_LEVELS, CriticFit, randomised_pit
 from learner.maths.collective import SingleProcess
 from learner.maths.outcomes import nearest, outcomes
 from learner.maths.quantiles.quantiles import midpoint_taus, quantile_at
@@ -32,17 +32,12 @@ def coverage(quantiles: Tensor, returns: Tensor, seed: int = 0, world: Any = Non
 
 def reported(quantiles: Tensor, returns: Tensor, uniforms: Tensor, world: Any) -> list[float]:
     column = quantiles.unsqueeze(1)
-    metrics = critic_metrics(
-        quantile_values=column.unsqueeze(2),
-        raw_crossing_frac=torch.zeros(len(returns), 1),
-        quantiles=column,
-        values=column.mean(dim=-1),
-        returns=returns[:, None],
-        mask=torch.ones(len(returns), 1, dtype=torch.bool),
-        uniforms=uniforms[:, None],
-        world=world,
-    )
-    found = to_floats(metrics)
+    mask = torch.ones(len(returns), 1, dtype=torch.bool)
+    fit = CriticFit(returns[:, None], mask, uniforms[:, None], quantiles.shape[-1], world)
+    for rows in (slice(0, 1), slice(1, len(returns))):
+        place = (rows, slice(0, 1))
+        fit.add(place, column[rows].unsqueeze(2), torch.zeros(len(returns), 1)[place], column[rows])
+    found = to_floats(fit.metrics(column.mean(dim=-1)))
     return [found[f"critic/coverage_q{round(level * 100):02d}"] for level in COVERAGE_LEVELS]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pydantic import Field
@@ -24,7 +24,7 @@ LEARNED = "the critic, once it has learned such rewards,"
 
 @dataclass(frozen=True)
 class OldCritic:
-    """The critic before the update over this rank's rows, and the rewards that followed. Everything is detached.
+    """The critic before the update over rows of this rank, and the rewards that followed. Everything is detached.
 
     Attributes:
         rewards: [batch seq], corrected, the KL cost included where it is part of the reward.
@@ -39,6 +39,7 @@ class OldCritic:
         ensemble: [... head M] -> [... M].
         read_out: [... M] -> [...].
         world: the ranks that share the batch.
+        lowest: scalar, the least V of all ranks, for a target that ``needs_lowest``; else None.
     """
 
     rewards: Tensor
@@ -53,11 +54,16 @@ class OldCritic:
     ensemble: Callable[[Tensor], Tensor]
     read_out: Callable[[Tensor], Tensor]
     world: Collective
+    lowest: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
         """[batch seq] bool, the sampled tokens."""
         return self.batch.action_mask
+
+    def with_lowest(self, lowest: Tensor) -> OldCritic:
+        """The same, with the least value of all ranks."""
+        return replace(self, lowest=lowest)
 
 
 class Evaluation(NamedTuple):
@@ -67,11 +73,13 @@ class Evaluation(NamedTuple):
         advantages: [batch seq], before normalisation; 0 outside ``action_mask``.
         targets: [batch seq K] ascending atoms that the critic regresses to.
         metrics: diagnostics.
+        columns: [batch seq] each, what :meth:`CriticTarget.summary` is made of once all rows were looked at.
     """
 
     advantages: Tensor
     targets: Tensor
     metrics: Metrics
+    columns: Mapping[str, Tensor] = {}
 
 
 class CriticTarget(Component):
@@ -84,9 +92,19 @@ class CriticTarget(Component):
     needs_heads: bool = True
     """Whether it reads the heads in ``old.output.quantile_values``; without, they may be their mean, as one head."""
 
+    by_rows: bool = False
+    """Whether what it says of a row depends on that row (and ``lowest``) alone, and it calls no collective: the learner
+    then shows it one micro-batch after another, and never has the value distribution of more than one on the device."""
+    needs_lowest: bool = False
+    """Whether it reads ``old.lowest``."""
+
     def misfit(self, critic: CriticConfig) -> str:
         """Why it cannot work with this critic, as the end of a sentence that starts with its name; empty if it can."""
         return ""
+
+    def summary(self, columns: Mapping[str, Tensor], mask: Tensor) -> Metrics:
+        """Metrics of what :class:`Evaluation` carried in ``columns``, of all rows of this rank; [batch seq] each."""
+        return {}
 
     def answer(self) -> Answer:
         """How the advantages answer to a map of all rewards that the critic has learned."""

@@ -16,6 +16,7 @@ class LambdaReturn(CriticTarget):
     """
 
     needs_heads = False
+    by_rows = True
 
     class Config(WithLambda):
         """Options of lambda-returns."""

@@ -17,6 +17,7 @@ class Mixture(CriticTarget):
     """
 
     needs_heads = False
+    by_rows = True
 
     class Config(WithLambda):
         """Options of mixtures."""

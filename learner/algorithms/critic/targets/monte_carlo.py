@@ -13,6 +13,7 @@ class MonteCarlo(CriticTarget):
     """The discounted sampled return, a point: K = 1. Unbiased, with the variance of the whole response."""
 
     needs_heads = False
+    by_rows = True
 
     def targets(self, old: OldCritic) -> Tensor:
         """See :class:`CriticTarget`."""

@@ -16,6 +16,7 @@ class QuantileWise(CriticTarget):
     """
 
     needs_heads = False
+    by_rows = True
 
     class Config(WithLambda):
         """Options of quantile-wise targets."""

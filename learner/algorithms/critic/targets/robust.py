@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from pydantic import Field
@@ -28,6 +29,9 @@ class RobustTarget(CriticTarget):
     Pessimism adds up along the response: a gap e lowers the targets by about ``(1 - lam) * T * e``. It is reported.
     """
 
+    by_rows = True
+    needs_lowest = True
+
     class Config(WithLambda):
         """Options of every robust target."""
 
@@ -42,9 +46,8 @@ class RobustTarget(CriticTarget):
     @answers(shift=gone(LEARNED), scale=ALIKE)
     def __call__(self, old: OldCritic) -> Evaluation:
         """Robust targets and advantages, and by how much pessimism lowered the targets."""
-        mask, batch, lam = old.mask, old.batch, self.config.lam
-        population = old.world.gather(old.values[mask])
-        lowest = population.min() if population.numel() else old.values.new_zeros(())
+        mask, batch, lam, lowest = old.mask, old.batch, self.config.lam, old.lowest
+        assert lowest is not None
         worst = scatter_to_tokens(self.worst_values(old.output.quantile_values[mask], lowest, old), mask)
         last = plain_last = None
         if old.bootstrap is not None:
@@ -54,9 +57,13 @@ class RobustTarget(CriticTarget):
         robust = lambda_returns(old.rewards, worst, mask, old.gamma, old.lam_actor, last)
         targets = lambda_returns(old.rewards, worst, mask, old.gamma, lam, last)
         plain = lambda_returns(old.rewards, old.values, mask, old.gamma, lam, plain_last)
-        metrics = pessimism_metrics((old.values - worst)[mask], (plain - targets)[mask])
         advantages = masked(robust - masked(old.values, mask), mask)
-        return Evaluation(advantages, targets.unsqueeze(-1), metrics)
+        columns = {"gap": old.values - worst, "lowered": plain - targets}
+        return Evaluation(advantages, targets.unsqueeze(-1), {}, columns)
+
+    def summary(self, columns: Mapping[str, Tensor], mask: Tensor) -> Metrics:
+        """See :class:`CriticTarget`."""
+        return pessimism_metrics(columns["gap"][mask], columns["lowered"][mask])
 
     def targets(self, old: OldCritic) -> Tensor:
         """See :class:`CriticTarget`."""
@@ -110,6 +117,8 @@ class _OfDistribution(RobustTarget):
 class RobustCVaR(_OfDistribution):
     """The mean of the lower tail of the predicted distribution; alpha = 1 is PPO."""
 
+    by_rows = False  # a matrix product's last bits depend on the number of rows; these are to be what they were
+
     class Config(WithLambda):
         """Options of the CVaR set."""
 
@@ -128,6 +137,8 @@ class RobustCVaR(_OfDistribution):
 class RobustTV(_OfDistribution):
     """The worst distribution within total variation rho on the same atoms (cf. 2208.05129 Eq 8); rho = 0 is PPO."""
 
+    by_rows = False  # as of :class:`RobustCVaR`
+
     class Config(WithLambda):
         """Options of the total-variation ball."""
 
@@ -145,6 +156,8 @@ class RobustTV(_OfDistribution):
 
 class RobustKL(RobustTV):
     """The worst distribution within KL divergence rho of the predicted one; rho = 0 is PPO."""
+
+    by_rows = True
 
     class Config(WithLambda):
         """Options of the KL ball."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -32,14 +32,26 @@ class BatchView:
     Attributes:
         batch: with the corrected scores.
         returns: [batch seq], sampled discounted returns.
-        quantiles: [batch seq M] of the old critic's ensemble.
-        targets: [batch seq K] ascending atoms.
+        value_means: [batch seq], means of the old critic's ensemble.
+        target_means: [batch seq], means of the targets' atoms.
+        whole: quantiles and targets, made when they are called for.
     """
 
     batch: TrainBatch
     returns: Tensor
-    quantiles: Tensor
-    targets: Tensor
+    value_means: Tensor
+    target_means: Tensor
+    whole: tuple[Callable[[], Tensor], Callable[[], Tensor]]
+
+    @property
+    def quantiles(self) -> Tensor:
+        """[batch seq M] of the old critic's ensemble: as much memory as a batch in micro-batches is there to save."""
+        return self.whole[0]()
+
+    @property
+    def targets(self) -> Tensor:
+        """[batch seq K] ascending atoms; the same is true of them."""
+        return self.whole[1]()
 
 
 @dataclass(frozen=True)

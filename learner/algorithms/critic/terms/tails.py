@@ -130,7 +130,7 @@ class MeanShift(CriticTerm):
         """Decide the batch hinge."""
         if self.config.form != "batch_hinge":
             return None, {}
-        gap = world.gather((quantile_mean(view.targets) - quantile_mean(view.quantiles))[view.batch.action_mask])
+        gap = world.gather((view.target_means - view.value_means)[view.batch.action_mask])
         is_open = float(gap.numel() > 0 and float(gap.mean()) > 0.0)
         return ShiftGate(torch.full_like(view.batch.scores, is_open)), {}
 
