@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rollout.component import PathText, StrictModel, UserError
+
+ReferencePlace = Literal["replicated", "sharded", "offloaded"]
+RECOMPUTED_FROM = 10**9
+"""Weights of a model from which activations are recomputed unless told otherwise (our choice)."""
 
 
 class ModelConfig(StrictModel):
@@ -24,15 +28,27 @@ class ModelConfig(StrictModel):
         "head are float32 either way. On CPU float32 is several times faster.",
     )
     trust_remote_code: bool = Field(False, description="Allow the model's folder to bring its own Python code.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, about a third more time."
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass: less memory, about a third more time. null: for "
+        "models of a thousand million weights and more.",
     )
-
+    attention: str | None = Field(
+        None,
+        min_length=1,
+        description="Implementation of attention by the name that transformers knows it by (sdpa, eager, "
+        "flash_attention_2, ...), of padded rows: with pack_rows false. null: as the model's class chooses.",
+    )
     pack_rows: bool = Field(
         True,
         description="Train on rows one after another in one sequence, without padding between them. A model that "
         "cannot (it has more than full attention inside a row) is found out, and runs padded rows; the log says so.",
     )
+
+    def recomputes(self, num_weights: int) -> bool:
+        """Whether the activations of a model of so many weights are computed again in the backward pass."""
+        wanted = self.gradient_checkpointing
+        return num_weights >= RECOMPUTED_FROM if wanted is None else wanted
 
     @property
     def critic_body_path(self) -> str:
@@ -47,6 +63,21 @@ class LearnerConfig(StrictModel):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         2,
         description="What DeepSpeed splits over ranks: 0 nothing, 1 optimiser states, 2 and gradients, 3 and weights.",
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none",
+        description="What is in host memory while it is not used: 'optimizer' its states, 'all' the weights too (ZeRO "
+        "stage 3). Slower.",
+    )
+    reference: ReferencePlace = Field(
+        "replicated",
+        description="Where the frozen starting policy is, for methods that need one: on every rank, split over the "
+        "ranks (ZeRO stage 3), or in every rank's host memory. The latter two bring one layer at a time.",
+    )
+    deepspeed: dict[str, Any] = Field(
+        {},
+        description="Merged into DeepSpeed's configuration, e.g. {zero_optimization: {reduce_bucket_size: 50000000}}. "
+        "What a run sets itself is refused by name.",
     )
     policy_lr: float = Field(1e-6, gt=0.0, le=1.0, description="Peak learning rate of the policy.")
     critic_lr: float = Field(5e-6, gt=0.0, le=1.0, description="Peak learning rate of the critic.")
@@ -75,8 +106,19 @@ def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
     """Refuse combinations of model and learner options that cannot work.
 
     Raises:
-        UserError: bfloat16 without ZeRO, which would keep no float32 master weights.
+        UserError: bfloat16 without ZeRO, which would keep no float32 master weights; what needs another ZeRO stage; or
+            an implementation of attention that nothing uses.
     """
+    if learner.offload != "none" and learner.zero_stage < (3 if learner.offload == "all" else 1):
+        least = "3, which splits weights" if learner.offload == "all" else "1, 2 or 3"
+        raise UserError(f"learner.offload: {learner.offload!r} needs learner.zero_stage {least}")
+    if learner.reference == "sharded" and learner.zero_stage != 3:
+        raise UserError("learner.reference: 'sharded' needs learner.zero_stage 3; or take 'offloaded'")
+    if model.attention is not None and model.pack_rows:
+        raise UserError(
+            "model.attention: has no effect on packed rows, which choose between flash-attention and sdpa themselves; "
+            "leave it out, or set model.pack_rows to false"
+        )
     if model.dtype == "bfloat16" and learner.zero_stage == 0:
         raise UserError(
             "learner.zero_stage: 0 keeps no float32 master weights, which model.dtype 'bfloat16' needs; "

@@ -40,6 +40,7 @@ SHARED_PROCESSES = {
     "test_checkpoint_saving": "learner_ranks",
     "test_learner_ranks": "learner_ranks",
     "test_learner_ranks_critics": "learner_ranks",
+    "test_learner_memory": "learner_ranks",
     "test_learner_refusals": "learner_ranks",
     "test_presets": "shared_run",
     "test_trust": "shared_run",

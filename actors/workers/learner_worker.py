@@ -242,6 +242,7 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
 
     from learner.algorithms.catalogue import build_algorithm
     from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
+    from learner.engine.deepspeed_options import deepspeed_settings
     from learner.models.critic import load_critic
     from learner.models.policy import load_policy, load_reference
     from learner.update.collective import TorchCollective
@@ -255,24 +256,22 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     device = torch.device(spec.device)
     algorithm = build_algorithm(spec.algorithm, spec.algorithm_options)
     start_process_group(rank, world, host, port, device, spec.timeout_s)
-    policy_model = load_policy(spec.model, spec.seed)
+    bfloat16, on_gpu = spec.model.dtype == "bfloat16", device.type == "cuda"
+    of_policy, of_critic = (deepspeed_settings(spec.learner, half, on_gpu) for half in (bfloat16, False))
+    is_split = spec.learner.zero_stage == 3
+    policy_model = load_policy(spec.model, spec.seed, of_policy if is_split else None)
     pad_token_id = policy_model.lm.config.get_text_config().pad_token_id or 0
-    reference = load_reference(spec.model, spec.seed).to(device) if algorithm.needs_reference else None
-    policy = DeepSpeedEngine(policy_model, spec.learner, bfloat16=spec.model.dtype == "bfloat16")
+    reference = None
+    if algorithm.needs_reference:
+        reference = load_reference(spec.model, spec.seed, device, spec.learner.reference, of_policy)
+    policy = DeepSpeedEngine(policy_model, spec.learner, bfloat16=bfloat16)
     critic = None
     if algorithm.critic_config is not None:
-        critic = DeepSpeedEngine(load_critic(spec.model, algorithm.critic_config, spec.seed), spec.learner)
+        body = load_critic(spec.model, algorithm.critic_config, spec.seed, of_critic if is_split else None)
+        critic = DeepSpeedEngine(body, spec.learner)
     _seed_everything(spec.seed * 1_000_003 + rank)
-    settings = UpdateSettings(
-        spec.learner,
-        spec.num_updates,
-        spec.temperature,
-        spec.seed,
-        pad_token_id,
-        spec.limits,
-        spec.lr_scale,
-        spec.traces,
-    )
+    options = (spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale)
+    settings = UpdateSettings(*options, spec.traces)
     learner = Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
     learner.drift = StartDrift(spec.kl_to_start_every, lambda: load_reference(spec.model, spec.seed))
     return learner

@@ -19,11 +19,12 @@ from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.joined import joined_cluster_warnings
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
-from cluster.check.model import check_critic_body, check_engine_args, check_model
+from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.prompts import settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
+from learner.config import check_compatible
 from rollout.component import UserError, user_code
 from rollout.data.prompts import all_splits, questions, render_split
 from rollout.rewards.function import build_reward
@@ -89,6 +90,8 @@ def check_run(
     if None not in [report.attempt(build_noise, config, index) for index in range(len(config.reward.noise))]:
         report.attempt(build_noise_chain, config)
     algorithm = report.attempt(build_algorithm, config)
+    report.attempt(check_compatible, config.model, config.learner)
+    report.attempt(check_deepspeed, config)
     tokenizer = report.attempt(check_model, config)
     if tokenizer is not None:
         report.attempt(check_engine_args, config)

@@ -129,7 +129,7 @@ def _learners_mib(config: RunConfig, sizes: ModelSizes) -> int:
         held = weights + 4.0 / split_gradients + optimiser
         per_rank += number * (held + optimiser + weights)  # the copy: optimiser and weights
     # Recomputing keeps the input of each layer, and all of the one that is being recomputed.
-    recomputes = config.model.gradient_checkpointing
+    recomputes = config.model.recomputes(max(sizes.policy, sizes.critic))
     layers = sizes.num_layers + ACTIVATIONS if recomputes else ACTIVATIONS * sizes.num_layers
     tokens = max(learner.micro_batch_tokens, config.rollout.longest_tokens)
     activations = min(tokens, _rank_tokens(config)) * sizes.hidden * layers * 4

@@ -13,7 +13,8 @@ from typing import Any
 from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError
+from learner.engine.deepspeed_options import deepspeed_settings
+from rollout.component import UserError, nearest
 from rollout.data.prompts import load_tokenizer
 from rollout.rewards.errors import one_line
 from rollout.sampling.engine_args import check_values
@@ -73,6 +74,32 @@ def check_engine_args(config: RunConfig) -> None:
         path = absolute_model_path(config.model.path)
         options = engine_options(path, config.rollout, on_gpu, config.model.trust_remote_code)
         check_values(options, arguments, on_gpu)
+
+
+def check_deepspeed(config: RunConfig) -> None:
+    """Have DeepSpeed's own class look at ``learner.deepspeed``, if there is anything in it; that loads DeepSpeed.
+
+    Raises:
+        UserError: it knows no such key of ZeRO, or does not accept its value.
+    """
+    added = config.learner.deepspeed.get("zero_optimization")
+    if not added:
+        return
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    where, settings = "learner.deepspeed.zero_optimization", deepspeed_settings(config.learner, False, on_gpu=False)
+    if not isinstance(added, dict):
+        raise UserError(f"{where}: must be a mapping of DeepSpeed's keys (got {added!r})")
+    try:
+        DeepSpeedZeroConfig(**settings["zero_optimization"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        known = {name for n, f in DeepSpeedZeroConfig.model_fields.items() for name in (n, f.alias) if name}
+        hint = f"; {nearest(key, sorted(known))}" if first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{where}.{key}: DeepSpeed does not accept it: {first['msg']}{hint}") from error
 
 
 def _check_shards(config: RunConfig, text: Any) -> None:

@@ -18,6 +18,7 @@ from cluster.config.renamed import rename_keys
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
+from learner.engine import deepspeed_options
 from learner.update.limits import TraceLimits
 from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
@@ -227,6 +228,8 @@ class RunConfig(StrictModel):
             )
         for name, why in refusals(rollout.engine_args, on_gpu=gpus > 0.0):
             yield ("rollout", "engine_args", name), why
+        for path, why in deepspeed_options.refusals(learner.deepspeed):
+            yield ("learner", "deepspeed", *path), why
         yield from self._label_conflicts()
         if self.reward.deadline_s >= cluster.step_timeout_s:
             longest = f"{self.reward.deadline_s:g} s with {self.reward.max_retries} retries and the pauses before them"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from learner.config import LearnerConfig
 from learner.engine.allocator import keep_freed_memory
+from learner.engine.deepspeed_options import deepspeed_settings
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.memory_copy import copy_to_memory
 from learner.engine.state_copy import StateCopy
@@ -75,12 +76,14 @@ class DeepSpeedEngine:
             weight_decay=config.weight_decay,
         )
         self._engine = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=_deepspeed_config(config, bfloat16)
+            model=module,
+            optimizer=optimizer,
+            config=deepspeed_settings(config, bfloat16, torch.accelerator.is_available()),
         )[0]
         self.module = module
         self.num_parameters = sum(_full_numel(p) for p in module.parameters())
         self._stage = config.zero_stage
-        self._bfloat16 = bfloat16
+        self._bfloat16, self._offloads = bfloat16, config.offload != "none"
         self._max_grad_norm = config.max_grad_norm
         self._world = torch.distributed.get_world_size()
         self._watch = GradientWatch(module)
@@ -107,6 +110,11 @@ class DeepSpeedEngine:
         if hasattr(self._engine.optimizer, "clear_hp_grads"):  # stage 1 with bfloat16: every rank holds all gradients
             self._engine.optimizer.zero_grad()
             return
+        if self._offloads:  # gradients are in host memory, and their norms are what a step is judged by
+            norms = self._engine.optimizer.norm_for_param_grads
+            norms.update({key: norm * math.nan for key, norm in norms.items()})
+            self._refused_step()
+            return
         # ZeRO keeps gradients in places that differ by stage. It refuses a gradient that is not finite and clears all
         # of them: so one is made so, of a parameter that is small since it may have to be written in full.
         from deepspeed.utils import safe_set_full_grad, safe_set_local_grad
@@ -119,6 +127,10 @@ class DeepSpeedEngine:
         else:
             victim.grad = None  # what has gone into the float32 gradient already would be written in its place
             safe_set_full_grad(victim, torch.full_like(victim, math.nan))
+        self._refused_step()
+
+    def _refused_step(self) -> None:
+        """Have ZeRO clear its gradients, as it does with those that are not finite."""
         self._engine.step()
         if self._engine.was_step_applied():
             raise RuntimeError("DeepSpeed took an optimiser step with a gradient that is not finite")
@@ -272,20 +284,3 @@ def _chunks(module: nn.Module) -> Iterator[list[tuple[str, nn.Parameter]]]:
 def _full_numel(parameter: nn.Parameter) -> int:
     """Size of a parameter when gathered."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
-
-
-def _deepspeed_config(config: LearnerConfig, bfloat16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration. Batch sizes in it have no effect: accumulation is driven by hand."""
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.max_grad_norm if config.zero_stage > 0 else 0.0,
-        "zero_optimization": {"stage": config.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-    if bfloat16:
-        settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        if config.zero_stage >= 1:
-            settings["data_types"] = {"grad_accum_dtype": "fp32"}
-    return settings

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -18,6 +21,7 @@ from learner.models.packing import PackedRows
 from learner.models.policy import load_pretrained
 from learner.models.quantile_heads import QuantileHeads
 from learner.models.spec import END_VALUES, CriticConfig, VariationalCriticConfig
+from learner.models.split_weights import split_when_loaded
 
 __all__ = ["CriticModel", "QuantileHeads", "load_critic"]
 
@@ -133,18 +137,22 @@ def make_heads(
     return QuantileHeads(hidden_size, config, seed)
 
 
-def load_critic(config: ModelConfig, critic: CriticConfig, seed: int) -> CriticModel:
+def load_critic(
+    config: ModelConfig, critic: CriticConfig, seed: int, settings: Mapping[str, Any] | None = None
+) -> CriticModel:
     """A critic whose body starts from a language model's weights and whose heads are new.
 
     Args:
         seed: of the heads, so that every rank starts equal.
+        settings: of DeepSpeed, to split the body over ranks as it is loaded.
 
     Raises:
         UserError: the body cannot be loaded, or a frozen LM head is asked for and there is none.
     """
     torch.manual_seed(seed)
     where = "model.critic_path" if config.critic_path else "model.path"
-    body = load_pretrained(AutoModel, config.critic_body_path, config, torch.float32, where)
+    with split_when_loaded(settings):
+        body = load_pretrained(AutoModel, config.critic_body_path, config, torch.float32, where)
     frozen = None
     if isinstance(critic, VariationalCriticConfig) and critic.sem_mode != "none":
         frozen = load_frozen_head(config, where, with_body=critic.sem_mode == "kl_ref")

@@ -23,6 +23,7 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from transformers.utils import is_flash_attn_2_available
 
 from learner.maths.logprobs import states_of_actions
+from learner.models.split_weights import whole_while_used
 
 IMPLEMENTATION = "dvpo_packed_rows"
 """The name under which transformers finds :func:`packed_attention`."""
@@ -248,10 +249,11 @@ def _try(model: PreTrainedModel, before: str) -> str:
     training = model.training
     model.eval()
     try:
-        alone = last_hidden(model.base_model, ids, None).values
-        model.set_attn_implementation(IMPLEMENTATION)
         rows = _CountedRows.of(ids, lengths)
-        found = last_hidden(model.base_model, ids, rows).values
+        with whole_while_used(model):
+            alone = last_hidden(model.base_model, ids, None).values
+            model.set_attn_implementation(IMPLEMENTATION)
+            found = last_hidden(model.base_model, ids, rows).values
         expected = alone[rows.is_real].float()
         if found.shape != expected.shape:
             return f"gave states of shape {list(found.shape)} for packed rows, not {list(expected.shape)}"

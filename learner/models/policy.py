@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learner.config import ModelConfig
+from learner.config import ModelConfig, ReferencePlace
 from learner.maths.logprobs import TokenLogprobs, head_logprobs, logit_logprobs, scatter_to_tokens
 from learner.models import packing
 from learner.models.packing import PackedRows, RowOutputs
+from learner.models.split_weights import (
+    keep_in_host_memory,
+    keep_split,
+    num_weights,
+    split_when_loaded,
+    whole_while_used,
+)
 from rollout.component import UserError
 
 Entropy = Literal["none", "value", "grad"]
@@ -117,37 +125,59 @@ def has_plain_head(lm: PreTrainedModel) -> bool:
     head = lm.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return False
-    ids = torch.arange(4, device=head.weight.device)[None] % head.weight.shape[0]
+    ids = torch.arange(4, device=head.weight.device)[None] % lm.config.get_text_config().vocab_size
     training = lm.training
     lm.eval()
-    logits = lm(input_ids=ids, use_cache=False).logits
-    hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    with whole_while_used(lm):
+        logits = lm(input_ids=ids, use_cache=False).logits
+        hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        found = head(hidden)
     lm.train(training)
-    return torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-4)
+    return torch.allclose(found.float(), logits.float(), rtol=1e-4, atol=1e-4)
 
 
-def load_policy(config: ModelConfig, seed: int) -> PolicyModel:
+def load_policy(config: ModelConfig, seed: int, settings: Mapping[str, Any] | None = None) -> PolicyModel:
     """The starting policy, ready for training: dropout off, gradient checkpointing as configured.
 
     Dropout is off because old and current log-probabilities must differ by the weights only.
 
     Args:
         seed: of whatever weights the files do not hold, so that every rank starts equal.
+        settings: of DeepSpeed, to split the weights over ranks as they are loaded, see :func:`split_when_loaded`.
 
     Raises:
         UserError: the model cannot be loaded.
     """
     torch.manual_seed(seed)
-    lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
+    with split_when_loaded(settings):
+        lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
     if lm.get_output_embeddings() is None:
         raise UserError(f"model.path: {config.path!r} is not a causal language model: it has no output embedding")
     return PolicyModel(lm, config.pack_rows)
 
 
-def load_reference(config: ModelConfig, seed: int) -> PolicyModel:
-    """The frozen starting policy, for a KL penalty: no gradients, no optimiser."""
-    reference = load_policy(config, seed)
-    return reference.requires_grad_(False).eval()
+def load_reference(
+    config: ModelConfig,
+    seed: int,
+    device: torch.device | None = None,
+    where: ReferencePlace = "replicated",
+    settings: Mapping[str, Any] | None = None,
+) -> PolicyModel:
+    """The frozen starting policy, for a KL penalty: no gradients, no optimiser.
+
+    Args:
+        device: where it runs; by default where it is loaded.
+        where: its weights are while it does not run, see ``learner.reference``.
+        settings: of DeepSpeed, for one that is split over the ranks.
+    """
+    reference = load_policy(config, seed, settings if where == "sharded" else None).requires_grad_(False).eval()
+    if where == "sharded":
+        keep_split(reference)
+    elif device is not None and where == "offloaded":
+        keep_in_host_memory(reference, device)
+    elif device is not None:
+        reference.to(device)
+    return reference
 
 
 def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dtype, where: str) -> PreTrainedModel:
@@ -160,9 +190,12 @@ def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dt
     Raises:
         UserError: it cannot be loaded.
     """
+    options: dict[str, Any] = {} if config.attention is None else {"attn_implementation": config.attention}
     try:
-        model: PreTrainedModel = loader.from_pretrained(path, dtype=dtype, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as error:
+        model: PreTrainedModel = loader.from_pretrained(
+            path, dtype=dtype, trust_remote_code=config.trust_remote_code, **options
+        )
+    except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{where}: cannot load {path!r}: {reason} (give a folder in Hugging Face format, with config.json and "
@@ -173,6 +206,6 @@ def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dt
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-    if config.gradient_checkpointing:
+    if config.recomputes(num_weights(model)):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()

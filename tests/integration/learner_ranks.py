@@ -96,6 +96,12 @@ class ExaminedRank(LearnerWorker):
             most = max(most, sum(parameter.numel() for parameter in parameters.values()))  # of a split one that is 0
         return weights.shapes(), found, most
 
+    def held_numbers(self) -> tuple[bool, bool]:
+        """Whether whole weights of the policy and of the reference are here, between two updates."""
+        models = [self._ready.policy.module, self._ready.reference]
+        there = [max(p.numel() for p in model.parameters()) if model is not None else 0 for model in models]
+        return there[0] > 1000, there[1] > 1000  # the small ones stay whole
+
     def moments(self) -> dict[str, np.ndarray]:
         """Both moments of Adam of every parameter, put together from all ranks."""
         from deepspeed.utils import safe_get_full_optimizer_state

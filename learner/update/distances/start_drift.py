@@ -15,6 +15,7 @@ from learner.batch import MIN_PADDED_TOKENS, TrainBatch, collate
 from learner.maths.losses.kl import kl_estimate
 from learner.metrics import Mean, Metrics
 from learner.models.policy import PolicyModel
+from learner.models.split_weights import is_split
 from learner.plan import micro_batches
 from learner.update.rank import Rank
 from rollout.component import UserError
@@ -59,13 +60,16 @@ class StartDrift:
         batch, settings = _sample(samples, rank), rank.settings
         pieces = list(_pieces(batch, settings.config.micro_batch_tokens))
         now = [_logprobs(rank.policy.forward, piece, settings.temperature) for piece in pieces]
-        if rank.world.rank != 0:
+        is_shared = rank.reference is not None and is_split(rank.reference)
+        if rank.world.rank != 0 and not is_shared:
             return {}
         with _random_streams_kept():
             start = rank.reference or self._start(rank.world.device)
             if start is None:
                 return {"policy/kl_to_start": Mean(float("nan"), 1.0)}
             then = [_logprobs(start, piece, settings.temperature) for piece in pieces]
+        if rank.world.rank != 0:
+            return {}
         total = count = 0.0
         for piece, current, first in zip(pieces, now, then, strict=True):
             total += float(kl_estimate(current, first, piece.action_mask)[piece.action_mask].double().sum())
