@@ -19,6 +19,7 @@ from cluster.check.derived import derive, plan_lines
 from cluster.check.environment import check_environment
 from cluster.check.joined import joined_cluster_warnings
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
+from cluster.check.memory_plan.plan import Gpus, plan_run
 from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.prompts import settle_rewards
@@ -122,7 +123,25 @@ def check_run(
         report.warnings += machine_warnings(config, found)
         if algorithm is not None and tokenizer is not None:
             check_demand(config, algorithm, found, report)
+            report.attempt(check_gpu_memory, config, algorithm, found, report)
+    elif algorithm is not None and tokenizer is not None:
+        report.attempt(check_gpu_memory, config, algorithm, None, report)
     return report
+
+
+def check_gpu_memory(config: RunConfig, algorithm: Algorithm, machine: Machine | None, report: CheckReport) -> None:
+    """Plan the memory of GPUs, of a run that uses any; refuses it where this machine's are known to be too small.
+
+    Raises:
+        UserError: a model's config.json cannot be used.
+    """
+    if config.cluster.gpus_per_learner_worker + config.cluster.gpus_per_rollout_worker == 0:
+        return
+    sizes = () if machine is None else machine.gpu_mib
+    gpus = Gpus(nodes=1, per_node=len(sizes), num_bytes=min(sizes) << 20) if sizes else None
+    planned = plan_run(config, algorithm, gpus)
+    report.plan += planned.lines()
+    report.errors += planned.problems()
 
 
 def check_demand(config: RunConfig, algorithm: Algorithm, machine: Machine, report: CheckReport) -> None:

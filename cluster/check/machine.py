@@ -30,6 +30,7 @@ class Machine:
         memory_available_mib: memory that can be had without swapping; 0 if unknown.
         shared_memory_free_mib: free space in /dev/shm; None if there is no such folder.
         disk_free_mib: free space where runs are written; None if that is not known.
+        gpu_mib: memory of each visible GPU; empty if that is not known.
     """
 
     num_cpus: int
@@ -39,6 +40,7 @@ class Machine:
     memory_available_mib: int
     shared_memory_free_mib: int | None
     disk_free_mib: int | None = None
+    gpu_mib: tuple[int, ...] = ()
 
 
 def inspect_machine(runs: Path = Path()) -> Machine:
@@ -56,10 +58,11 @@ def inspect_machine(runs: Path = Path()) -> Machine:
         num_cpus=usable_cpus(),
         cpu_name=values.get("model name", platform.processor() or platform.machine()),
         cpu_flags=frozenset(values.get("flags", "").split()),
-        gpu_names=_gpu_names(),
+        gpu_names=_gpu_facts("name"),
         memory_available_mib=_available_memory_mib(),
         shared_memory_free_mib=shared,
         disk_free_mib=_free_mib(runs),
+        gpu_mib=tuple(int(value) for value in _gpu_facts("memory.total") if value.isdigit()),
     )
 
 
@@ -73,13 +76,13 @@ def usable_cpus() -> int:
     return count
 
 
-def _gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs that CUDA would show; asked of the driver, so that no CUDA context is made."""
+def _gpu_facts(what: str) -> tuple[str, ...]:
+    """A fact of each NVIDIA GPU that CUDA would show; asked of the driver, so that no CUDA context is made."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
     if tool is None or visible in ("", "-1"):
         return ()
-    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    command = [tool, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -53,6 +53,7 @@ for command in (
     cli_tools.init,
     cli_run.train,
     cli_run.check,
+    cli_run.plan,
     cli_run.evaluate,
     cli_run.audit,
     cli_study.study,

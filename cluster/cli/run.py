@@ -89,6 +89,34 @@ def check(config: Path, overrides: tuple[str, ...], measure: bool) -> None:
     print_lines(["ok"])
 
 
+@click.command(short_help="Say what a run takes of each GPU, before anything starts.")
+@CONFIG
+@OVERRIDES
+@click.option("--gpus", metavar="[NODESx]GPUSxGIB", help="What it is meant for, e.g. 8x80, or 4x8x80 for four nodes.")
+def plan(config: Path, overrides: tuple[str, ...], gpus: str | None) -> None:
+    """Say what a run of CONFIG takes of each GPU, and how fast it may be, from its models' config.json alone.
+
+    With --gpus exit status 2 if it does not fit, with the setting to change; and the best split of the GPUs between
+    training and sampling. No weights are read or downloaded, and no GPU is needed. Speed is a rough estimate.
+    """
+    from cluster.check.memory_plan.plan import Gpus, plan_run
+    from cluster.check.model import check_deepspeed
+    from cluster.config.components import build_algorithm
+    from learner.config import check_compatible
+
+    meant = None if gpus is None else Gpus.parse(gpus)
+    source, run = _read(config, overrides)
+    check_compatible(run.model, run.learner)
+    check_deepspeed(run)
+    planned = plan_run(run, build_algorithm(run), meant)
+    print_lines(planned.lines())
+    problems = list(planned.problems())
+    if problems:
+        raise UserError("\n".join(source.locate(problem) for problem in problems))
+    if meant is not None:
+        print_lines(["it fits"])
+
+
 @click.command(name="eval", short_help="Measure a checkpoint on held-out prompts.")
 @click.argument("checkpoint", type=PATH)
 @click.option("--config", required=True, type=PATH, help="The run's config.yaml, or any other.")

@@ -16,18 +16,19 @@ _HUB_ID = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?")
 """``name`` or ``owner/name``; what begins with a dot is meant as a path."""
 
 
-def load_model_config(path: str, key: str, trust_remote_code: bool = False) -> Any:
+def load_model_config(path: str, key: str, trust_remote_code: bool = False, with_weights: bool = True) -> Any:
     """The ``transformers`` configuration of a folder or hub id.
 
     Args:
         key: where ``path`` stands in the configuration, for messages.
+        with_weights: whether a folder must hold weights too.
 
     Raises:
         UserError: neither a folder in Hugging Face format nor a model that the hub gives.
     """
     folder = Path(path)
     if folder.is_dir():
-        _require_model_files(folder, key)
+        _require_model_files(folder, key, with_weights)
         try:
             return _read(str(folder), trust_remote_code)
         except ValueError as error:
@@ -123,13 +124,13 @@ def _read(source: str, trust_remote_code: bool, local_files_only: bool = False) 
         raise ValueError(" ".join(str(error).split())[:300]) from error
 
 
-def _require_model_files(folder: Path, key: str) -> None:
+def _require_model_files(folder: Path, key: str, with_weights: bool) -> None:
     """A model's folder must have a configuration and weights."""
     if not (folder / "config.json").is_file():
         inside = folder / "policy"  # as checkpoints have it
         hint = f"; did you mean {str(inside)!r}?" if (inside / "config.json").is_file() else ""
         raise UserError(f"{key}: folder {str(folder)!r} has no config.json, so it is not in Hugging Face format{hint}")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+    if with_weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise UserError(f"{key}: folder {str(folder)!r} has no weights (*.safetensors)")
 
 
