@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from actors.loop.evaluation import Answer, answer_all, split_metrics
+from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
 from cluster.display.report import Row, intervals, with_interval
@@ -57,7 +58,7 @@ def answer_splits(config: RunConfig, model: Path, splits: Sequence[str]) -> dict
     """
     path = str(model.resolve())
     prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
-    with ray_session(config, config.run_dir.resolve(), trains=False):
+    with ray_session(config, config.run_dir.resolve(), chosen_object_store_mib(config, trains=False)):
         return _answers(config, path, prompts)
 
 

@@ -42,7 +42,7 @@ def _read(lines: IO[str], requests: queue.Queue[str]) -> None:
 
 def _set_environment() -> None:
     """What engine and learner expect of a process of their own, before torch is imported."""
-    from cluster.run.workers import learner_environment
+    from learner.config import learner_environment
     from rollout.sampling.vllm_options import engine_environment
 
     os.environ.update(engine_environment(on_gpu=False))
