@@ -221,7 +221,10 @@ def main() -> None:
     rollout = config.rollout.model_copy(update={"num_workers": 1})
     config = config.model_copy(update={"training": training, "rollout": rollout})
     prompts = render_prompts(config, absolute_model_path(config.model.path)).for_run(config)
-    with tempfile.TemporaryDirectory() as folder, ray_session(config, Path(folder), chosen_object_store_mib(config, trains=True)):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session(config, Path(folder), chosen_object_store_mib(config, trains=True)),
+    ):
         bench = Bench(config, Path(folder), prompts, options.responses)
         rows = table(asyncio.run(measure(bench, options.rounds)))
     print("what     ratio  (range)        tokens/s   CPU ms a trajectory: engine  controller  reward")

@@ -65,7 +65,9 @@ class HeadStart:
         ours, theirs = socket.socketpair()
         with ours, ours.makefile("rwb") as stream:
             with theirs:
-                is_asked = self.preload is not None and self.preload.fork([answer.__file__, target, *sys.path], theirs.fileno())
+                is_asked = self.preload is not None and self.preload.fork(
+                    [answer.__file__, target, *sys.path], theirs.fileno()
+                )
             if not is_asked:
                 return None
             with suppress(OSError, EOFError, pickle.UnpicklingError):  # it has ended

@@ -16,8 +16,8 @@ from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
 from cluster.config.run_config import RunConfig
 from cluster.config.search_path import import_packages, workers_path
 from cluster.config.workers_environment import preload_environment
-from cluster.preload.lean_ray import lean_ray
 from cluster.preload.head_start import HeadStart
+from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload
 from rollout.component import UserError
 

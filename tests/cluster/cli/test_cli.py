@@ -24,7 +24,7 @@ class Recorder:
         self.calls: list[tuple[RunConfig, str | None]] = []
         self.outcome: RunSummary | BaseException = RunSummary()
 
-    def __call__(self, config: RunConfig, resume: str | None = None) -> RunSummary:
+    def __call__(self, config: RunConfig, resume: str | None = None, **_: object) -> RunSummary:
         self.calls.append((config, resume))
         if isinstance(self.outcome, BaseException):
             raise self.outcome
