@@ -112,12 +112,15 @@ def evaluate(
     folder = policy_folder(checkpoint)
     # JSON is YAML too, and quotes what YAML would take for something else than a text.
     source, run = _read(config, (*overrides, f"model.path={json.dumps(str(folder))}"))
-    _check(run, source, resume=None, overwrite=True)
-    chosen = chosen_splits(run, splits)
-    from cluster.display.progress import format_table
-    from cluster.run.evaluate import run_evaluation
+    from cluster.check.apart import Question, check_apart, head_start
 
-    print_lines(format_table(run_evaluation(run, folder, chosen, output)))
+    with head_start(run) as start:
+        _tell(check_apart(Question(config=run, resume=None, overwrite=True), start).report, source)
+        chosen = chosen_splits(run, splits)
+        from cluster.display.progress import format_table
+        from cluster.run.evaluate import run_evaluation
+
+        print_lines(format_table(run_evaluation(run, folder, chosen, output, start)))
 
 
 @click.command(short_help="Estimate how far the reward can be trusted.")
@@ -193,7 +196,7 @@ def _check(
     return report.plan
 
 
-def _tell(report: CheckReport, source: ConfigSource, is_training: bool) -> None:
+def _tell(report: CheckReport, source: ConfigSource, is_training: bool = False) -> None:
     """Show warnings, raise on errors."""
     for warning in report.warnings:
         click.echo(f"warning: {source.locate(warning)}", err=True)

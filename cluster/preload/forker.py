@@ -28,7 +28,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FIRST = ("torch", "transformers.modeling_layers", "transformers.models.auto.modeling_auto")
+FIRST = (
+    "torch",
+    "transformers.modeling_layers",
+    "transformers.models.auto.modeling_auto",
+    "cluster.config.prompts",
+    "cluster.config.components",
+)
 """Loaded before all others, and before those who asked until then are forked: what the check of a run needs."""
 MODULES = (
     "vllm.engine.arg_utils",
