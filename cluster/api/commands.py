@@ -33,7 +33,7 @@ def train(
     resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Train to the end, and load the run. Everything is checked before any process starts.
+    """Train to the end, and load the run. Everything is checked before Ray and workers start.
 
     Args:
         config: a YAML file, or its contents as nested mappings; these need a ``name`` for the run.

@@ -46,7 +46,8 @@ CONFIG = click.argument("config", metavar="CONFIG", type=PATH)
 def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrite: bool, dry_run: bool) -> None:
     """Train as CONFIG says.
 
-    Everything is checked before any process starts. Ctrl-C or SIGTERM writes a checkpoint, from which --resume goes on.
+    Everything is checked before Ray and workers start. Ctrl-C or SIGTERM writes a checkpoint, from which --resume goes
+    on.
     """
     if resume is not None and overwrite:
         raise UserError("--overwrite: deletes what --resume would go on from; give one of them")

@@ -71,12 +71,11 @@ class Forker:
         gc.disable()  # loading leaves little to collect, and looking for it takes a quarter of the time
         try:
             _load(first)
-            if first and (not _may_fork() or not self._serve(timeout_s=0.0)):
-                return
             for name in modules:
-                _load([name])
-                if not self._listens():
+                # Workers ask once this process is kept, and wait until all is loaded; who asks before needs no more.
+                if not self._listens() or not (self._is_kept or not first or self._serves_early()):
                     return
+                _load([name])
             gc.freeze()  # a collection in a worker does not touch, and so copy, what was loaded here
             while _may_fork() and self._serve(timeout_s=None):
                 pass
@@ -92,6 +91,9 @@ class Forker:
                 return False
             self._is_kept = True
         return True
+
+    def _serves_early(self) -> bool:
+        return _may_fork() and self._serve(timeout_s=0.0)
 
     def _serve(self, timeout_s: float | None) -> bool:
         """Fork who asks now, or within the time; whether the driver still wants something."""

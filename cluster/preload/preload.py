@@ -64,7 +64,7 @@ class Preload:
         Args:
             stdin: descriptor of the standard input; the other streams are those of this process.
         """
-        return is_forked(str(self._path), list(command), (stdin, 1, 2), is_apart=False)
+        return is_forked(str(self._path), list(command), (stdin, 1, 2), is_apart=False, patience_s=None)
 
     def end(self) -> None:
         """End it at once, and whatever :meth:`fork` has made of it. Not once there are workers."""
