@@ -71,9 +71,10 @@ def test_an_answer_comes_from_a_fork_that_searches_modules_where_the_caller_does
 
 @pytest.mark.parametrize("name", ["fail", "end", "no_such_function"])
 def test_no_answer(name: str, search_path: str) -> None:
-    with HeadStart({"PYTHONPATH": search_path}) as start:
+    with HeadStart({"PYTHONPATH": search_path}) as start, HeadStart(None) as without_process:
         assert start.ask(f"functions:{name}", 1) is None
-    assert HeadStart(None).__enter__().ask("functions:tell", 1) is None
+        assert without_process.ask("functions:tell", 1) is None
+    assert not start.folder.exists() and not without_process.folder.exists()
 
 
 def test_what_was_taken_stays(search_path: str, tmp_path: Path) -> None:
