@@ -36,6 +36,7 @@ from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from actors.workers.reward_worker import RewardWorker
 from actors.workers.rollout_worker import RolloutWorker
+from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import RunPrompts, render_prompts
 from cluster.config.run_config import RunConfig, load_config
@@ -220,7 +221,10 @@ def main() -> None:
     rollout = config.rollout.model_copy(update={"num_workers": 1})
     config = config.model_copy(update={"training": training, "rollout": rollout})
     prompts = render_prompts(config, absolute_model_path(config.model.path)).for_run(config)
-    with tempfile.TemporaryDirectory() as folder, ray_session(config, Path(folder)):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session(config, Path(folder), chosen_object_store_mib(config, trains=True)),
+    ):
         bench = Bench(config, Path(folder), prompts, options.responses)
         rows = table(asyncio.run(measure(bench, options.rounds)))
     print("what     ratio  (range)        tokens/s   CPU ms a trajectory: engine  controller  reward")

@@ -124,3 +124,9 @@ def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
             "learner.zero_stage: 0 keeps no float32 master weights, which model.dtype 'bfloat16' needs; "
             "set learner.zero_stage to 1, 2 or 3 (1 splits only optimiser states)"
         )
+
+
+def learner_environment(on_gpu: bool, num_threads: int = 1) -> dict[str, str]:
+    """Environment variables of a learner rank, to be set before torch is imported there."""
+    common = {"TOKENIZERS_PARALLELISM": "false"}
+    return common if on_gpu else {**common, "OMP_NUM_THREADS": str(num_threads), "DS_ACCELERATOR": "cpu"}

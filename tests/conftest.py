@@ -131,6 +131,7 @@ def ray_local() -> Iterator[None]:
     """
     import ray
 
+    from cluster.preload.lean_ray import lean_ray
     from cluster.preload.preload import Preload
 
     environment = {
@@ -142,15 +143,16 @@ def ray_local() -> Iterator[None]:
     }
     folder = Path(tempfile.mkdtemp(prefix="dvpo-tests-"))  # not of pytest's: the path of a socket in it has to be short
     preload = Preload(folder, environment, WHAT_RANKS_LOAD)
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=300 * 1024 * 1024,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": environment, "py_executable": preload.executable},
-    )
+    with lean_ray():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=300 * 1024 * 1024,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": environment, "py_executable": preload.executable},
+        )
     yield
     ray.shutdown()
     preload.close()

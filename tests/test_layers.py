@@ -57,7 +57,7 @@ MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly thes
     "actors.recording": ("", "*"),
     "cluster": ("ray torch transformers vllm deepspeed", "*"),
     "cluster.cleanup": ("", "actors.recording.event_log"),
-    "cluster.preload": ("", ""),
+    "cluster.preload": ("ray", ""),
     "cluster.report": ("", "*"),
 }
 PURE = ("learner.masking", "learner.maths", "learner.algorithms")

@@ -26,6 +26,7 @@ from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.limits import TraceLimits, UpdateLimits
 from learner.update.result import UpdateResult
 from rollout.component import UserError
+from rollout.component.loading import without_collections
 from rollout.trajectory import Label, ScoredTrajectory
 
 if TYPE_CHECKING:
@@ -237,18 +238,19 @@ def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Le
     """Join the process group and build models, engines and algorithm of one rank."""
     os.environ.setdefault("OMP_NUM_THREADS", str(spec.num_threads))
     os.environ["DS_ACCELERATOR"] = spec.device
-    import torch
-    from transformers.utils import logging as transformers_logging
+    with without_collections():
+        import torch
+        from transformers.utils import logging as transformers_logging
 
-    from learner.algorithms.catalogue import build_algorithm
-    from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
-    from learner.engine.deepspeed_options import deepspeed_settings
-    from learner.models.critic import load_critic
-    from learner.models.policy import load_policy, load_reference
-    from learner.update.collective import TorchCollective
-    from learner.update.distances.start_drift import StartDrift
-    from learner.update.learner import Learner
-    from learner.update.rank import UpdateSettings
+        from learner.algorithms.catalogue import build_algorithm
+        from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
+        from learner.engine.deepspeed_options import deepspeed_settings
+        from learner.models.critic import load_critic
+        from learner.models.policy import load_policy, load_reference
+        from learner.update.collective import TorchCollective
+        from learner.update.distances.start_drift import StartDrift
+        from learner.update.learner import Learner
+        from learner.update.rank import UpdateSettings
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -15,6 +15,8 @@ import pyarrow as pa
 from cluster.api.checkpoints import chosen_splits, model_of
 from cluster.api.run_data import Run, load_run
 from cluster.api.tables import answer_frame
+from cluster.check.apart import Question, check_apart, head_start
+from cluster.check.check import CheckReport
 from cluster.config.run_config import RunConfig, parse_config
 from cluster.config.search_path import prepare_process
 from cluster.config.yaml_source import ConfigSource, read_source
@@ -31,7 +33,7 @@ def train(
     resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Train to the end, and load the run. Everything is checked before any process starts.
+    """Train to the end, and load the run. Everything is checked before Ray and workers start.
 
     Args:
         config: a YAML file, or its contents as nested mappings; these need a ``name`` for the run.
@@ -50,11 +52,13 @@ def train(
     from cluster.run.start import delete_run, run_training
 
     wanted = None if resume is None else str(resume)
-    _check(run, source, wanted, overwrite)
-    if overwrite:
-        # Only now, when nothing is left that could refuse the new run.
-        delete_run(run)
-    summary = run_training(run, resume=wanted)
+    with head_start(run) as start:
+        checked = check_apart(Question(config=run, resume=wanted, overwrite=overwrite), start)
+        _tell(checked.report, source)
+        if overwrite:
+            # Only now, when nothing is left that could refuse the new run.
+            delete_run(run)
+        summary = run_training(run, resume=wanted, start=start, facts=checked.facts)
     if summary.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
     if summary.stopped_by is not None:
@@ -102,12 +106,13 @@ def evaluate(
     wanted = str(own_config) if config is None else config
     source, run = _read(wanted, {**(changes or {}), "model.path": str(folder)})
     # No run is written, so that one of the same name exists is no mistake.
-    _check(run, source, None, overwrite=True)
-    chosen = chosen_splits(run, splits, "splits")
-    from actors.loop.evaluation import split_metrics
-    from cluster.run.evaluate import answer_record, answer_splits
+    with head_start(run) as start:
+        _tell(check_apart(Question(config=run, resume=None, overwrite=True), start).report, source)
+        chosen = chosen_splits(run, splits, "splits")
+        from actors.loop.evaluation import split_metrics
+        from cluster.run.evaluate import answer_record, answer_splits
 
-    answers = answer_splits(run, folder, chosen)
+        answers = answer_splits(run, folder, chosen, start)
     records = [answer_record(split, answer) for split, members in answers.items() for answer in members]
     return Evaluation(
         model=folder,
@@ -144,10 +149,7 @@ def _read(config: Config, changes: Mapping[str, Any] | None) -> tuple[ConfigSour
     return source, parse_config(source)
 
 
-def _check(run: RunConfig, source: ConfigSource, resume: str | None, overwrite: bool) -> None:
-    from cluster.check.check import check_run
-
-    report = check_run(run, resume=resume, overwrite=overwrite)
+def _tell(report: CheckReport, source: ConfigSource) -> None:
     for warning in report.warnings:
         warnings.warn(source.locate(warning), stacklevel=3)
     if report.errors:

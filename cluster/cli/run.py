@@ -16,6 +16,7 @@ from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
 
 if TYPE_CHECKING:
+    from cluster.check.check import CheckReport
     from cluster.config.run_config import RunConfig
     from cluster.config.yaml_source import ConfigSource
 
@@ -45,23 +46,28 @@ CONFIG = click.argument("config", metavar="CONFIG", type=PATH)
 def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrite: bool, dry_run: bool) -> None:
     """Train as CONFIG says.
 
-    Everything is checked before any process starts. Ctrl-C or SIGTERM writes a checkpoint, from which --resume goes on.
+    Everything is checked before Ray and workers start. Ctrl-C or SIGTERM writes a checkpoint, from which --resume goes
+    on.
     """
     if resume is not None and overwrite:
         raise UserError("--overwrite: deletes what --resume would go on from; give one of them")
     source, run = _read(config, overrides)
-    plan = _check(run, source, resume, overwrite, is_training=True)
     if dry_run:
+        plan = _check(run, source, resume, overwrite, is_training=True)
         print_lines([*plan, "dry run: nothing was started"])
         return
-    from cluster.run.start import delete_run, run_training
+    from cluster.check.apart import Question, check_apart, head_start
 
-    if overwrite:
-        # Only now, when nothing is left that could refuse the new run.
-        delete_run(run)
+    with head_start(run) as start:
+        checked = check_apart(Question(config=run, resume=resume, overwrite=overwrite), start)
+        _tell(checked.report, source, is_training=True)
+        from cluster.run.start import delete_run, run_training
 
-    with _told_by_its_message(run):
-        summary = run_training(run, resume=resume)
+        if overwrite:
+            # Only now, when nothing is left that could refuse the new run.
+            delete_run(run)
+        with _told_by_its_message(run):
+            summary = run_training(run, resume=resume, start=start, facts=checked.facts)
     if summary.stopped_by is not None:
         click.echo(f"stopped by {summary.signal_name}", err=True)
     click.get_current_context().exit(summary.exit_status)
@@ -135,12 +141,15 @@ def evaluate(
     folder = policy_folder(checkpoint)
     # JSON is YAML too, and quotes what YAML would take for something else than a text.
     source, run = _read(config, (*overrides, f"model.path={json.dumps(str(folder))}"))
-    _check(run, source, resume=None, overwrite=True)
-    chosen = chosen_splits(run, splits)
-    from cluster.display.progress import format_table
-    from cluster.run.evaluate import run_evaluation
+    from cluster.check.apart import Question, check_apart, head_start
 
-    print_lines(format_table(run_evaluation(run, folder, chosen, output)))
+    with head_start(run) as start:
+        _tell(check_apart(Question(config=run, resume=None, overwrite=True), start).report, source)
+        chosen = chosen_splits(run, splits)
+        from cluster.display.progress import format_table
+        from cluster.run.evaluate import run_evaluation
+
+        print_lines(format_table(run_evaluation(run, folder, chosen, output, start)))
 
 
 @click.command(short_help="Estimate how far the reward can be trusted.")
@@ -212,13 +221,18 @@ def _check(
     from cluster.check.check import check_run
 
     report = check_run(run, resume=resume, overwrite=overwrite)
+    _tell(report, source, is_training)
+    return report.plan
+
+
+def _tell(report: CheckReport, source: ConfigSource, is_training: bool = False) -> None:
+    """Show warnings, raise on errors."""
     for warning in report.warnings:
         click.echo(f"warning: {source.locate(warning)}", err=True)
     if report.errors:
         raise UserError("\n".join(source.locate(error) for error in report.errors))
     if is_training and report.remarks:
         print_lines([f"remark: {source.locate(remark)}" for remark in report.remarks])
-    return report.plan
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """The preloaded process: loads what every worker needs, then forks a worker for each request.
 
+It may be started before it is known whether there will be workers: then it forks who asks in the middle of the loading,
+which is the check of the run's configuration, and is told when it is kept. One that nobody kept leaves nothing behind.
+
 What a fork has of its parent is memory that is not copied until it is written to: modules, and no threads, no sockets
 and no random numbers, since nothing but importing is done here. It ends with the pipe that the driver holds.
 """
@@ -12,7 +15,10 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
+import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -22,15 +28,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-MODULES = (
+FIRST = (
     "torch",
+    "transformers.modeling_layers",
+    "transformers.models.auto.modeling_auto",
+    "cluster.config.prompts",
+    "cluster.config.components",
+)
+"""Loaded before all others, and before those who asked until then are forked: what the check of a run needs."""
+MODULES = (
     "vllm.engine.arg_utils",
     "vllm.v1.worker.cpu_worker",
     "vllm.v1.core.sched.scheduler",
     "vllm.v1.engine.input_processor",
     "vllm.v1.engine.output_processor",
     "deepspeed",
-    "transformers.models.auto.modeling_auto",
     "learner.update.learner",
     "rollout.conversation.runner",
     "rollout.scoring.service",
@@ -39,31 +51,82 @@ MODULES = (
 that has it is bound to the environment variables that it found, and each worker has its own."""
 
 
-def main(listener: socket.socket, modules: Sequence[str] = MODULES) -> None:
-    """Load ``modules``, then fork a worker for each request, until the pipe at the standard input closes."""
-    for name in modules:
+class Forker:
+    """What the process does, from its first module to its end.
+
+    Args:
+        listener: where requests are made.
+        driver: descriptor of a pipe whose end is the driver's; what comes through it says that the process is kept.
+    """
+
+    def __init__(self, listener: socket.socket, driver: int) -> None:
+        self._listener, self._driver = listener, driver
+        self._is_kept = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(driver, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def run(self, first: Sequence[str], modules: Sequence[str]) -> None:
+        """Load modules, then serve until the driver closes its pipe, or is gone."""
+        gc.disable()  # loading leaves little to collect, and looking for it takes a quarter of the time
+        try:
+            _load(first)
+            for name in modules:
+                # Workers ask once this process is kept, and wait until all is loaded; who asks before needs no more.
+                if not self._listens() or not (self._is_kept or not first or self._serves_early()):
+                    return
+                _load([name])
+            gc.freeze()  # a collection in a worker does not touch, and so copy, what was loaded here
+            while _may_fork() and self._serve(timeout_s=None):
+                pass
+        finally:
+            self._selector.close()
+
+    def _listens(self) -> bool:
+        """Whether the driver still wants something of this process; says nothing of requests."""
+        while select.select([self._driver], [], [], 0.0)[0]:
+            if not os.read(self._driver, 1):
+                if not self._is_kept:
+                    _leave_nothing(Path(self._listener.getsockname()))
+                return False
+            self._is_kept = True
+        return True
+
+    def _serves_early(self) -> bool:
+        return _may_fork() and self._serve(timeout_s=0.0)
+
+    def _serve(self, timeout_s: float | None) -> bool:
+        """Fork who asks now, or within the time; whether the driver still wants something."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fd == self._driver:
+                if not self._listens():
+                    return False
+            elif key.data is not None:  # a worker has ended
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+                os.waitpid(key.data, 0)
+            elif request := _accepted(self._listener):
+                pid = _fork(*request, (self._selector, self._listener))
+                self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, data=pid)
+        return True
+
+
+def _load(names: Iterable[str]) -> None:
+    for name in names:
         # A worker that needs it will fail with its own message; one that does not goes without it.
         with suppress(Exception):
             importlib.import_module(name)
-    if "ray" in sys.modules or len(os.listdir("/proc/self/task")) > 1:
-        return  # a fork would be bound to this process, or wait for a lock that a thread of this one holds
-    gc.collect()
-    gc.freeze()  # a collection in a worker does not touch, and so copy, what was loaded here
-    driver = sys.stdin.fileno()
-    with selectors.DefaultSelector() as selector:
-        selector.register(driver, selectors.EVENT_READ)
-        selector.register(listener, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fd == driver:
-                    return  # it has closed the pipe, or is gone
-                if key.data is not None:  # a worker has ended
-                    selector.unregister(key.fd)
-                    os.close(key.fd)
-                    os.waitpid(key.data, 0)
-                elif request := _accepted(listener):
-                    pid = _fork(*request, (selector, listener))
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, data=pid)
+
+
+def _may_fork() -> bool:
+    """Not with Ray, or a fork would be bound to this process; nor with threads, for whose locks it would wait."""
+    return "ray" not in sys.modules and len(os.listdir("/proc/self/task")) == 1
+
+
+def _leave_nothing(path: Path) -> None:
+    """End what was forked, and remove the socket's folder: whoever made it is gone, and nobody else knows of it."""
+    shutil.rmtree(path.parent, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _fork(request: dict[str, Any], streams: list[int], own: Iterable[socket.socket | selectors.BaseSelector]) -> int:
@@ -99,7 +162,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Be the worker that was asked for, in a process that was just forked. Does not return."""
     status = 1
     try:
-        os.setpgid(0, 0)  # Ray ends the group of a worker that is gone, and with it whatever that had started
+        if request["is_apart"]:  # Ray ends the group of a worker that is gone, and with it whatever that had started
+            os.setpgid(0, 0)
         for target, descriptor in enumerate(streams):
             os.dup2(descriptor, target)
             os.close(descriptor)
@@ -107,6 +171,7 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
         os.environ.clear()
         os.environ.update(request["environment"])
         _follow_environment()
+        gc.enable()
         sys.argv = request["command"]
         sys.path[0] = str(Path(sys.argv[0]).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -150,4 +215,5 @@ def _leave(status: int) -> None:
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as _listener:
-        main(_listener, sys.argv[2:] or MODULES)
+        first, *modules = sys.argv[2:]
+        Forker(_listener, sys.stdin.fileno()).run(first.split(), modules)

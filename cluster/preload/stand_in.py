@@ -15,14 +15,27 @@ PATIENCE_S = 30.0
 """How long the preloaded process may take to answer. It does not while it is still loading."""
 
 
-def is_forked(path: str, command: list[str]) -> bool:
-    """Ask the preloaded process at the socket ``path`` to become ``command``; whether it does."""
-    request = json.dumps({"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+def is_forked(
+    path: str,
+    command: list[str],
+    streams: tuple[int, int, int] = (0, 1, 2),
+    is_apart: bool = True,
+    patience_s: float | None = PATIENCE_S,
+) -> bool:
+    """Ask the preloaded process at the socket ``path`` to become ``command``; whether it does.
+
+    Args:
+        streams: descriptors of its standard input, output and error.
+        is_apart: whether it is to be in a process group of its own, else it is in that of the preloaded process.
+        patience_s: how long it may take to answer; None for as long as it lives.
+    """
+    place = {"folder": os.getcwd(), "environment": dict(os.environ), "is_apart": is_apart}
+    request = json.dumps({"command": command, **place}).encode()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(PATIENCE_S)
+            channel.settimeout(patience_s)
             channel.connect(path)
-            socket.send_fds(channel, [len(request).to_bytes(4, "big")], [0, 1, 2])
+            socket.send_fds(channel, [len(request).to_bytes(4, "big")], streams)
             channel.sendall(request)
             # Only a request whose sender still waits is answered, so that no worker is started twice.
             if channel.recv(1) != b"?":

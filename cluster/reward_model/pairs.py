@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
@@ -70,7 +71,7 @@ def make_pairs(
     source = load_prompts(config, path).training
     prompts = [source.at(index)[1] for index in range(min(num_prompts, len(source)))]
     _write(output, "")  # before anything is computed
-    with ray_session(config, config.run_dir.resolve(), trains=False):
+    with ray_session(config, config.run_dir.resolve(), chosen_object_store_mib(config, trains=False)):
         responses = _responses(config, path, prompts, samples_per_prompt)
     rows = []
     for prompt in prompts:

@@ -10,9 +10,11 @@ from typing import Any
 import ray
 
 from actors.loop.evaluation import Answer, answer_all, split_metrics
+from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.prompts import load_prompts
 from cluster.config.run_config import RunConfig
 from cluster.display.report import Row, intervals, with_interval
+from cluster.preload.head_start import HeadStart
 from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
 from cluster.run.workers import Fleet
@@ -22,17 +24,20 @@ from rollout.trajectory import Prompt
 _ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
 
 
-def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output: Path | None) -> list[Row]:
+def run_evaluation(
+    config: RunConfig, model: Path, splits: Sequence[str], output: Path | None, start: HeadStart | None = None
+) -> list[Row]:
     """Measure a model folder on held-out prompts: :func:`answer_splits`, written and as a table.
 
     Args:
         output: where each answer is written as a line of JSON, or None.
+        start: see :func:`answer_splits`.
 
     Returns:
         Rows of a table: mean clean score of each split, and how many answers could not be scored; then what else
         :func:`actors.loop.evaluation.split_metrics` found in it.
     """
-    answers = answer_splits(config, model, splits)
+    answers = answer_splits(config, model, splits, start)
     if output is not None:
         _write_answers(output, answers)
     rows = [("model", str(model.resolve()))]
@@ -47,17 +52,21 @@ def run_evaluation(config: RunConfig, model: Path, splits: Sequence[str], output
     return rows
 
 
-def answer_splits(config: RunConfig, model: Path, splits: Sequence[str]) -> dict[str, list[Answer]]:
+def answer_splits(
+    config: RunConfig, model: Path, splits: Sequence[str], start: HeadStart | None = None
+) -> dict[str, list[Answer]]:
     """Answers of a model folder to held-out prompts, with their clean scores, from engines that are started for it.
 
     Args:
         config: task, rewards and rollout options; noise is not applied.
         model: folder in Hugging Face format.
         splits: which of the task's splits.
+        start: what a private Ray begins with, where it is there already.
     """
     path = str(model.resolve())
     prompts = {split: members for split, members in load_prompts(config, path).held_out.items() if split in splits}
-    with ray_session(config, config.run_dir.resolve(), trains=False):
+    store_mib = chosen_object_store_mib(config, trains=False)
+    with ray_session(config, config.run_dir.resolve(), store_mib, start):
         return _answers(config, path, prompts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +13,13 @@ import ray
 
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
-from cluster.config.object_store import chosen_object_store_mib
 from cluster.config.run_config import RunConfig
 from cluster.config.search_path import import_packages, workers_path
+from cluster.config.workers_environment import preload_environment
+from cluster.preload.head_start import HeadStart
+from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload
-from cluster.run.workers import learner_environment
 from rollout.component import UserError
-from rollout.sampling.vllm_options import engine_environment
 
 NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 SYSTEM_CONFIG = {
@@ -34,7 +33,9 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
-def ray_session(config: RunConfig, run_dir: Path, trains: bool = True) -> Iterator[None]:
+def ray_session(
+    config: RunConfig, run_dir: Path, object_store_mib: int, start: HeadStart | None = None
+) -> Iterator[None]:
     """Connect to Ray; disconnect at the end, and remove everything of a private one.
 
     An address comes from ``cluster.address``, or from ``RAY_ADDRESS``, which is set inside ``ray job submit``. The
@@ -42,7 +43,8 @@ def ray_session(config: RunConfig, run_dir: Path, trains: bool = True) -> Iterat
     are kept in ``run_dir/logs``.
 
     Args:
-        trains: whether weights will go through its object store.
+        object_store_mib: size of a private Ray's object store.
+        start: the folder of a private Ray and the preloaded process, where they are there already.
 
     Raises:
         UserError: the cluster cannot be reached.
@@ -54,7 +56,7 @@ def ray_session(config: RunConfig, run_dir: Path, trains: bool = True) -> Iterat
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        with _private(config, run_dir, chosen_object_store_mib(config, trains)):
+        with _private(config, run_dir, object_store_mib, start):
             yield
         return
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
@@ -70,17 +72,16 @@ def ray_session(config: RunConfig, run_dir: Path, trains: bool = True) -> Iterat
 
 
 @contextmanager
-def _private(config: RunConfig, run_dir: Path, object_store_mib: int) -> Iterator[None]:
+def _private(config: RunConfig, run_dir: Path, object_store_mib: int, start: HeadStart | None) -> Iterator[None]:
     """A Ray of this run's own, in a folder of its own that also takes its processes' temporary files.
 
     The reaper clears up whether the block is left in order, by an exception, or because this process is killed.
     """
-    # Not TMPDIR: the path of a socket in it may have 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="dvpo-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))).resolve()
-    (folder / "tmp").mkdir()
-    reaper = Reaper(folder, run_dir)
+    with start or HeadStart(preload_environment(config)) as begun:
+        folder, preload = begun.folder, begun.preload
+        reaper = Reaper(folder, run_dir)
+        begun.take()
     os.environ[MARK] = str(folder)
-    preload = _preload(config, folder)
     try:
         _start_private(config, folder, object_store_mib, preload)
         yield
@@ -94,20 +95,6 @@ def _private(config: RunConfig, run_dir: Path, object_store_mib: int) -> Iterato
             reaper.finish()
 
 
-def _preload(config: RunConfig, folder: Path) -> Preload | None:
-    """What workers are forked from; None where that is not wanted, or where they have GPUs, each with its driver."""
-    machines = config.cluster
-    if not machines.preload or machines.gpus_per_rollout_worker or machines.gpus_per_learner_worker:
-        return None
-    environment = engine_environment(on_gpu=False) | learner_environment(on_gpu=False)
-    return Preload(folder, environment | _places(folder))
-
-
-def _places(folder: Path) -> dict[str, str]:
-    """Environment variables that say where every worker finds modules and leaves temporary files."""
-    return {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")}
-
-
 def _start_private(config: RunConfig, folder: Path, object_store_mib: int, preload: Preload | None) -> None:
     """Start Ray in ``folder``; twice if need be, since Ray waits no longer than half a minute for its own processes.
 
@@ -115,7 +102,7 @@ def _start_private(config: RunConfig, folder: Path, object_store_mib: int, prelo
         RuntimeError: it did not start.
     """
     runtime_env: dict[str, Any] = {
-        "env_vars": _places(folder),
+        "env_vars": {"PYTHONPATH": workers_path(), "TMPDIR": str(folder / "tmp")},
         # Ray puts the driver's folder in front of all that later.
         "worker_process_setup_hook": f"{import_packages.__module__}.{import_packages.__name__}",
     }
@@ -123,16 +110,17 @@ def _start_private(config: RunConfig, folder: Path, object_store_mib: int, prelo
         runtime_env["py_executable"] = preload.executable
     for is_last in (False, True):
         try:
-            ray.init(
-                address="local",
-                num_cpus=config.cluster.num_cpus,
-                object_store_memory=object_store_mib << 20,
-                include_dashboard=False,
-                runtime_env=runtime_env,
-                _temp_dir=str(folder),
-                _system_config=dict(SYSTEM_CONFIG),
-                **QUIET,
-            )
+            with lean_ray():
+                ray.init(
+                    address="local",
+                    num_cpus=config.cluster.num_cpus,
+                    object_store_memory=object_store_mib << 20,
+                    include_dashboard=False,
+                    runtime_env=runtime_env,
+                    _temp_dir=str(folder),
+                    _system_config=dict(SYSTEM_CONFIG),
+                    **QUIET,
+                )
             return
         except Exception as error:  # Ray raises bare Exceptions here
             reason = " ".join(str(error).split())[:300]

@@ -10,11 +10,12 @@ from typing import Any
 
 from actors.ledger.errors import LedgerError
 from actors.ledger.fence import take_over
-from cluster.config.components import resolve
 from cluster.config.paths import absolute_model_path
-from cluster.config.run_config import RunConfig, dump_config
+from cluster.config.run_config import RunConfig
+from cluster.config.run_facts import RunFacts, run_facts
 from cluster.display.progress import Progress, RunSummary, make_progress
 from cluster.display.summary import summary_rows
+from cluster.preload.head_start import HeadStart
 from cluster.run.assembly import LEDGER
 from cluster.run.resume import ResumePoint, find_resume_point
 from cluster.run.session import ray_session
@@ -24,12 +25,16 @@ from cluster.run.workers import create_fleet
 from rollout.component import UserError
 
 
-def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
+def run_training(
+    config: RunConfig, resume: str | None = None, start: HeadStart | None = None, facts: RunFacts | None = None
+) -> RunSummary:
     """Run a configuration to its end.
 
     Args:
         resume: None for a new run; ``auto`` for the newest complete checkpoint of the run's folder; or the path of
             one.
+        start: what a private Ray begins with, where it is there already.
+        facts: where they are known already.
 
     Raises:
         UserError: the run's folder is taken, there is nothing to resume, or the cluster cannot hold the run.
@@ -47,14 +52,15 @@ def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
         raise UserError(
             f"{run_dir} already holds a run; go on with it by --resume, or choose another name (--set name=...)"
         )
-    write_config(run_dir, dump_config(resolve(config)))
+    facts = facts or run_facts(config)
+    write_config(run_dir, facts.text)
     progress = make_progress(config.logging.progress)
     signals = SignalFlag()
     rows: list[tuple[str, str]] = []
     with signals.handled():
         progress.start()
         try:
-            with ray_session(config, run_dir):
+            with ray_session(config, run_dir, facts.object_store_mib, start):
                 signals.install()
                 result = _run(config, run_dir, point, _resume_lines(resume, point), progress, signals)
             rows = summary_rows(config, run_dir, result)

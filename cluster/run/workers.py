@@ -25,6 +25,7 @@ from cluster.config.run_config import RunConfig
 from cluster.run.placement import Bundle, Plan, plan
 from cluster.run.reward_models import ServedModel, served_models, serving_options
 from cluster.run.waiting import reserve
+from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment
 
 
@@ -138,12 +139,6 @@ class Fleet:
 def threads_of(cpus: float) -> int:
     """Threads that a process computes with for the CPUs it asks for: at least one, and one for each whole CPU."""
     return max(1, int(cpus))
-
-
-def learner_environment(on_gpu: bool, num_threads: int = 1) -> dict[str, str]:
-    """Environment variables of a learner rank, to be set before torch is imported there."""
-    common = {"TOKENIZERS_PARALLELISM": "false"}
-    return common if on_gpu else {**common, "OMP_NUM_THREADS": str(num_threads), "DS_ACCELERATOR": "cpu"}
 
 
 def learner_spec(config: RunConfig, lr_scale: float = 1.0) -> LearnerSpec:

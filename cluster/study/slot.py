@@ -7,6 +7,7 @@ printed goes to standard error. When standard input ends its driver is gone, and
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import queue
@@ -42,7 +43,7 @@ def _read(lines: IO[str], requests: queue.Queue[str]) -> None:
 
 def _set_environment() -> None:
     """What engine and learner expect of a process of their own, before torch is imported."""
-    from cluster.run.workers import learner_environment
+    from learner.config import learner_environment
     from rollout.sampling.vllm_options import engine_environment
 
     os.environ.update(engine_environment(on_gpu=False))
@@ -51,6 +52,7 @@ def _set_environment() -> None:
 
 async def _serve_shared(request: dict[str, Any], requests: queue.Queue[str], answers: IO[str]) -> None:
     """Cells in this process, all with the engine that the first of them needs."""
+    gc.disable()  # until vLLM and torch are loaded, which leaves little to collect
     from actors.processes.garbage import keep_what_is_there
     from cluster.study.inline_run import Workshop, run_inline
 
@@ -61,6 +63,7 @@ async def _serve_shared(request: dict[str, Any], requests: queue.Queue[str], ans
             if workshop is None:
                 workshop = Workshop(config)
                 keep_what_is_there()
+                gc.enable()
             begin = time.process_time()
             await run_inline(config, Path(request["folder"]), workshop)
             _answer(answers, cpu_s=round(time.process_time() - begin, 3))

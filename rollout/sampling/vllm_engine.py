@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
+from rollout.component.loading import without_collections
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
 from rollout.sampling.vllm_options import (
@@ -52,8 +53,9 @@ class VllmEngine:
         trust_remote_code: bool = False,
         transfer_backend: str | None = None,
     ) -> None:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with without_collections():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         options = engine_options(model_path, config, on_gpu, trust_remote_code, transfer_backend)
         self._counters = EngineCounters()

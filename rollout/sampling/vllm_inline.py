@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from rollout.component.loading import without_collections
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, EngineDeadError, LoadOutcome
 from rollout.sampling.vllm_options import (
@@ -50,9 +51,10 @@ class InlineVllmEngine:
     """
 
     def __init__(self, model_path: str, config: RolloutConfig, trust_remote_code: bool = False) -> None:
-        import torch
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
+        with without_collections():
+            import torch
+            from vllm.engine.arg_utils import EngineArgs
+            from vllm.v1.engine.llm_engine import LLMEngine
 
         options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
         # What two prompts could share is one block then, for which each request would look.

@@ -48,7 +48,13 @@ def run_file(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def dvpo() -> Callable[..., Result]:
-    """Run the command line with these arguments."""
+    """Run the command line with these arguments.
+
+    torch is loaded before: without it each ``dvpo train`` would load it anew, in a process of its own.
+    """
+    import torch
+
+    assert torch
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="dvpo")

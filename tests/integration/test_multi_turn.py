@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,12 @@ from cluster.config.run_config import load_config
 from rollout.component import ComponentSpec
 from rollout.conversation.runner import Runner
 from rollout.data.prompts import load_tokenizer, render
+from rollout.sampling.vllm_inline import InlineVllmEngine
+from rollout.sampling.vllm_options import engine_environment
 from rollout.tasks.base import Example
 from rollout.tasks.environments import environment_maker
 from rollout.trajectory import FinishReason, Prompt, SampleRequest, Trajectory
-from tests.integration.engines import model_logprobs, running_engine
+from tests.integration.engines import model_logprobs
 from tests.integration.talk import FAILING
 from tests.integration.whole_runs import StartCommand, WriteConfig, read_metrics
 
@@ -41,8 +47,13 @@ def write_task(folder: Path) -> dict[str, Any]:
     }
 
 
-async def sampled_again(config_file: Path) -> list[Trajectory]:
-    """The trajectories of the first step, from one engine that serves all at once."""
+def sampled_again(config_file: Path) -> list[Trajectory]:
+    """The trajectories of the first step, from one engine that serves all at once, in a process that has no other."""
+    os.environ.update(engine_environment(on_gpu=False))
+    return asyncio.run(_sampled_again(config_file))
+
+
+async def _sampled_again(config_file: Path) -> list[Trajectory]:
     config = load_config(config_file)
     make_environment = environment_maker(ComponentSpec.model_validate(config.data.task))
     tokenizer = load_tokenizer(config.model.path)
@@ -51,10 +62,13 @@ async def sampled_again(config_file: Path) -> list[Trajectory]:
         for number, name in enumerate(IDS)
     ]
     prompts: list[Prompt] = render(tokenizer, examples, "dataset")
-    async with running_engine(Path(config.model.path), config.rollout) as engine:
-        runner = Runner(engine, tokenizer, config.rollout, config.seed, "here", make_environment)
-        requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(NUM_SAMPLES)]
-        return [await runner.sample(request) for request in requests]
+    engine = InlineVllmEngine(config.model.path, config.rollout)
+    await engine.set_version(0)
+    runner = Runner(engine, tokenizer, config.rollout, config.seed, "here", make_environment)
+    requests = [SampleRequest(prompt, index) for prompt in prompts for index in range(NUM_SAMPLES)]
+    trajectories = [await runner.sample(request) for request in requests]
+    await engine.shutdown()
+    return trajectories
 
 
 def check_against_the_model(model: Any, trajectory: Trajectory) -> None:
@@ -65,7 +79,7 @@ def check_against_the_model(model: Any, trajectory: Trajectory) -> None:
     assert not found[~sampled].any()
 
 
-async def test_two_steps_of_conversations(
+def test_two_steps_of_conversations(
     tmp_path: Path, tiny_model: Path, start_command: StartCommand, write_config: WriteConfig
 ) -> None:
     """Two engines of a run and one beside it say the same; the learner agrees about every token; failures are told."""
@@ -101,7 +115,9 @@ async def test_two_steps_of_conversations(
     assert all(line["eval/test/turns"] >= 1 for line in held_out if "eval/test/accuracy" in line)
     assert len({record["engine"] for record in records}) == 2
 
-    again = {trajectory.trajectory_id: trajectory for trajectory in await sampled_again(config)}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        trajectories = process.submit(sampled_again, config).result(timeout=180.0)
+    again = {trajectory.trajectory_id: trajectory for trajectory in trajectories}
     failed = {name for name, trajectory in again.items() if trajectory.failure}
     assert failed == {f"{FAILING}#{index}" for index in range(NUM_SAMPLES)}
     compared = [record for record in records if record["trajectory_id"] in again]  # others are of the second epoch

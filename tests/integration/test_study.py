@@ -161,11 +161,26 @@ def kill_while_it_saves(run: Trace, folder: Path) -> None:
     assert [path for path in session.iterdir() if path.name.startswith("worker-")], "what the workers printed is kept"
 
 
-def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: WriteConfig, tmp_path: Path) -> None:
+def test_a_cell_that_takes_too_long_is_a_failure_and_can_be_tried_again_as_a_run_of_its_own(
+    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    """First in a process that would serve all cells; then with a Ray of its own, and time enough."""
     axes = {"algorithm": {"grpo": {"algorithm": "grpo"}}}
-    file = write_study(tmp_path, write_config(), axes=axes, processes="run", num_slots=None)
-    command = start_command("study", str(file))
+    base = write_config()
+    file = write_study(tmp_path, base, axes=axes, cell_timeout_s=0.5)
+    for already, status in ((0, 1), (1, 0)):
+        command = start_command("study", str(file))
+        assert command.finish() == status, command.output
+        assert f"1 cells, {already} of them done already" in command.output
+        (result,) = read_results(tmp_path / "study").values()
+        assert result.error == "not done within 0.5 s (cell_timeout_s)"
+        assert result.curve == ()
+        assert command.survivors() == []
+
+    write_study(tmp_path, base, axes=axes, processes="run", num_slots=None)
+    command = start_command("study", str(file), "--retry")
     assert command.finish() == 0, command.output
+    assert "1 cells, 0 of them done already" in command.output
     (result,) = read_results(tmp_path / "study").values()
     assert result.error is None
     assert [point.step for point in result.curve] == [0, 3]
@@ -174,18 +189,3 @@ def test_cells_as_runs_of_their_own(start_command: StartCommand, write_config: W
     assert not left & {"checkpoints", "ledger.sqlite"}
     assert command.survivors() == []
     assert os.path.exists(tmp_path / "study" / "logs" / "slot-0.log")
-
-
-def test_a_cell_that_takes_too_long_is_a_failure(
-    start_command: StartCommand, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    axes = {"algorithm": {"grpo": {"algorithm": "grpo"}}}
-    file = write_study(tmp_path, write_config(), axes=axes, cell_timeout_s=0.5)
-    for options, already in (((), 0), ((), 1), (("--retry",), 0)):
-        command = start_command("study", str(file), *options)
-        assert command.finish() == (0 if already else 1), command.output
-        assert f"1 cells, {already} of them done already" in command.output
-        (result,) = read_results(tmp_path / "study").values()
-        assert result.error == "not done within 0.5 s (cell_timeout_s)"
-        assert result.curve == ()
-        assert command.survivors() == []

@@ -21,7 +21,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, str | None
     """Stands for the run itself; it leaves a folder."""
     calls: list[tuple[RunConfig, str | None]] = []
 
-    def run_training(config: RunConfig, resume: str | None = None) -> RunSummary:
+    def run_training(config: RunConfig, resume: str | None = None, **_: object) -> RunSummary:
         calls.append((config, resume))
         make_run(config.run_dir, with_samples=False)
         return RunSummary()
@@ -87,7 +87,7 @@ def test_a_mapping_needs_a_name(run_file: Path) -> None:
 def test_a_run_that_was_stopped_is_no_finished_one(
     number: int, raised: type[BaseException], run_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.run.start.run_training", lambda config, resume: RunSummary(stopped_by=number))
+    monkeypatch.setattr("cluster.run.start.run_training", lambda config, resume, **_: RunSummary(stopped_by=number))
     with pytest.raises(raised):
         train(run_file)
 
@@ -98,7 +98,7 @@ def test_measuring_takes_the_configuration_of_the_run(
 ) -> None:
     calls: list[Any] = []
 
-    def answer_splits(config: RunConfig, model: Path, splits: tuple[str, ...]) -> dict[str, list[Any]]:
+    def answer_splits(config: RunConfig, model: Path, splits: tuple[str, ...], _: object) -> dict[str, list[Any]]:
         calls.append((config.name, config.model.path, model, splits))
         return {split: [] for split in splits}
 

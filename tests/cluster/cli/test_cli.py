@@ -24,7 +24,7 @@ class Recorder:
         self.calls: list[tuple[RunConfig, str | None]] = []
         self.outcome: RunSummary | BaseException = RunSummary()
 
-    def __call__(self, config: RunConfig, resume: str | None = None) -> RunSummary:
+    def __call__(self, config: RunConfig, resume: str | None = None, **_: object) -> RunSummary:
         self.calls.append((config, resume))
         if isinstance(self.outcome, BaseException):
             raise self.outcome
@@ -169,7 +169,7 @@ def test_eval_takes_a_checkpoint_or_a_model_folder(
 ) -> None:
     calls: list[Any] = []
 
-    def record(config: RunConfig, model: Path, splits: tuple[str, ...], output: Path | None) -> list[tuple[str, str]]:
+    def record(config: RunConfig, model: Path, splits: tuple[str, ...], output: Path | None, _: object) -> list[Any]:
         calls.append((config.model.path, model, splits, output))
         return [("clean accuracy (test)", "0.750")]
 

@@ -33,7 +33,7 @@ def look():
             places[name] = str(error)
     return places
 
-with ray_session(load_config("small.yaml"), Path("runs/small").resolve()):
+with ray_session(load_config("small.yaml"), Path("runs/small").resolve(), 128):
     there = ray.get(ray.remote(num_cpus=0)(look).remote())
 print(json.dumps([look(), there]))
 """

@@ -10,7 +10,8 @@ import pytest
 from cluster.config.run_config import RunConfig
 from cluster.run import waiting
 from cluster.run.placement import Plan
-from cluster.run.workers import learner_environment, learner_spec, threads_of
+from cluster.run.workers import learner_spec, threads_of
+from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment
 
 
