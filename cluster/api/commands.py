@@ -104,15 +104,13 @@ def evaluate(
     # No run is written, so that one of the same name exists is no mistake.
     _check(run, source, None, overwrite=True)
     chosen = chosen_splits(run, splits, "splits")
-    from actors.loop.evaluation import split_metrics
-    from cluster.run.evaluate import answer_record, answer_splits
+    from cluster.run.evaluate import answer_records, answers_of
 
-    answers = answer_splits(run, folder, chosen)
-    records = [answer_record(split, answer) for split, members in answers.items() for answer in members]
+    answers = answers_of(run, folder, chosen)
     return Evaluation(
         model=folder,
-        metrics={split: split_metrics(members) for split, members in answers.items()},
-        answers=answer_frame(records),
+        metrics={split: answered.metrics(run.evaluation) for split, answered in answers.items()},
+        answers=answer_frame(answer_records(answers)),
     )
 
 
