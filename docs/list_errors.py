@@ -48,11 +48,11 @@ PAGES = {
 HEAD = """# Errors
 
 Messages about a mistake in what you gave, as the source has them where they are raised. This page is made from it
-(`python docs/list_errors.py`), and a test compares the two. A message says what is wrong, where, and what would be right;
-the exit status is 2, and nothing was started. `…` stands for what is yours, such as a file, a key or a value, and for parts
-that several messages share. Search for words of your message that are not yours. Not listed are wrong keys, types, bounds
-and combinations of values, which are told with the key's own sentence (`dvpo schema` has it), and messages that are put
-together elsewhere than where they are raised.
+(`python docs/list_errors.py`), and a test compares the two. A message says what is wrong, where, and what would be
+right; the exit status is 2, and nothing was started. `…` stands for what is yours, such as a file, a key or a value,
+and for parts that several messages share. Search for words of your message that are not yours. Not listed are wrong
+keys, types, bounds and combinations of values, which are told with the key's own sentence (`dvpo schema` has it), and
+messages that are put together elsewhere than where they are raised.
 
 """
 
