@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow lint clean
+.PHONY: help install demo test test-fast test-slow lint site clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -59,8 +59,12 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+site: $(INSTALLED_DEV)
+	$(PIP) install --no-deps -r requirements/docs.lock
+	$(BIN)/python -m sphinx -n -W --keep-going -b html docs docs/_build
+
 clean:
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	rm -rf docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # Every pin is exact and complete, hence --no-deps; the packages that are built from source use the pinned setuptools.

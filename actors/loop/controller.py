@@ -13,7 +13,7 @@ from actors.guards.guards import GuardFinding, Guards
 from actors.guards.trust import RewardTrust
 from actors.loop.activity import ActivityClock
 from actors.loop.config import TrainingConfig
-from actors.loop.evaluation import evaluate
+from actors.loop.evaluation import EvaluationPlan, evaluate
 from actors.loop.generation import Generation
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.records import Records
@@ -58,6 +58,7 @@ class Controller:
         guards: Guards,
         trust: RewardTrust,
         eval_prompts: Mapping[str, Sequence[Prompt]],
+        eval_plan: EvaluationPlan | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
@@ -66,7 +67,7 @@ class Controller:
         self._pool, self._rewards, self._learner, self._sync = pool, rewards, learner, sync
         self._records, self._status = records, records.status
         self._guards, self._trust = guards, trust
-        self._eval_prompts = eval_prompts
+        self._eval_prompts, self._eval_plan = eval_prompts, eval_plan
         self._engine_rates = EngineRates()
         self._step_began = time.monotonic()
         self.step = self._saved_step = buffer.version
@@ -205,7 +206,11 @@ class Controller:
         begin = time.monotonic()
         with self._status.stage("evaluate"):
             found = await evaluate(
-                self._pool, self._rewards, self._eval_prompts, lambda text: self._tell("evaluation", text, "warning")
+                self._pool,
+                self._rewards,
+                self._eval_prompts,
+                lambda text: self._tell("evaluation", text, "warning"),
+                self._eval_plan,
             )
         values = {f"eval/{split}/{name}": value for split, means in found.items() for name, value in means.items()}
         accuracy = {split: means["accuracy"] for split, means in found.items()}

@@ -12,6 +12,7 @@ from actors.pools.loss import end, reply
 from actors.pools.pool import Member, Pool, PoolObserver, Replacing
 from actors.pools.suspects import Suspects
 from rollout.component import UserError
+from rollout.sampling.evaluation import EvaluationSampling
 from rollout.sampling.weight_check import WeightMismatchError
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 
@@ -87,6 +88,18 @@ class RolloutPool:
 
         def call(caller: Caller) -> Awaitable[Trajectory]:
             return caller.call("respond_greedily", request)
+
+        return await self._ask(request, call)
+
+    async def respond(self, request: SampleRequest, sampling: EvaluationSampling) -> Trajectory:
+        """One response sampled at a setting of its own, for evaluation.
+
+        Raises:
+            Quarantined, RunOver: as for :meth:`sample`.
+        """
+
+        def call(caller: Caller) -> Awaitable[Trajectory]:
+            return caller.call("respond", request, sampling)
 
         return await self._ask(request, call)
 

@@ -16,6 +16,7 @@ from rollout.component import ComponentSpec
 from rollout.config import RolloutConfig
 from rollout.conversation.runner import Runner
 from rollout.sampling.engine import LoadOutcome
+from rollout.sampling.evaluation import EvaluationSampling
 from rollout.sampling.vllm_engine import VllmEngine
 from rollout.sampling.vllm_inline import InlineVllmEngine
 from rollout.sampling.weight_check import TensorFact
@@ -97,6 +98,10 @@ class RolloutWorker(BatchedActor):
     async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         """One greedy response, for evaluation."""
         return await self._runner.respond_greedily(request)
+
+    async def respond(self, request: SampleRequest, sampling: EvaluationSampling) -> Trajectory:
+        """One response sampled at a setting of its own, for evaluation."""
+        return await self._runner.respond(request, sampling)
 
     async def score(self, token_ids: tuple[int, ...]) -> list[float]:
         """Log-probability of each token at temperature 1, for checking the weights."""

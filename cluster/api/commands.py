@@ -109,15 +109,13 @@ def evaluate(
     with head_start(run) as start:
         _tell(check_apart(Question(config=run, resume=None, overwrite=True), start).report, source)
         chosen = chosen_splits(run, splits, "splits")
-        from actors.loop.evaluation import split_metrics
-        from cluster.run.evaluate import answer_record, answer_splits
+        from cluster.run.evaluate import answer_records, answers_of
 
-        answers = answer_splits(run, folder, chosen, start)
-    records = [answer_record(split, answer) for split, members in answers.items() for answer in members]
+        answers = answers_of(run, folder, chosen, start)
     return Evaluation(
         model=folder,
-        metrics={split: split_metrics(members) for split, members in answers.items()},
-        answers=answer_frame(records),
+        metrics={split: answered.metrics(run.evaluation) for split, answered in answers.items()},
+        answers=answer_frame(answer_records(answers)),
     )
 
 

@@ -72,6 +72,8 @@ EVENTS = pa.schema(
 ANSWERS = pa.schema(
     [
         ("split", pa.string()),
+        ("setting", pa.string()),
+        ("sample_index", pa.int64()),
         ("prompt_id", pa.string()),
         ("messages", MESSAGES),
         ("reference", pa.string()),

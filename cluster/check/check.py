@@ -22,7 +22,7 @@ from cluster.check.machine import Machine, inspect_machine, machine_errors, mach
 from cluster.check.memory_plan.plan import Gpus, plan_run
 from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
-from cluster.config.prompts import settle_rewards
+from cluster.config.prompts import require_categories, settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
 from learner.config import check_compatible
@@ -243,7 +243,7 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
     """Read all splits and measure their prompts; returns the number of questions by split.
 
     Raises:
-        UserError: data cannot be read, a split is empty, or a prompt is too long.
+        UserError: data cannot be read, a split is empty, a prompt is too long, or evaluation.category is no column.
     """
     sizes, name = {}, config.data.task.type
     for split in all_splits(task, name):
@@ -251,6 +251,8 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
             raise UserError(f"data.task: split {split!r} has no questions")
         if tokenizer is not None:
             render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS, name)
+        if split != "train":
+            require_categories(config, split, questions(task, split, name))
         sizes[split] = len(questions(task, split, name))
     return sizes
 

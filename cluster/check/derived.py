@@ -68,6 +68,12 @@ def derive(config: RunConfig, update: UpdateShape) -> Derived:
     )
 
 
+def _answers(config: RunConfig) -> str:
+    """What each prompt of an evaluation is asked for."""
+    settings = [f"{setting.samples} samples at {setting.label}" for setting in config.evaluation.sampled]
+    return ", ".join(["a greedy answer each", *settings])
+
+
 def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
     """The plan in words, one line a topic, shown before the start."""
     derived, served = derive(config, update), served_models(config)
@@ -95,8 +101,8 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         + ("each response has its own random stream" if config.is_reproducible else "one random stream an engine"),
         f"learning: {_plural(learner.num_workers, 'rank')}, ZeRO {learner.zero_stage}, learning rate "
         f"{learner.policy_lr:g} policy, {learner.critic_lr:g} critic",
-        f"evaluation {evaluated} on up to {training.num_eval_prompts} prompts a split; checkpoint {saved}, newest "
-        f"{training.keep_checkpoints} kept",
+        f"evaluation {evaluated} on up to {training.num_eval_prompts} prompts a split, {_answers(config)}; checkpoint "
+        f"{saved}, newest {training.keep_checkpoints} kept",
         *(
             f"reward model {model.path}: {_plural(model.num_workers, 'worker')} x batches of up to {model.batch_size}, "
             f"conversations of up to {model.max_tokens} tokens, output {model.output}"

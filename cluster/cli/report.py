@@ -34,7 +34,8 @@ def explain(run: str, as_json: bool) -> None:
 @click.command(short_help="Write a page about one run or several: one file, no network.")
 @click.argument("runs", metavar="RUN [RUN ...]", type=PATH_TEXT, nargs=-1, required=True)
 @click.option("--output", type=PATH, help="HTML file to write; by default report.html in the folder of the first RUN.")
-def report(runs: tuple[str, ...], output: Path | None) -> None:
+@click.option("--inspect", type=PATH, help="Write RUN's logged trajectories as a log of Inspect (.eval) instead.")
+def report(runs: tuple[str, ...], output: Path | None, inspect: Path | None) -> None:
     """Write one HTML file about RUN: what happened, what looks wrong, curves, and its trajectories token by token.
 
     Several runs stand side by side: those that differ by the seed only are drawn as one line with its interval. The
@@ -44,6 +45,13 @@ def report(runs: tuple[str, ...], output: Path | None) -> None:
     from cluster.report.run_record import find_run_folder, read_run
 
     folders = _different([find_run_folder(name) for name in runs])
+    if inspect is not None:
+        from cluster.report.inspect_log import write_inspect_log
+
+        if len(folders) > 1 or output is not None:
+            raise UserError("--inspect: is for one RUN, and without --output")
+        click.echo(f"{inspect} ({write_inspect_log(read_run(folders[0]), inspect)} trajectories)")
+        return
     path = output if output is not None else folders[0] / "report.html"
     size = write_page([read_run(folder) for folder in folders], path)
     click.echo(f"{path} ({size / 1000:.0f} kB)")

@@ -8,11 +8,16 @@ from typing import Any
 
 from cluster.config.components import build_task, reward_specs
 from cluster.config.run_config import RunConfig
+from rollout.component import UserError
 from rollout.data.prompt_source import PromptSource
 from rollout.data.prompts import all_splits, load_tokenizer, render_split
 from rollout.data.unusable import Draws, objecting_rewards, settle_unusable
-from rollout.tasks.base import Task
+from rollout.tasks.base import Example, Task
+from rollout.tasks.rows import hint
 from rollout.trajectory import Prompt
+
+MAX_CATEGORIES = 50
+"""Values of ``evaluation.category`` in one split; each has metrics of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,32 @@ def render_prompts(config: RunConfig, tokenizer_path: str) -> RenderedPrompts:
     training, *others = [render_split(tokenizer, task, split, longest, name=name) for split in splits]
     limit = config.training.num_eval_prompts
     held_out = {split: prompts[:limit] for split, prompts in zip(splits[1:], others, strict=True)}
+    for split, prompts in held_out.items():
+        require_categories(config, split, prompts)
     return RenderedPrompts(training, held_out, [*task.remarks(), *remarks], speller(tokenizer))
+
+
+def require_categories(config: RunConfig, split: str, questions: Sequence[Example | Prompt]) -> None:
+    """See whether ``evaluation.category`` sorts the questions of a held-out split.
+
+    Raises:
+        UserError: none of them has such a column, or it has too many values to be a category.
+    """
+    column, asked = config.evaluation.category, questions[: config.training.num_eval_prompts]
+    if column is None or not asked:
+        return
+    found = {str(question.extra[column]) for question in asked if column in question.extra}
+    if not found:
+        columns = {name for question in asked for name in question.extra}
+        raise UserError(
+            f"evaluation.category: no question of split {split!r} has a column {column!r}; "
+            f"{hint(column, columns, 'further columns')}"
+        )
+    if len(found) > MAX_CATEGORIES:
+        raise UserError(
+            f"evaluation.category: column {column!r} has {len(found)} different values in split {split!r}, more than "
+            f"{MAX_CATEGORIES}: it is no category"
+        )
 
 
 def speller(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:

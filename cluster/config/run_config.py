@@ -23,6 +23,7 @@ from learner.update.limits import TraceLimits
 from rollout.component import ComponentSpec, KeyPath, PathText, StrictModel, UserError, dotted, validation_problems
 from rollout.config import DataConfig, RewardConfig, RolloutConfig
 from rollout.sampling.engine_args import refusals
+from rollout.sampling.evaluation import EvaluationConfig
 
 
 class AlgorithmSpec(BaseModel):
@@ -160,6 +161,7 @@ class RunConfig(StrictModel):
     )
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimisation.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Steps, batch and schedule.")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured besides.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Numbers that go wrong.")
     trust: TrustConfig = Field(default_factory=TrustConfig, description="How far the reward can be trusted, online.")
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig, description="Processes that die or hang.")
@@ -193,7 +195,7 @@ class RunConfig(StrictModel):
         if rollout.sampling.temperature == 0.0:
             yield (
                 ("rollout", "sampling", "temperature"),
-                "must be above 0 for training: greedy samples carry no exploration (evaluation is always greedy)",
+                "must be above 0 for training: greedy samples carry no exploration (evaluation has its own settings)",
             )
         prompt, response = rollout.max_prompt_tokens, rollout.sampling.max_response_tokens
         if rollout.longest_tokens < prompt + response:
@@ -202,6 +204,7 @@ class RunConfig(StrictModel):
                 f"{rollout.longest_tokens} leaves no room for a prompt and one response: rollout.max_prompt_tokens + "
                 f"rollout.sampling.max_response_tokens = {prompt} + {response} = {prompt + response}",
             )
+        yield from self.evaluation.conflicts(rollout)
         if training.trajectories_per_step < learner.num_workers:
             yield (
                 ("learner", "num_workers"),

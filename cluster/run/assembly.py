@@ -15,6 +15,7 @@ from actors.ledger.fence import Fence
 from actors.ledger.ledger import Ledger
 from actors.loop.activity import ActivityClock
 from actors.loop.controller import Controller
+from actors.loop.evaluation import EvaluationPlan
 from actors.loop.generation import FailureLimits, Generation
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
@@ -197,30 +198,29 @@ def assemble(
         guards=Guards(config.guards, kept.get("guards")),
         trust=RewardTrust(config.trust, config.reward.compared_share, config.seed, kept.get("trust")),
         eval_prompts=prompts.held_out,
+        eval_plan=EvaluationPlan(config.evaluation, config.rollout.sampling),
         state=state,
     )
 
 
 def _rollout_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RolloutPool:
-    recovery = config.recovery
     return RolloutPool(
         workers=fleet.rollouts,
         max_requests_per_worker=config.rollout.max_concurrent_requests,
-        request_timeout_s=recovery.request_timeout_s,
-        replacing=Replacing(fleet.rollout_factory, config.cluster.start_timeout_s, recovery.max_worker_losses),
-        suspects=Suspects(recovery.max_quarantined_prompts),
+        request_timeout_s=config.recovery.request_timeout_s,
+        replacing=Replacing(fleet.rollout_factory, config.cluster.start_timeout_s, config.recovery.max_worker_losses),
+        suspects=Suspects(config.recovery.max_quarantined_prompts),
         observer=observer,
     )
 
 
 def _reward_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RewardPool:
-    reward = config.reward
     return RewardPool(
         workers=fleet.rewards,
         create=fleet.reward_factory,
-        timeout_s=reward.deadline_s,
-        error_reward=reward.error_reward,
-        max_requests_per_worker=reward.max_concurrent_requests,
+        timeout_s=config.reward.deadline_s,
+        error_reward=config.reward.error_reward,
+        max_requests_per_worker=config.reward.max_concurrent_requests,
         observer=observer,
         recovery=config.recovery,
     )

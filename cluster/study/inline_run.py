@@ -108,6 +108,8 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
     learner = LearnerWorker()
     learner.setup(0, 1, LOCALHOST, _free_port(), learner_spec(config))
     records = open_records(config=config, folder=folder, prompts=prompts, step=0, state=None)
+    for remark in prompts.remarks:
+        records.tell("data", 0, remark, "warning")
     staff = _staff(config, worker, learner)
     try:
         controller = assemble(

@@ -11,6 +11,7 @@ from rollout.conversation.conversation import ROLE, ChatTokens, Conversation
 from rollout.environment import Environment, MakeEnvironment
 from rollout.rewards.errors import one_line
 from rollout.sampling.engine import Engine
+from rollout.sampling.evaluation import EvaluationSampling
 from rollout.seeding import stream_seed
 from rollout.trajectory import FinishReason, Prompt, SampleRequest, Trajectory
 
@@ -55,6 +56,10 @@ class Runner:
     async def respond_greedily(self, request: SampleRequest) -> Trajectory:
         """The most likely one, for evaluation."""
         return await self._run(request, self._greedy)
+
+    async def respond(self, request: SampleRequest, sampling: EvaluationSampling) -> Trajectory:
+        """One sampled at another setting, for evaluation. Always seeded: what is compared should draw alike."""
+        return await self._run(request, sampling)
 
     async def _run(self, request: SampleRequest, sampling: SamplingConfig) -> Trajectory:
         """One trajectory. An environment that fails gives :meth:`Trajectory.failed`."""
@@ -106,8 +111,10 @@ class Runner:
     async def _respond(self, conversation: Conversation, sampling: SamplingConfig, turn: int = 0) -> str:
         """Sample one response within what is left of the budget; returns its text."""
         seed = None
-        if self._seeded and sampling.temperature > 0.0:
-            seed = self._seed(conversation.request, f"sampling.{turn}" if turn else "sampling")
+        stream = sampling.stream if isinstance(sampling, EvaluationSampling) else None
+        if (self._seeded or stream is not None) and sampling.temperature > 0.0:
+            purpose = "sampling" if stream is None else f"evaluation.{stream}"
+            seed = self._seed(conversation.request, f"{purpose}.{turn}" if turn else purpose)
         room = self._room(conversation)
         # The engine would refuse what might not fit, even if the response came out short.
         if room < sampling.max_response_tokens:

@@ -9,7 +9,9 @@ REWARDS: dict[str, str] = {
     "multiple_choice": "rollout.rewards.multiple_choice:MultipleChoice",
     "numeric": "rollout.rewards.numeric:Numeric",
     "outcome": "rollout.rewards.outcome:OutcomeReward",
+    "reasoning_gym": "rollout.tasks.libraries.scores:ReasoningGymReward",
     "remote": "rollout.rewards.remote:Remote",
     "response_format": "rollout.rewards.response_format:ResponseFormat",
+    "verifiers": "rollout.tasks.libraries.scores:VerifiersReward",
 }
 """Built-in name -> ``module:Class``."""

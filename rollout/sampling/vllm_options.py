@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.sampling.engine import Completion, LoadOutcome
 from rollout.sampling.engine_args import merged
+from rollout.sampling.evaluation import EvaluationSampling
 from rollout.trajectory import FinishReason
 
 BLOCK_TOKENS_ON_CPU = 32
@@ -142,8 +143,12 @@ def response_params(sampling: SamplingConfig, seed: int | None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    truncation: dict[str, Any] = {}
+    if isinstance(sampling, EvaluationSampling):
+        truncation = {"top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p}
     # logprobs=0 is the sampled token alone. Text is only made where stop strings have to be looked for.
     return SamplingParams(
+        **truncation,
         temperature=sampling.temperature,
         max_tokens=sampling.max_response_tokens,
         stop=list(sampling.stop),

@@ -135,12 +135,12 @@ class RewardService:
         return is_labelled(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
-        """Score without noise, that of gold where there is such, for evaluation. A failure has no score at all."""
+        """Score without noise (of gold where there is such) and the answer's key, for evaluation."""
         async with self._places:
             record = await (self._gold or self._functions)(prompt, trajectory)
         if record.outcome is RewardOutcome.ERROR:
             log.warning("reward failed for prompt %s: %s", prompt.prompt_id, record.error)
-        return record
+        return replace(record, answer_key=self._answer_key(prompt, trajectory))
 
     def _observed(self, record: RewardRecord, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:
         """What training sees of the functions' record: noise, and what the configuration says about failures."""

@@ -7,6 +7,8 @@ TASKS: dict[str, str] = {
     "dataset": "rollout.tasks.dataset:Dataset",
     "math": "rollout.tasks.graded_chain:GradedChain",
     "science": "rollout.tasks.science:Science",
+    "reasoning_gym": "rollout.tasks.libraries.reasoning_gym:ReasoningGym",
+    "verifiers": "rollout.tasks.libraries.verifiers:Verifiers",
     "dialogue": "rollout.tasks.dialogue.task:Dialogue",
 }
 """Built-in name -> ``module:Class``."""

@@ -18,10 +18,10 @@ from rollout.component import ComponentSpec, PathText, UserError, nearest
 from rollout.conversation.options import build_environment
 from rollout.environment import Environment
 from rollout.tasks.base import Example, Task
-from rollout.tasks.questions import BadRow, QuestionOptions, make_example
+from rollout.tasks.questions import BadRow, QuestionOptions, after_system, make_example, worked_example
 from rollout.tasks.row_errors import RowErrors
 from rollout.tasks.rows import Row, find_files, read_rows
-from rollout.trajectory import Prompt
+from rollout.trajectory import Message, Prompt
 
 
 class Dataset(Task):
@@ -47,13 +47,19 @@ class Dataset(Task):
         max_reject_frac: float = Field(
             0.05, ge=0.0, le=1.0, description="Share of rejected rows in a split above which nothing starts."
         )
+        few_shot: tuple[PathText, ...] = Field(
+            (), description="Files of worked examples, all of which stand before every question as turns of a chat."
+        )
+        few_shot_column: str = Field(
+            "response", min_length=1, description="Column of these files with the response; without one, the answer."
+        )
         environment: ComponentSpec | None = Field(
             None,
             description="What answers the responses: 'package.module:Class' and its options, see docs/environments.md; "
             "none for a single response.",
         )
 
-        @field_validator("train", "eval", mode="before")
+        @field_validator("train", "eval", "few_shot", mode="before")
         @classmethod
         def _one_or_many(cls, value: Any) -> Any:
             if isinstance(value, Mapping):
@@ -89,7 +95,10 @@ class Dataset(Task):
     def examples(self, split: str) -> Sequence[Example]:
         if split not in ("train", *self.splits):
             raise UserError(f"task 'dataset' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
-        return self._by_split[split]
+        examples = self._by_split[split]
+        if not self._shots:
+            return examples
+        return [replace(example, messages=after_system(example.messages, self._shots)) for example in examples]
 
     def make_environment(self, prompt: Prompt) -> Environment | None:
         spec = self.config.environment
@@ -119,8 +128,15 @@ class Dataset(Task):
                 f"{split} {number} of {self._row_errors.num_rows[split]}" for split, number in numbers.items()
             )
             lines.append(f"data.task.rejects: rows are rejected ({shares}); see {self.config.rejects}")
+        shown = {message["content"] for message in self._shots if message["role"] == "user"}
         for split, examples in found.items():
             lines += self._unanswered(split, examples)
+            given = [example.place for example in examples if example.messages[-1]["content"] in shown]
+            if given:
+                lines.append(
+                    f"data.task.few_shot: {len(given)} of {len(examples)} questions of split {split!r} are among the "
+                    f"worked examples, answer and all; the first is {given[0]}"
+                )
         if self.config.environment is None:  # with one, the same opening may begin another conversation
             lines += _leaks(found)
         return lines
@@ -133,10 +149,27 @@ class Dataset(Task):
         for split, patterns in options.eval.items():
             files[split] = _files(f"data.task.eval.{split}", patterns, options.rejects, errors)
         found = {split: self._load(split, keys, errors) for split, keys in files.items()}
+        self._shots = self._read_shots(errors)
         errors.raise_if_any()
         self._row_errors, self._paths = errors, files
         self._settle()
         return found
+
+    def _read_shots(self, errors: RowErrors) -> tuple[Message, ...]:
+        """The turns before every question."""
+        turns: list[Message] = []
+        for path, key in _files("data.task.few_shot", self.config.few_shot, None, errors).items():
+            try:
+                for row in read_rows(path):
+                    try:
+                        if row.problem is not None:
+                            raise BadRow(row.problem)
+                        turns += worked_example(row.value, self.config, self.config.few_shot_column)
+                    except BadRow as problem:
+                        errors.add(f"{row.place}: {problem}")
+            except UserError as error:
+                errors.add(f"{key}: {error}")
+        return tuple(turns)
 
     def _settle(self) -> None:
         """Write the rejects, and see whether they are too many."""

@@ -82,6 +82,30 @@ def make_example(row: Any, options: QuestionOptions, default_id: str) -> Example
     )
 
 
+def worked_example(row: Any, options: QuestionOptions, response_column: str) -> tuple[Message, ...]:
+    """A question and its response as turns, without a system message.
+
+    Args:
+        response_column: holds the response; where it is absent the answer is the response.
+
+    Raises:
+        BadRow: see :func:`make_example`, or there is no response.
+    """
+    example = make_example(row, options, "")
+    said = row.get(response_column)
+    response = example.reference if said is None else _text(said, f"column {response_column!r}")
+    if response is None:
+        raise BadRow(_lacks(row, response_column, options.answer_column or "answer"))
+    turns = (message for message in example.messages if message["role"] != "system")
+    return (*turns, {"role": "assistant", "content": response})
+
+
+def after_system(messages: tuple[Message, ...], shots: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages with worked examples before the first that is no system message."""
+    first = next(index for index, message in enumerate(messages) if message["role"] != "system")
+    return (*messages[:first], *shots, *messages[first:])
+
+
 def _further(value: Any, column: str) -> Any:
     try:
         return json_value(value)

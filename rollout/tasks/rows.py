@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rollout.component import UserError
+from rollout.tasks.libraries.hub import PREFIX, hub_files
 
 ENDINGS = (".jsonl", ".parquet", ".arrow")
 STATE = "state.json"
@@ -46,12 +47,15 @@ class Row:
 def find_files(pattern: str) -> list[Path]:
     """The files that a path or glob (``*``, ``?``, ``[...]``, ``**``) names, sorted.
 
-    The folder of a data set that ``datasets`` has saved stands for its files.
+    The folder of a data set that ``datasets`` has saved stands for its files, and ``hub:...`` for those of one that it
+    loads by name (:func:`rollout.tasks.libraries.hub.hub_files`).
 
     Raises:
         UserError: no such file (similar names are given), another folder, or an unsupported ending.
     """
     path = Path(pattern)
+    if pattern.startswith(PREFIX):
+        return hub_files(pattern)
     if (path / STATE).is_file():
         found = _saved_files(path)
     elif path.exists() or not glob.has_magic(pattern):

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,10 +90,17 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
 
     answers = tmp_path / "answers.jsonl"
     checkpoint = run_dir / "checkpoints" / "step-14"
-    third = start_command("eval", str(checkpoint), "--config", str(run_dir / "config.yaml"), "--output", str(answers))
+    third = start_command(
+        "eval",
+        str(checkpoint),
+        *("--config", str(run_dir / "config.yaml"), "--output", str(answers)),
+        *("--set", "evaluation.sampled=[{temperature: 0.7, top_k: 1, samples: 3}, {samples: 3}]"),
+    )
     assert third.finish() == 0, third.output
     assert third.survivors() == []
-    assert_greedy_in_transformers(checkpoint / "policy", answers)
+    greedy, likeliest, free = by_setting(answers)
+    assert_greedy_in_transformers(checkpoint / "policy", greedy)
+    assert_sampled(greedy, likeliest, free, third.output)
 
 
 def foretold_s(check: Command) -> float:
@@ -106,11 +114,39 @@ def foretold_s(check: Command) -> float:
     return 60.0 * float(minutes[0] if minutes else 0.0) + float(seconds)
 
 
-def assert_greedy_in_transformers(model_folder: Path, answers: Path) -> None:
+def by_setting(answers: Path) -> list[list[dict[str, Any]]]:
+    """What ``dvpo eval --output`` wrote: greedy answers, then those of each setting."""
+    found: dict[str | None, list[dict[str, Any]]] = {}
+    for line in answers.read_text().splitlines():
+        record = json.loads(line)
+        found.setdefault(record["setting"], []).append(record)
+    assert list(found) == [None, "t0.7", "t1"]
+    return list(found.values())
+
+
+def assert_sampled(
+    greedy: list[dict[str, Any]], likeliest: list[dict[str, Any]], free: list[dict[str, Any]], shown: str
+) -> None:
+    """Three samples of each prompt: of the likeliest token alone they are the greedy answer; free ones differ."""
+    names = [(record["split"], record["prompt_id"]) for record in greedy]
+    for records in (likeliest, free):
+        assert [(r["split"], r["prompt_id"], r["sample_index"]) for r in records] == [
+            (*name, index) for name in names for index in range(3)
+        ]
+    assert [r["token_ids"] for r in likeliest] == [r["token_ids"] for r in greedy for _ in range(3)]
+    triples = [free[start : start + 3] for start in range(0, len(free), 3)]
+    assert any(len({tuple(r["token_ids"]) for r in triple}) > 1 for triple in triples)
+    right = [any(r["clean_reward"] for r in triple) for triple in triples if triple[0]["split"] == "test"]
+    assert re.search(rf"sampled/t1/pass_at_3 \(test\) +{sum(right) / len(right):.3f} \[", shown)
+    mean = sum(r["clean_reward"] for r in greedy if r["split"] == "test") / len(right)
+    for name in ("pass_at_1", "pass_at_3", "majority_at_3"):
+        assert re.search(rf"sampled/t0.7/{name} \(test\) +{mean:.3f} \[", shown)
+
+
+def assert_greedy_in_transformers(model_folder: Path, records: list[dict[str, Any]]) -> None:
     """Each answer is what plain transformers decodes greedily from the same folder."""
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    records = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(records) >= 64
     for record in records[:16]:
         prompt = tokenizer.apply_chat_template(

@@ -6,12 +6,19 @@ import math
 
 import pytest
 
-from actors.loop.evaluation import Answer, split_metrics
+from actors.loop.evaluation import Answer, category_name, sampled_metrics, split_metrics
+from rollout.sampling.evaluation import SampledEvaluation
 from rollout.scoring.record import RewardOutcome, RewardRecord
 from rollout.trajectory import FinishReason, Outcome, Prompt, Trajectory
 
 
-def answer(clean: float | None, parts: dict[str, float], metrics: dict[str, float] | None = None) -> Answer:
+def answer(
+    clean: float | None,
+    parts: dict[str, float],
+    metrics: dict[str, float] | None = None,
+    key: str = "",
+    level: object = None,
+) -> Answer:
     outcome = None if metrics is None else Outcome(metrics)
     trajectory = Trajectory(
         prompt_id="p",
@@ -27,9 +34,18 @@ def answer(clean: float | None, parts: dict[str, float], metrics: dict[str, floa
     )
     status = RewardOutcome.ERROR if clean is None else RewardOutcome.SCORED
     record = RewardRecord(
-        prompt_id="p", sample_index=0, observed=clean, clean=clean, corrupted=False, parts=parts, outcome=status
+        prompt_id="p",
+        sample_index=0,
+        observed=clean,
+        clean=clean,
+        corrupted=False,
+        parts=parts,
+        outcome=status,
+        answer_key=key,
     )
-    return Answer(Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t"), trajectory, record)
+    extra = {} if level is None else {"level": level}
+    prompt = Prompt(prompt_id="p", messages=(), token_ids=(1,), reference=None, task="t", extra=extra)
+    return Answer(prompt, trajectory, record)
 
 
 HALF = {"accuracy": 0.5, "accuracy_low": pytest.approx(0.012579, abs=1e-6), "accuracy_high": pytest.approx(0.987421)}
@@ -82,3 +98,36 @@ def test_numbers_of_conversations_are_averaged_over_those_that_have_them() -> No
 
 def test_no_answer_that_could_be_scored() -> None:
     assert math.isnan(split_metrics([answer(None, {})])["accuracy"])
+
+
+def test_samples_of_each_prompt_tell_the_best_and_the_majority() -> None:
+    """Two prompts, one with votes right, right, wrong, other; one with wrong, wrong, right, right."""
+    first = [answer(1.0, {}, key="r"), answer(1.0, {}, key="r"), answer(0.0, {}, key="w"), answer(0.0, {}, key="o")]
+    second = [answer(0.0, {}, key="w"), answer(0.0, {}, key="w"), answer(1.0, {}, key="r"), answer(1.0, {}, key="r")]
+    found = sampled_metrics(SampledEvaluation(samples=4, at=(4, 1, 3)), first + second)
+    assert {name: found[name] for name in found if not name.endswith(("_low", "_high"))} == {
+        "pass_at_1": 0.5,
+        "pass_at_3": 1.0,
+        "majority_at_3": pytest.approx(((2 * 1 + 2 * 1 / 3) / 4 + 0.5) / 2),  # of the first: two rr., two r.. tie
+        "pass_at_4": 1.0,
+        "majority_at_4": 0.75,
+    }
+    assert found["pass_at_1_low"] < 0.5 < found["pass_at_1_high"] and found["pass_at_3_low"] < 1.0
+
+
+def test_a_prompt_with_too_few_scores_has_no_part_in_a_larger_k() -> None:
+    short = [answer(0.0, {}, key="w"), answer(None, {}), answer(None, {})]
+    found = sampled_metrics(SampledEvaluation(samples=3), [*[answer(1.0, {}, key="r")] * 3, *short])
+    assert (found["pass_at_1"], found["pass_at_3"], found["majority_at_3"]) == (0.5, 1.0, 1.0)
+    assert math.isnan(sampled_metrics(SampledEvaluation(samples=3), short)["pass_at_3"])
+    graded = sampled_metrics(SampledEvaluation(samples=2), [answer(1.5, {}), answer(-1.0, {})])
+    assert graded == {"pass_at_1": 0.25, "pass_at_2": 1.5}  # no interval of what is not from 0 to 1
+
+
+def test_each_category_has_an_accuracy() -> None:
+    answers = [answer(1.0, {}, level=1), answer(0.0, {}, level=1), answer(1.0, {}, level="very hard"), answer(0.5, {})]
+    found = split_metrics(answers, "level")
+    assert found["accuracy"] == 0.625
+    assert (found["category/1"], found["category/very_hard"], found["category/none"]) == (0.5, 1.0, 0.5)
+    assert "category/1_low" in found and "category/none_low" not in found
+    assert category_name("a/b c") == "a_b_c" and category_name("") == "_"

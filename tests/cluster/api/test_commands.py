@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.loop.evaluation import SplitAnswers
 from cluster.api import UserError, compare, evaluate, train
 from cluster.check.check import CheckReport
 from cluster.config.run_config import RunConfig
@@ -98,11 +99,11 @@ def test_measuring_takes_the_configuration_of_the_run(
 ) -> None:
     calls: list[Any] = []
 
-    def answer_splits(config: RunConfig, model: Path, splits: tuple[str, ...], _: object) -> dict[str, list[Any]]:
+    def answers_of(config: RunConfig, model: Path, splits: tuple[str, ...], _: object) -> dict[str, SplitAnswers]:
         calls.append((config.name, config.model.path, model, splits))
-        return {split: [] for split in splits}
+        return {split: SplitAnswers([]) for split in splits}
 
-    monkeypatch.setattr("cluster.run.evaluate.answer_splits", answer_splits)
+    monkeypatch.setattr("cluster.run.evaluate.answers_of", answers_of)
     run = Path("runs/small")
     policy = run / "checkpoints" / "step-4" / "policy"
     policy.parent.mkdir(parents=True)

@@ -78,6 +78,29 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     "bad name": ("name: small", "name: a/b", ["small.yaml:1: name: does not have the right form", "'a/b'"]),
     "bad address": ("cluster:", "cluster:\n  address: here", ["cluster.address", "HOST:PORT"]),
     "greedy training": ("sampling: {", "sampling: {temperature: 0, ", ["sampling.temperature", "above 0"]),
+    "two settings of one name": (
+        "training:",
+        "evaluation: {sampled: [{temperature: 0.6}, {temperature: 0.6, top_p: 0.9}]}\ntraining:",
+        ["small.yaml:14: evaluation.sampled: two settings are called 't0.6'; give them different names"],
+    ),
+    "more than there are samples": (
+        "training:",
+        "evaluation: {sampled: [{samples: 4, at: 8}]}\ntraining:",
+        ["small.yaml:14: evaluation.sampled.0: 'at' has 8, but there are 4 samples of each prompt"],
+    ),
+    "evaluated responses too long": (
+        "training:",
+        "evaluation: {sampled: [{max_response_tokens: 99}]}\ntraining:",
+        ["small.yaml:14: evaluation.sampled.0.max_response_tokens: 99 and a prompt of 32", "take at most 24"],
+    ),
+    "no such category": (
+        "training:",
+        "evaluation: {category: levle}\ntraining:",
+        [
+            "small.yaml:14: evaluation.category: no question of split 'test' has a column 'levle'",
+            "further columns: none",
+        ],
+    ),
     "idle ranks": ("rollout:", "learner: {num_workers: 17}\nrollout:", ["learner.num_workers", "16 trajectories"]),
     "endless warm-up": ("rollout:", "learner: {critic_warmup_steps: 2}\nrollout:", ["learner.critic_warmup_steps"]),
     "unequal shards": ("rollout:", "rollout:\n  tensor_parallel_size: 2", ["cluster.gpus_per_rollout_worker", "= 2"]),

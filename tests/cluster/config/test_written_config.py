@@ -17,6 +17,8 @@ from cluster.config.yaml_source import parse_source
 from cluster.config.yaml_values import dump_yaml
 from learner.algorithms.presets import PRESETS
 from rollout.tasks import TASKS
+from rollout.tasks.libraries.scores import EXTRAS
+from tests.rollout.tasks.libraries.test_verifiers import write as write_taskset
 
 TASK_OPTIONS: dict[str, tuple[str, ...]] = {
     "dataset": ("train: q.jsonl, eval: {a: q.jsonl}",),
@@ -24,6 +26,17 @@ TASK_OPTIONS: dict[str, tuple[str, ...]] = {
         "type: dataset, train: q.jsonl, eval: {a: q.jsonl}, on_bad_row: reject, rejects: bad, max_reject_frac: 0.5",
     ),
     "chain": ("num_train: 64, num_eval: 9",),
+    "reasoning_gym": (
+        "train: {dataset: chain_sum, size: 64, seed: 1}, eval: {a: {dataset: chain_sum, size: 9, seed: 2}}",
+        "reward.functions=[{type: reasoning_gym}]",
+        "reward.gold=[]",
+    ),
+    "verifiers": (
+        "train: {taskset: sums_to_write_down}, eval: {a: {taskset: sums_to_write_down, size: 2}}",
+        "reward.functions=[{type: verifiers}]",
+        "reward.gold=[]",
+        "training.prompts_per_step=4",
+    ),
     "math": ("num_train: 64, num_eval: 9",),
     "science": ("",),
     "dialogue": (
@@ -64,7 +77,13 @@ def test_every_preset(preset: str, base: list[str], run_file: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASK_OPTIONS)
-def test_every_task(name: str, base: list[str], run_file: Path, tmp_path: Path) -> None:
+def test_every_task(
+    name: str, base: list[str], run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in EXTRAS:
+        pytest.importorskip(name, reason=f"the package {EXTRAS[name]} is not installed")
+        write_taskset(tmp_path, "sums_to_write_down")
+        monkeypatch.syspath_prepend(str(tmp_path))
     options, *more = TASK_OPTIONS[name]
     kind = "" if options.startswith("type:") else f"type: {name}, "
     assert_same_verdict(load_config(run_file, [*base, f"data.task={{{kind}{options}}}", *more]), tmp_path)

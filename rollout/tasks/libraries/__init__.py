@@ -1,0 +1,1 @@
+"""Of other libraries (datasets, reasoning-gym, verifiers): questions and what scores them. Loaded when named."""

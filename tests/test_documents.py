@@ -1,0 +1,200 @@
+"""Every block of code in the documentation is what it claims to be, and the site builds without a warning.
+
+A YAML block is validated by the model that would read it, with the options of every built-in part it names; a line of a
+shell block that calls ``dvpo`` is parsed by the command line itself; a Python block is compiled, and what it imports of
+ours is there. Nothing is started.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from actors.recording.trackers import TRACKERS
+from cluster.cli.entry import main
+from cluster.config.run_config import RunConfig
+from cluster.reward_model.config import RewardModelConfig
+from cluster.study.config import StudyConfig
+from learner.algorithms.catalogue import build_algorithm
+from rollout.component import Component, ComponentSpec, resolve_class
+from rollout.noise import NOISES
+from rollout.rewards import REWARDS
+from rollout.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"yaml", "bash", "python", "json", "mermaid", ""}
+NEVER_OURS = {"source", "export", "ray", "pip", "inspect", "--", "for", "done", "kill", "cat"}
+"""First words of lines in shell blocks that other programs read."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    place: str
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(f"{page.relative_to(ROOT)}:{line}", found[1], found[2])
+
+
+def of(language: str) -> Any:
+    found = [block for block in blocks() if block.language == language]
+    return pytest.mark.parametrize("block", found, ids=[block.place for block in found])
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {block.language for block in blocks()} <= LANGUAGES
+    assert sum(block.language in ("yaml", "bash", "python") for block in blocks()) > 40
+
+
+@of("yaml")
+def test_a_yaml_block_is_read_by_its_model(block: Block) -> None:
+    found = yaml.safe_load(block.text)
+    if "axes" in found:
+        StudyConfig.model_validate(found)
+    elif "loss" in found:
+        RewardModelConfig.model_validate(found)
+    else:
+        if not found.keys() & RunConfig.model_fields.keys():  # options of a task of files
+            found = {"data": {"task": {"type": "dataset", "train": "a.jsonl", "eval": {"test": "b.jsonl"}, **found}}}
+        config = RunConfig.model_validate({"model": {"path": "models/demo"}, **found})
+        validate_parts(config)
+
+
+def validate_parts(config: RunConfig) -> None:
+    """The options of everything that is named in a configuration and is built in."""
+    validate(config.data.task, TASKS)
+    for spec in (*config.reward.functions, *config.reward.gold):
+        validate(spec, REWARDS)
+    for spec in config.reward.noise:
+        validate(spec, NOISES)
+    for spec in config.logging.sinks:
+        validate(spec, TRACKERS)
+    if ":" not in config.algorithm.name and not any(":" in text for text in texts(config.algorithm.options)):
+        build_algorithm(config.algorithm.name, config.algorithm.options)
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+
+
+def validate(spec: ComponentSpec, builtins: Mapping[str, str]) -> None:
+    if ":" not in spec.type:  # else a part of the reader's own
+        resolve_class(spec, builtins, Component, "block").Config.model_validate(spec.options)
+
+
+def commands(block: Block) -> Iterator[list[str]]:
+    """The words of each line, continued lines put together, without comments."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield words
+
+
+@of("bash")
+def test_a_command_is_parsed_by_the_program_that_it_calls(block: Block) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in commands(block):
+        while "=" in words[0].split("/")[0]:  # variables before a command
+            words = words[1:]
+        if words[:3] == ["python", "-m", "cluster.cli"]:
+            words = ["dvpo", *words[3:]]
+        if words[0] == "dvpo":
+            parse(words[1:])
+        elif words[0] == "make":
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in words[1:]), block.place
+        elif words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]), block.place
+        else:
+            assert words[0] in NEVER_OURS, f"{block.place}: {words}"
+
+
+def parse(arguments: list[str]) -> None:
+    """As the command line does, without doing it."""
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        name, *arguments = arguments
+        found = command.commands.get(name)
+        assert found is not None, f"there is no command {name!r}"
+        command = found
+    command.make_context("dvpo", arguments)  # raises click's UsageError
+
+
+@of("python")
+def test_a_python_block_compiles_and_what_it_imports_is_there(block: Block) -> None:
+    for node in ast.walk(ast.parse(textwrap.dedent(block.text))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {
+            "rollout",
+            "learner",
+            "actors",
+            "cluster",
+        }:
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, alias.name) for alias in node.names), block.place
+
+
+@of("json")
+def test_a_json_block_is_json(block: Block) -> None:
+    """One value after the other; an object may go on in the next line."""
+    left = block.text.strip()
+    while left:
+        _, end = json.JSONDecoder().raw_decode(left)
+        left = left[end:].lstrip()
+
+
+def test_every_message_that_is_written_where_it_is_raised_has_its_entry() -> None:
+    spec = importlib.util.spec_from_file_location("list_errors", ROOT / "docs" / "list_errors.py")
+    assert spec is not None and spec.loader is not None
+    listing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(listing)
+    written = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert written == listing.catalogue(), "run: python docs/list_errors.py"
+    assert written.count("\n- `") > 150 and "the data set has no rows" in written
+
+
+def test_the_index_names_every_page() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} == linked
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Links between pages and to headings included."""
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package, reason="the extra 'docs' is not installed")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = {path.stem for path in tmp_path.glob("*.html")}
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= pages
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="evaluation.html"' in index and "toctree-l1" in index
