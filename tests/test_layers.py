@@ -239,6 +239,7 @@ def test_the_reaper_loads_only_the_standard_library_and_the_event_log() -> None:
     ).stdout
     assert shown.split() == [
         "actors.recording.event_log",
+        "actors.recording.safe_text",
         "cluster.cleanup.leftovers",
         "cluster.cleanup.reaper",
         "learner.storage.disk_full",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Protocol
 
-from actors.recording.journal import Level
+from actors.recording.event_log import EventLog
+from actors.recording.journal import Journal, Level
+from actors.recording.safe_text import safe
 
 
 class TellEvent(Protocol):
@@ -21,3 +24,14 @@ class TellEvent(Protocol):
             details: further facts, as JSON can hold them.
         """
         ...
+
+
+def teller(journal: Journal, events: EventLog) -> TellEvent:
+    """Tells whoever watches, and events.jsonl; neither gets control characters or secrets."""
+
+    def tell(kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
+        journal.add("event", step, safe(text), level=level)
+        with suppress(OSError):  # the disk may be what the event is about
+            events.write(kind, step, text, level, **details)
+
+    return tell

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actors.recording.safe_text import safe, without_secrets
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
@@ -185,7 +186,7 @@ def _check(
 
     report = check_run(run, resume=resume, overwrite=overwrite)
     for warning in report.warnings:
-        click.echo(f"warning: {source.locate(warning)}", err=True)
+        click.echo(f"warning: {safe(source.locate(warning))}", err=True)
     if report.errors:
         raise UserError("\n".join(source.locate(error) for error in report.errors))
     if is_training and report.remarks:
@@ -207,7 +208,7 @@ def _failure(run: RunConfig, error: Exception) -> str:
     file = run.run_dir / "error.txt"
     try:
         run.run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        file.write_text(without_secrets("".join(traceback.format_exception(error))), encoding="utf-8")
     except OSError:
         return str(error)
     return f"{error}\ndetails: {file}"

@@ -15,6 +15,7 @@ from actors.guards.trust_config import TrustConfig
 from actors.loop.config import TrainingConfig
 from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
+from cluster.config.secrets import refuse_secrets
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
@@ -255,9 +256,10 @@ def parse_config(source: ConfigSource) -> RunConfig:
     """Validate the values of a configuration file.
 
     Raises:
-        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; or a key under
-            its present and its former name.
+        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; a key under
+            its present and its former name; or a secret.
     """
+    refuse_secrets(source)
     rename_keys(source)
     data = dict(source.data)
     # The file's name, made fit for a folder.
