@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from actors.recording.event_log import EventLog
 from actors.recording.journal import Journal, Level
+from actors.recording.meters import Meters
 from actors.recording.safe_text import safe
 
 
@@ -26,11 +27,12 @@ class TellEvent(Protocol):
         ...
 
 
-def teller(journal: Journal, events: EventLog) -> TellEvent:
-    """Tells whoever watches, and events.jsonl; neither gets control characters or secrets."""
+def teller(journal: Journal, events: EventLog, meters: Meters) -> TellEvent:
+    """Tells whoever watches, events.jsonl and the meters; texts have no control characters or secrets."""
 
     def tell(kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
         journal.add("event", step, safe(text), level=level)
+        meters.event(kind, level)
         with suppress(OSError):  # the disk may be what the event is about
             events.write(kind, step, text, level, **details)
 

@@ -158,11 +158,11 @@ def audit(
     print_lines(run_audit(run, gold, num_samples, output).lines())
 
 
-def checked_run(config: Path, overrides: Sequence[str]) -> RunConfig:
+def checked_run(config: Path, overrides: Sequence[str], resume: str | None = None) -> RunConfig:
     """The configuration, once everything that a run of it needs has been checked."""
     source, run = _read(config, overrides)
     # No run is written, so that one of the same name exists is no mistake.
-    _check(run, source, resume=None, overwrite=True)
+    _check(run, source, resume=resume, overwrite=True)
     return run
 
 

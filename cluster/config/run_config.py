@@ -78,6 +78,12 @@ class ClusterConfig(StrictModel):
         description="Shared memory of the private Ray's object store, in MiB; by default what the run needs: two "
         "copies of the policy's weights in float32 and the trajectories on their way, at least 256.",
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1024,
+        le=65_535,
+        description="Port of the private Ray's metrics for Prometheus; by default a free one. docs/monitoring.md.",
+    )
     preload: bool = Field(
         True,
         description="Fork the worker processes of a private Ray from one that has loaded vLLM, DeepSpeed and torch; "
@@ -215,6 +221,8 @@ class RunConfig(StrictModel):
             )
         if cluster.address is not None and cluster.num_cpus is not None:
             yield ("cluster", "num_cpus"), "only for a private Ray; remove it or cluster.address"
+        if cluster.address is not None and cluster.metrics_port is not None:
+            yield ("cluster", "metrics_port"), "only for a private Ray; here it is an option of `ray start`"
         gpus, shards = cluster.gpus_per_rollout_worker, rollout.tensor_parallel_size
         if (gpus > 1.0 or shards > 1) and gpus != shards:
             yield (

@@ -19,6 +19,7 @@ from actors.loop.generation import FailureLimits, Generation
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
+from actors.meters import make_meters
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.pool import PoolObserver, Replacing
 from actors.pools.reward_pool import RewardPool
@@ -122,7 +123,8 @@ def open_records(
     ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)  # whoever had it writes no more
     journal, status = Journal(), RunStatus(folder / "status.json", may_write=ledger.fence.is_intact)
     status.step = step
-    tell = teller(journal, EventLog(folder / "events.jsonl"))
+    meters = make_meters(config.name, config.rollout.num_workers)
+    tell = teller(journal, EventLog(folder / "events.jsonl"), meters)
     # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
     last_valid_step = None if is_new else step if state else -1
     logging = config.logging
@@ -131,7 +133,8 @@ def open_records(
         journal=journal,
         tell=tell,
         status=status,
-        sinks=_sinks(config, folder, last_valid_step),
+        sinks=[*_sinks(config, folder, last_valid_step), meters],
+        meters=meters,
         trajectory_log=TrajectoryLog(
             folder / "trajectories",
             logging.trajectory_samples_per_step,

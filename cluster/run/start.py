@@ -17,8 +17,9 @@ from cluster.config.run_config import RunConfig, dump_config
 from cluster.display.progress import Progress, RunSummary, make_progress
 from cluster.display.summary import summary_rows
 from cluster.run.assembly import LEDGER
+from cluster.run.places.preflight import preflight
 from cluster.run.resume import ResumePoint, find_resume_point, refuse_foreign_point
-from cluster.run.session import ray_session
+from cluster.run.session import joined_address, ray_session
 from cluster.run.signals import Interrupted, SignalFlag
 from cluster.run.supervisor import Supervisor
 from cluster.run.workers import create_fleet
@@ -109,6 +110,12 @@ def _run(
     model_path = absolute_model_path(config.model.path)
     fleet = create_fleet(config, model_path, model_path, tell=progress.event, check=signals.check)
     supervisor = Supervisor(config, run_dir, fleet, progress, signals)
+    if joined_address(config) is not None:  # a private Ray is on this machine, which `dvpo check` has looked at
+        try:
+            preflight(config, run_dir, fleet.placements, lambda line: supervisor.tell("start", line))
+        except BaseException:
+            fleet.stop(config.cluster.shutdown_timeout_s)
+            raise
     if warning := foreign_code(config.model):
         supervisor.tell("security", warning, "warning")
     try:

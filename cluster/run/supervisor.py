@@ -17,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors.faults import ControllerLost, Fault, Recoverable, RollbackRequested, Stalled
 from actors.ledger.fence import take_over
+from actors.meters import make_event_counter
 from actors.pools.loss import DEATHS, describe_death, end, unwrapped
 from actors.processes import stack_dump
 from actors.processes.lease import Lease
@@ -29,9 +30,9 @@ from cluster.display.progress import Progress
 from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
+from cluster.run.places.waiting import wait_for, wait_for_room
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
-from cluster.run.waiting import wait_for, wait_for_room
 from cluster.run.workers import Fleet, learner_spec
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
@@ -56,6 +57,7 @@ class Supervisor:
         self._config, self._run_dir, self._fleet = config, run_dir, fleet
         self._progress, self._signals = progress, signals
         self._events = EventLog(run_dir / "events.jsonl")
+        self._meters = make_event_counter(config.name)
         self._controller: Any = None
         self._step = 0
         self._started = False
@@ -276,6 +278,7 @@ class Supervisor:
     def tell(self, kind: str, text: str, level: Level = "info") -> None:
         """Show a line, and write it to events.jsonl."""
         self._progress.event(text)
+        self._meters.event(kind, level)
         self._events.write(kind, self._step, text, level)
 
 
