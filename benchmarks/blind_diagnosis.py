@@ -248,7 +248,7 @@ def table(root: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    from cluster.run.workers import learner_environment  # not at the top: it loads Ray
+    from learner.config import learner_environment  # not at the top: it loads Ray
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "table", "group"])

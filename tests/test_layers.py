@@ -33,7 +33,7 @@ ROOMS = {
     "learner.algorithms": "records streams invariance sampler corrections objectives base clipped_policy critic "
     "actor_critic without_critic with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys evaluation composition",
-    "actors": "faults recovery calls groups recording guards pools ledger processes workers loop",
+    "actors": "faults recovery calls groups recording meters guards pools ledger processes workers loop",
     "cluster": "config cleanup preload warmstart display run reward_model reward_test check audit study report api cli",
 }
 # What a room may know of the outside and of lower floors, by the longest prefix that is named here.
@@ -239,6 +239,7 @@ def test_the_reaper_loads_only_the_standard_library_and_the_event_log() -> None:
     ).stdout
     assert shown.split() == [
         "actors.recording.event_log",
+        "actors.recording.safe_text",
         "cluster.cleanup.leftovers",
         "cluster.cleanup.reaper",
         "learner.storage.disk_full",

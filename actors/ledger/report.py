@@ -14,6 +14,7 @@ from typing import Any
 
 from actors.ledger.account import Account, list_samples, read_account
 from actors.ledger.balance import Balance, check_balance
+from actors.ledger.errors import LedgerError
 from actors.ledger.file import open_for_reading
 from actors.ledger.samples import SampleState
 from actors.recording.sinks import read_metrics
@@ -150,6 +151,18 @@ def build_report(run_dir: Path) -> LedgerReport:
     else:
         checked = compare_metrics(records, steps, undone)
     return LedgerReport(run_dir, account, found, checked)
+
+
+def num_steps(ledger: Path) -> int | None:
+    """The last step that a ledger knows to be trained, 0 without a file; None if it cannot be read."""
+    if not ledger.exists():
+        return 0
+    try:
+        with open_for_reading(ledger) as db:
+            (last,) = db.execute("SELECT MAX(step) FROM steps").fetchone()
+    except LedgerError:
+        return None  # whoever opens it will say why
+    return int(last or 0)
 
 
 def read_list(run_dir: Path, state: SampleState) -> list[dict[str, Any]]:

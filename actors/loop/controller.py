@@ -234,6 +234,7 @@ class Controller:
             metrics["rollout/tokens_per_s"] = metrics["rollout/num_response_tokens"] / seconds
             metrics["rollout/num_replaced_workers"] = float(self._pool.num_replaced)
             await self._write(metrics)
+            self._records.meters.batch(groups, self.step - 1)
             self._records.journal.add("step", self.step, values=metrics)
             log = self._records.trajectory_log
             await self._records.disk.run(lambda: log.write(self.step, groups, traces), "the trajectory log")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.ledger.ledger import Ledger
 from actors.recording.disk_space import DiskSpace
 from actors.recording.journal import Journal
+from actors.recording.meters import Meters, NoMeters
 from actors.recording.run_status import RunStatus
 from actors.recording.sinks import Sink
 from actors.recording.tell import TellEvent
@@ -26,6 +27,7 @@ class Records:
         sinks: take the metrics of each step.
         trajectory_log: keeps samples.
         disk: waits while it is full.
+        meters: take the lengths and the staleness of each batch.
     """
 
     ledger: Ledger
@@ -35,3 +37,4 @@ class Records:
     sinks: Sequence[Sink]
     trajectory_log: TrajectoryLog
     disk: DiskSpace
+    meters: Meters = field(default_factory=NoMeters)

@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.recording.safe_text import safe, safe_value
 from learner.storage.disk_full import is_disk_full
 
 Level = Literal["info", "warning", "error"]
@@ -31,7 +32,7 @@ class EventLog:
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
 
     def write(self, kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
-        """Append one line.
+        """Append one line; texts are written without control characters and secrets.
 
         Args:
             kind: what sort of thing happened, one word.
@@ -45,7 +46,9 @@ class EventLog:
         """
         if taken := set(details) & set(KEYS):
             raise ValueError(f"details may not be called {', '.join(sorted(taken))}")
-        record = {"time": time.time(), "step": step, "kind": kind, "level": level, "text": text, **details}
+        record = {"time": time.time(), "step": step, "kind": kind, "level": level, "text": safe(text)} | safe_value(
+            details
+        )
         self._waiting.append((json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8"))
         # Oldest first, so that the file stays in order; the first that does not fit keeps the rest waiting.
         while self._waiting and self._append(self._waiting[0]):

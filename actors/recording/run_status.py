@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.recording.safe_text import safe
+
 WRITE_EVERY_S = 1.0
 """Longest time for which what a worker did last waits to be written."""
 MAX_SHOWN_IDS = 20
@@ -101,7 +103,7 @@ class RunStatus:
     def note(self, worker: str, text: str) -> None:
         """Remember the last event of a worker."""
         entry = self._workers.setdefault(worker, _Worker())
-        entry.last_event, entry.last_event_at = text, self._now()
+        entry.last_event, entry.last_event_at = safe(text), self._now()
         self._write_soon()
 
     def progress(self) -> None:

@@ -22,6 +22,7 @@ from cluster.check.machine import Machine, inspect_machine, machine_errors, mach
 from cluster.check.memory_plan.plan import Gpus, plan_run
 from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
+from cluster.config.model_folder import foreign_code
 from cluster.config.prompts import require_categories, settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
@@ -116,6 +117,8 @@ def check_run(
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
     report.warnings += joined_cluster_warnings(config)
+    if warning := foreign_code(config.model):
+        report.warnings.append(warning)
     is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
     if is_private and models is not None:  # a cluster is judged when it is joined
         found = machine or inspect_machine(config.run_dir)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import plan as placement_plan
+from cluster.run.places.placement import plan as placement_plan
 from cluster.run.reward_models import served_models
 
 

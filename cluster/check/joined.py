@@ -24,7 +24,7 @@ def joined_cluster_warnings(config: RunConfig, environment: Mapping[str, str] = 
     if address is not None and not _is_local(address) and environment.get("RAY_AUTH_MODE") != "token":
         warnings.append(
             f"cluster.address: {address} is reached over the network and RAY_AUTH_MODE is not 'token': whoever reaches "
-            "it can run code in this cluster; docs/operations.md, 'Who may do what'"
+            "it can run code in this cluster; docs/security.md"
         )
     if IN_JOB in environment and _stop_wait_s(environment) < LEAST_STOP_S:
         warnings.append(

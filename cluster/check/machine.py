@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import plan
+from cluster.run.places.placement import plan
 from cluster.run.reward_models import served_models
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cluster import __version__
+from cluster.cli import jobs as cli_jobs
 from cluster.cli import report as cli_report
 from cluster.cli import reward as cli_reward
 from cluster.cli import reward_model as cli_reward_model
@@ -60,6 +61,10 @@ for command in (
     cli_run.evaluate,
     cli_run.audit,
     cli_study.study,
+    cli_jobs.submit,
+    cli_jobs.jobs,
+    cli_jobs.status,
+    cli_jobs.stop,
     cli_report.report,
     cli_report.explain,
     cli_report.compare,

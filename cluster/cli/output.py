@@ -7,7 +7,11 @@ from typing import Any
 
 import click
 
+from actors.recording.safe_text import safe
 from cluster.display.printable import printable
+
+LONGEST_LINE = 4000
+"""Characters of one line of a message: a row of data may be as long as its file."""
 
 
 class CommandError(click.ClickException):
@@ -16,7 +20,8 @@ class CommandError(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
         for line in self.message.splitlines():
-            click.echo(f"error: {printable(line)}", err=True, file=file)
+            shown = safe(line[:LONGEST_LINE]) + ("…" if len(line) > LONGEST_LINE else "")
+            click.echo(f"error: {shown}", err=True, file=file)
 
 
 class UserMistake(CommandError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actors.recording.safe_text import safe, without_secrets
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
@@ -194,11 +195,11 @@ def audit(
     print_lines(run_audit(run, gold, num_samples, output).lines())
 
 
-def checked_run(config: Path, overrides: Sequence[str]) -> RunConfig:
+def checked_run(config: Path, overrides: Sequence[str], resume: str | None = None) -> RunConfig:
     """The configuration, once everything that a run of it needs has been checked."""
     source, run = _read(config, overrides)
     # No run is written, so that one of the same name exists is no mistake.
-    _check(run, source, resume=None, overwrite=True)
+    _check(run, source, resume=resume, overwrite=True)
     return run
 
 
@@ -228,7 +229,7 @@ def _check(
 def _tell(report: CheckReport, source: ConfigSource, is_training: bool = False) -> None:
     """Show warnings, raise on errors."""
     for warning in report.warnings:
-        click.echo(f"warning: {source.locate(warning)}", err=True)
+        click.echo(f"warning: {safe(source.locate(warning))}", err=True)
     if report.errors:
         raise UserError("\n".join(source.locate(error) for error in report.errors))
     if is_training and report.remarks:
@@ -249,7 +250,7 @@ def _failure(run: RunConfig, error: Exception) -> str:
     file = run.run_dir / "error.txt"
     try:
         run.run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        file.write_text(without_secrets("".join(traceback.format_exception(error))), encoding="utf-8")
     except OSError:
         return str(error)
     return f"{error}\ndetails: {file}"

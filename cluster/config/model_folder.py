@@ -62,6 +62,16 @@ def max_positions(model: Any) -> int | None:
     return limit
 
 
+def foreign_code(model: ModelConfig) -> str:
+    """What to say of a model whose folder may bring code that is run; empty if it may not."""
+    if not model.trust_remote_code:
+        return ""
+    paths = dict.fromkeys(filter(None, [model.path, model.critic_path]))
+    found = [str(file) for path in paths for file in sorted(Path(path).glob("*.py"))]
+    brings = f"{', '.join(found[:5])}" if found else f"what {' and '.join(paths)} may bring"
+    return f"model.trust_remote_code: Python code of the model is run on every host of the run: {brings}"
+
+
 def num_policy_weights(model: ModelConfig) -> int:
     """Parameters of the policy, tied ones counted once; made without memory for them.
 

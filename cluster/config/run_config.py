@@ -15,6 +15,7 @@ from actors.guards.trust_config import TrustConfig
 from actors.loop.config import TrainingConfig
 from actors.recovery import RecoveryConfig
 from cluster.config.renamed import rename_keys
+from cluster.config.secrets import refuse_secrets
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.config.yaml_values import dump_yaml
 from learner.config import LearnerConfig, ModelConfig
@@ -78,6 +79,12 @@ class ClusterConfig(StrictModel):
         le=16_777_216,
         description="Shared memory of the private Ray's object store, in MiB; by default what the run needs: two "
         "copies of the policy's weights in float32 and the trajectories on their way, at least 256.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=1024,
+        le=65_535,
+        description="Port of the private Ray's metrics for Prometheus; by default a free one. docs/monitoring.md.",
     )
     preload: bool = Field(
         True,
@@ -218,6 +225,8 @@ class RunConfig(StrictModel):
             )
         if cluster.address is not None and cluster.num_cpus is not None:
             yield ("cluster", "num_cpus"), "only for a private Ray; remove it or cluster.address"
+        if cluster.address is not None and cluster.metrics_port is not None:
+            yield ("cluster", "metrics_port"), "only for a private Ray; here it is an option of `ray start`"
         gpus, shards = cluster.gpus_per_rollout_worker, rollout.tensor_parallel_size
         if (gpus > 1.0 or shards > 1) and gpus != shards:
             yield (
@@ -261,9 +270,10 @@ def parse_config(source: ConfigSource) -> RunConfig:
     """Validate the values of a configuration file.
 
     Raises:
-        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; or a key under
-            its present and its former name.
+        UserError: one line for each unknown key, wrong value or conflict, each with its file and line; a key under
+            its present and its former name; or a secret.
     """
+    refuse_secrets(source)
     rename_keys(source)
     data = dict(source.data)
     # The file's name, made fit for a folder.

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from actors.recording.safe_text import safe
 from cluster.display.report import ESTIMATING, TIME_LEFT, Row, StepReport, format_duration, format_table
 
 
@@ -136,7 +137,7 @@ class PlainProgress:
         if self._reader_is_gone:
             return
         try:
-            print(text, file=self._stream, flush=True)
+            print(safe(text), file=self._stream, flush=True)
         except (BrokenPipeError, ValueError):  # ValueError: the stream was closed
             self._reader_is_gone = True
 
@@ -170,7 +171,7 @@ class RichProgress:
 
     def event(self, text: str) -> None:
         """Print the text above the display."""
-        self._console.print(text, markup=False)  # square brackets in it are no mark-up
+        self._console.print(safe(text), markup=False)  # square brackets in it are no mark-up
 
     def details(self, rows: Sequence[Row], is_new: bool) -> None:
         """Show them below the newest numbers."""
@@ -180,12 +181,12 @@ class RichProgress:
         """End the display and print the closing table."""
         self._live.stop()
         for line in format_table(summary_rows):
-            self._console.print(line, markup=False)
+            self._console.print(safe(line), markup=False)
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         for name, value in (*self._rows, *self._details):
-            table.add_row(name, Text(value, overflow="ellipsis", no_wrap=True))  # no mark-up, and one line each
+            table.add_row(name, Text(safe(value), overflow="ellipsis", no_wrap=True))  # no mark-up, and one line each
         return Group(self._bars, table)
 
 

@@ -20,6 +20,7 @@ from actors.loop.generation import FailureLimits, Generation
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
+from actors.meters import make_meters
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.pool import PoolObserver, Replacing
 from actors.pools.reward_pool import RewardPool
@@ -28,10 +29,10 @@ from actors.pools.suspects import Suspects
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, WeightSync
 from actors.recording.disk_space import DiskSpace
 from actors.recording.event_log import EventLog
-from actors.recording.journal import Journal, Level
+from actors.recording.journal import Journal
 from actors.recording.run_status import RunStatus
 from actors.recording.sinks import JsonlSink, Sink, TensorBoardSink, further_sinks
-from actors.recording.tell import TellEvent
+from actors.recording.tell import teller
 from actors.recording.trajectory_log import TrajectoryLog
 from cluster.config.object_store import uses_nccl
 from cluster.config.prompts import RunPrompts
@@ -123,7 +124,8 @@ def open_records(
     ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)  # whoever had it writes no more
     journal, status = Journal(), RunStatus(folder / "status.json", may_write=ledger.fence.is_intact)
     status.step = step
-    tell = _teller(journal, EventLog(folder / "events.jsonl"))
+    meters = make_meters(config.name, config.rollout.num_workers)
+    tell = teller(journal, EventLog(folder / "events.jsonl"), meters)
     # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
     last_valid_step = None if is_new else step if state else -1
     logging = config.logging
@@ -132,7 +134,8 @@ def open_records(
         journal=journal,
         tell=tell,
         status=status,
-        sinks=_sinks(config, folder, last_valid_step),
+        sinks=[*_sinks(config, folder, last_valid_step), meters],
+        meters=meters,
         trajectory_log=TrajectoryLog(
             folder / "trajectories",
             logging.trajectory_samples_per_step,
@@ -262,17 +265,6 @@ def _weight_sync(config: RunConfig, learner: LearnerRanks, pool: RolloutPool, so
     if uses_nccl(config):
         return NcclRoute(learner, pool, config.rollout.tensor_parallel_size, canary, timeout_s)
     return ObjectStoreRoute(learner, pool, canary, timeout_s)
-
-
-def _teller(journal: Journal, events: EventLog) -> TellEvent:
-    """Tells whoever watches, and events.jsonl."""
-
-    def tell(kind: str, step: int, text: str, level: Level = "info", **details: Any) -> None:
-        journal.add("event", step, text, level=level)
-        with suppress(OSError):  # the disk may be what the event is about
-            events.write(kind, step, text, level, **details)
-
-    return tell
 
 
 def _open_ledger(path: Path, num_prompts: int, config: RunConfig, step: int) -> Ledger:

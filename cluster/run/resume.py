@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.ledger.report import num_steps
+from cluster.config.components import build_algorithm
+from cluster.config.run_config import RunConfig
 from learner.storage.folders import sweep
 from learner.storage.manifest import checkpoint_step, find_newest_complete, verify
 from rollout.component import UserError, nearest
@@ -42,6 +45,26 @@ def find_resume_point(run_dir: Path, resume: str | None) -> ResumePoint | None:
 
         refuse_code(point.path)  # as the learner will, but before anything is started
     return point
+
+
+def refuse_foreign_point(config: RunConfig, ledger: Path, point: ResumePoint) -> None:
+    """Look whether a checkpoint is of this run, as learner and controller will, but before anything is started.
+
+    Args:
+        ledger: of the run.
+
+    Raises:
+        UserError: it is of other models, or has more steps than the run's ledger knows.
+    """
+    from learner.checkpoint.foreign import refuse_foreign  # here, since it loads torch
+
+    refuse_foreign(point.path, config.model, build_algorithm(config), config.learner.zero_stage)
+    known = num_steps(ledger)
+    if known is not None and known < point.step:
+        raise UserError(
+            f"--resume: {ledger} knows {known} trained steps and cannot go on from {point.path}. The ledger was "
+            "deleted or replaced, or one of them is of another run: restore it, or start a new run"
+        )
 
 
 def newest_resume_point(run_dir: Path) -> ResumePoint | None:

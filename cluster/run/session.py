@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from cluster.cleanup.leftovers import MARK
-from cluster.cleanup.reaper import SOURCE_ROOT, Reaper
+from cluster.cleanup.reaper import Reaper
 from cluster.config.run_config import RunConfig
 from cluster.config.search_path import import_packages, workers_path
+from cluster.config.shipping import shipped
 from cluster.config.workers_environment import preload_environment
 from cluster.preload.head_start import HeadStart
 from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload
 from rollout.component import UserError
 
-NOT_SHIPPED = ["/.git", "/.venv", "/runs", "/models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it in the processes of a job, whose source has been shipped."""
+REACH_S = 5.0
+"""Longest wait for a connection to a cluster's address, in seconds."""
 SYSTEM_CONFIG = {
     "task_events_report_interval_ms": 0,  # else the GCS records each call, 100,000 of them
     "prestart_worker_first_driver": False,  # else processes are started that no actor takes: all have environments
@@ -32,6 +39,11 @@ TOO_SLOW = "timed out during startup"
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
+def joined_address(config: RunConfig) -> str | None:
+    """The address of the cluster that a run joins; None for a private Ray."""
+    return config.cluster.address or os.environ.get("RAY_ADDRESS")
+
+
 @contextmanager
 def ray_session(
     config: RunConfig, run_dir: Path, object_store_mib: int, start: HeadStart | None = None
@@ -39,36 +51,64 @@ def ray_session(
     """Connect to Ray; disconnect at the end, and remove everything of a private one.
 
     An address comes from ``cluster.address``, or from ``RAY_ADDRESS``, which is set inside ``ray job submit``. The
-    source is shipped to a joined cluster unless the job has shipped it already. The logs of a private Ray's processes
-    are kept in ``run_dir/logs``.
+    folder that the command was started in is shipped to a joined cluster, with this source, unless a job has done so.
+    The logs of a private Ray's processes are kept in ``run_dir/logs``.
 
     Args:
         object_store_mib: size of a private Ray's object store.
         start: the folder of a private Ray and the preloaded process, where they are there already.
 
     Raises:
-        UserError: the cluster cannot be reached.
+        UserError: the cluster cannot be reached, or refuses the token; within seconds.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():  # a caller's own session, which is not ours to end
         yield
         return
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    address = joined_address(config)
     if address is None:
         with _private(config, run_dir, object_store_mib, start):
             yield
         return
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    shipped = None if in_job else {"working_dir": str(SOURCE_ROOT), "excludes": NOT_SHIPPED}
+    _require_reachable(address)
+    environment = None if IN_JOB in os.environ else shipped(Path.cwd())
     try:
-        ray.init(address=address, runtime_env=shipped, **QUIET)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {error}") from error
+        ray.init(address=address, runtime_env=environment, **QUIET)
+    except AuthenticationError as error:
+        raise UserError(
+            f"cluster.address: Ray at {address!r} refuses this token: set RAY_AUTH_MODE=token, with the cluster's "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN (docs/cluster.md)"
+        ) from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {reason}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Look whether somebody listens at HOST:PORT, for which Ray itself tries for minutes.
+
+    Raises:
+        UserError: nobody does.
+    """
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return  # Ray says what is wrong with it
+    if not host or port is None:
+        return  # `auto`, or whatever else Ray reads
+    try:
+        socket.create_connection((host, port), timeout=REACH_S).close()
+    except OSError as error:
+        raise UserError(
+            f"cluster.address: nobody answers at {address} ({error}); is the head started there, and is it an address "
+            "that this machine reaches?"
+        ) from error
 
 
 @contextmanager
@@ -118,6 +158,7 @@ def _start_private(config: RunConfig, folder: Path, object_store_mib: int, prelo
                     include_dashboard=False,
                     runtime_env=runtime_env,
                     _temp_dir=str(folder),
+                    _metrics_export_port=config.cluster.metrics_port,
                     _system_config=dict(SYSTEM_CONFIG),
                     **QUIET,
                 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.ledger.errors import LedgerError
 from actors.ledger.fence import take_over
+from cluster.config.model_folder import foreign_code
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.config.run_facts import RunFacts, run_facts
@@ -17,8 +18,9 @@ from cluster.display.progress import Progress, RunSummary, make_progress
 from cluster.display.summary import summary_rows
 from cluster.preload.head_start import HeadStart
 from cluster.run.assembly import LEDGER
-from cluster.run.resume import ResumePoint, find_resume_point
-from cluster.run.session import ray_session
+from cluster.run.places.preflight import preflight
+from cluster.run.resume import ResumePoint, find_resume_point, refuse_foreign_point
+from cluster.run.session import joined_address, ray_session
 from cluster.run.signals import Interrupted, SignalFlag
 from cluster.run.supervisor import Supervisor
 from cluster.run.workers import create_fleet
@@ -48,6 +50,8 @@ def run_training(
             )  # a driver or controller that was given up but lives changes nothing from here on
     # Before anything is written: it refuses what cannot be gone on from.
     point = find_resume_point(run_dir, resume)
+    if point is not None:
+        refuse_foreign_point(config, run_dir / LEDGER, point)
     if resume is None and (run_dir / "metrics.jsonl").exists():
         raise UserError(
             f"{run_dir} already holds a run; go on with it by --resume, or choose another name (--set name=...)"
@@ -112,6 +116,14 @@ def _run(
     model_path = absolute_model_path(config.model.path)
     fleet = create_fleet(config, model_path, model_path, tell=progress.event, check=signals.check)
     supervisor = Supervisor(config, run_dir, fleet, progress, signals)
+    if joined_address(config) is not None:  # a private Ray is on this machine, which `dvpo check` has looked at
+        try:
+            preflight(config, run_dir, fleet.placements, lambda line: supervisor.tell("start", line))
+        except BaseException:
+            fleet.stop(config.cluster.shutdown_timeout_s)
+            raise
+    if warning := foreign_code(config.model):
+        supervisor.tell("security", warning, "warning")
     try:
         return supervisor.run(point, opening)
     finally:

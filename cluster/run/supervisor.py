@@ -17,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors.faults import ControllerLost, Fault, Recoverable, RollbackRequested, Stalled
 from actors.ledger.fence import take_over
+from actors.meters import make_event_counter
 from actors.pools.loss import DEATHS, describe_death, end, unwrapped
 from actors.processes import stack_dump
 from actors.processes.lease import Lease
@@ -29,9 +30,9 @@ from cluster.display.progress import Progress
 from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
+from cluster.run.places.waiting import wait_for, wait_for_room
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
-from cluster.run.waiting import wait_for, wait_for_room
 from cluster.run.workers import Fleet, learner_spec
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
@@ -56,6 +57,7 @@ class Supervisor:
         self._config, self._run_dir, self._fleet = config, run_dir, fleet
         self._progress, self._signals = progress, signals
         self._events = EventLog(run_dir / "events.jsonl")
+        self._meters = make_event_counter(config.name)
         self._controller: Any = None
         self._step = 0
         self._started = False
@@ -76,7 +78,7 @@ class Supervisor:
             RuntimeError: something that new processes cannot put right, or they were lost again and again.
         """
         for line in opening:
-            self._tell("resume", line)
+            self.tell("resume", line)
         num_restarts, furthest = 0, -1
         while True:
             self._step = point.step if point else 0
@@ -104,9 +106,9 @@ class Supervisor:
                 self._wait_for_places(fault)
                 point = newest_resume_point(self._run_dir)
                 where = f"step {point.step}" if point else "the beginning"
-                self._tell("restart", f"{fault}; learner and controller start again from {where}", "warning")
+                self.tell("restart", f"{fault}; learner and controller start again from {where}", "warning")
                 for skipped in point.skipped if point else ():
-                    self._tell("restart", f"skipped {skipped}", "warning")
+                    self.tell("restart", f"skipped {skipped}", "warning")
 
     def close(self, timeout_s: float) -> None:
         """Let the controller shut the engines down, and end it."""
@@ -127,7 +129,7 @@ class Supervisor:
         is_apart = wait_for(prepared, "prepare", deadline, self._signals)["controller"]
         self._lease = Lease(self._config.recovery.controller_lease_s) if is_apart else None
         self._started = True
-        self._tell("start", f"everything started in {time.monotonic() - begin:.1f} s")
+        self.tell("start", f"everything started in {time.monotonic() - begin:.1f} s")
         return self._follow()
 
     def _start_workers(self, point: ResumePoint | None, with_engines: bool) -> dict[str, Any] | None:
@@ -144,11 +146,11 @@ class Supervisor:
             for rank, worker in enumerate(fleet.learners)
         }
         wait_for(ranks, "setup", deadline, self._signals)
-        self._tell("start", "learner ready")
+        self.tell("start", "learner ready")
         if with_engines:
             wait_for(engines, "start", deadline, self._signals)
             fleet.engines_started = True
-            self._tell("start", f"{len(engines)} rollout engine{'s' if len(engines) > 1 else ''} ready")
+            self.tell("start", f"{len(engines)} rollout engine{'s' if len(engines) > 1 else ''} ready")
         if point is None:
             return None
         loads = {f"learner-{r}": worker.load.remote(str(point.path)) for r, worker in enumerate(fleet.learners)}
@@ -163,7 +165,7 @@ class Supervisor:
         while True:
             if self._signals.received is not None and not told:
                 name = signal.Signals(self._signals.received).name
-                self._tell("stop", f"{name}: finishing the step in progress, then a checkpoint")
+                self.tell("stop", f"{name}: finishing the step in progress, then a checkpoint")
                 ray.get(self._controller.stop.remote(name), timeout=answer_s)
                 told = True
             finished, _ = ray.wait([running], timeout=0)
@@ -217,7 +219,7 @@ class Supervisor:
         lease, self._lease = self._lease, None
         if lease is None or not lease.left_s or not isinstance(fault, ControllerLost | Stalled):
             return
-        self._tell(
+        self.tell(
             "restart",
             f"{fault}; in case it is only cut off, it has {lease.left_s:.0f} s to stop by itself "
             "(recovery.controller_lease_s)",
@@ -257,7 +259,7 @@ class Supervisor:
                 group,
                 self._config.recovery.resource_timeout_s,
                 "recovery.resource_timeout_s",
-                lambda text: self._tell("restart", text, "warning"),
+                lambda text: self.tell("restart", text, "warning"),
                 self._signals.check,
             )
 
@@ -271,10 +273,12 @@ class Supervisor:
                 f"{_in_words(fault)}; given up after {guards.max_rollbacks} rollbacks (guards.max_rollbacks)"
             )
         self._lr_scale *= guards.rollback_lr_factor
-        self._tell("rollback", f"learning rates are multiplied by {self._lr_scale:g} from here on", "warning")
+        self.tell("rollback", f"learning rates are multiplied by {self._lr_scale:g} from here on", "warning")
 
-    def _tell(self, kind: str, text: str, level: Level = "info") -> None:
+    def tell(self, kind: str, text: str, level: Level = "info") -> None:
+        """Show a line, and write it to events.jsonl."""
         self._progress.event(text)
+        self._meters.event(kind, level)
         self._events.write(kind, self._step, text, level)
 
 

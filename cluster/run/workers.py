@@ -22,9 +22,9 @@ from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import Bundle, Plan, plan
+from cluster.run.places.placement import Bundle, Plan, plan
+from cluster.run.places.waiting import reserve
 from cluster.run.reward_models import ServedModel, served_models, serving_options
-from cluster.run.waiting import reserve
 from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment
 
@@ -174,7 +174,7 @@ def create_fleet(
     Args:
         policy_path: what the engines load first; the learner publishes its weights before anything is sampled.
         with_learners: False for evaluation, which needs none.
-        tell, check: see :func:`cluster.run.waiting.wait_for_room`.
+        tell, check: see :func:`cluster.run.places.waiting.wait_for_room`.
 
     Raises:
         UserError: the cluster is too small, or an option of a reward model is wrong.

@@ -15,6 +15,10 @@ from rollout.trajectory import Prompt
 
 log = logging.getLogger(__name__)
 
+CHARS_PER_TOKEN = 64
+"""A text with more for each token that is allowed is judged by its beginning: to tokenize 50 MB takes minutes."""
+LONGEST_TOKEN = 1024
+"""Characters. No vocabulary has longer ones; a longer word that a tokenizer does not know counts as several tokens."""
 QWEN_TOKENIZERS = {(model_type, "Qwen2Tokenizer") for model_type in ("qwen2_moe", "qwen3", "qwen3_moe")}
 """Models and the names of their tokenizers for which transformers takes its ``Qwen2Tokenizer``."""
 
@@ -138,6 +142,18 @@ def _tokenized(tokenizer: Any, examples: Sequence[Example], texts: list[str], ta
     return prompts
 
 
+def _least_tokens(tokenizer: Any, text: str, most: int) -> int:
+    """Tokens that a huge text has at least, if its beginning alone has far more than ``most``; 0 if it has to be read.
+
+    Where the beginning ends, tokens may differ from those of the whole; hence twice as many are asked for.
+    """
+    if len(text) <= CHARS_PER_TOKEN * (most + 1):
+        return 0
+    beginning = tokenizer(text[: CHARS_PER_TOKEN * (most + 1)], add_special_tokens=False)["input_ids"]
+    least = max(len(beginning) // 2, len(text) // LONGEST_TOKEN)
+    return least if least > most else 0
+
+
 def render_split(
     tokenizer: Any, task: Task, split: str, max_prompt_tokens: int, first: int | None = None, name: str = ""
 ) -> list[Prompt]:
@@ -160,21 +176,21 @@ def render_split(
         if not task.leave_out(split, why):
             raise UserError(_refused(tokenizer, examples, refused, f" of split {split!r}"))
         examples = [example for example in examples if example.example_id not in refused]
-    prompts = _tokenized(tokenizer, examples, texts, name)
-    long = [
-        (len(prompt.token_ids), example)
-        for prompt, example in zip(prompts, examples, strict=True)
-        if len(prompt.token_ids) > max_prompt_tokens
-    ]
+    huge = [_least_tokens(tokenizer, text, max_prompt_tokens) for text in texts]
+    fit = [index for index, least in enumerate(huge) if not least]
+    prompts = _tokenized(tokenizer, [examples[index] for index in fit], [texts[index] for index in fit], name)
+    long = [(least, f"at least {least}", example) for least, example in zip(huge, examples, strict=True) if least]
+    sizes = [len(prompt.token_ids) for prompt in prompts]
+    long += [(size, f"{size}", examples[i]) for i, size in zip(fit, sizes, strict=True) if size > max_prompt_tokens]
     if not long:
         return prompts
     limit = f"rollout.max_prompt_tokens: {max_prompt_tokens}"
-    reasons = {example.example_id: f"the prompt has {size} tokens, more than {limit}" for size, example in long}
+    reasons = {example.example_id: f"the prompt has {size} tokens, more than {limit}" for _, size, example in long}
     # The task decides: a data set has somewhere to write them down, a generated task has none.
     if task.leave_out(split, reasons):
         return [prompt for prompt in prompts if prompt.prompt_id not in reasons]
-    size, longest = max(long, key=lambda found: found[0])
+    _, size, longest = max(long, key=lambda found: found[0])
     raise UserError(
-        f"rollout.max_prompt_tokens: {len(long)} of {len(prompts)} prompts of split {split!r} are longer than "
+        f"rollout.max_prompt_tokens: {len(long)} of {len(examples)} prompts of split {split!r} are longer than "
         f"{max_prompt_tokens} tokens; the longest, {longest.place or repr(longest.example_id)}, has {size}"
     )

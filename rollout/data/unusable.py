@@ -23,6 +23,7 @@ MAX_ASKED = 20_000
 """Questions of one split that rewards are asked about, from the first on."""
 MAX_DRAWN = 1_000_000
 """Draws of a run that are looked at, from the first on."""
+MAX_SHOWN_CHARACTERS = 300
 MAX_SHOWN = 3
 """Questions that one message names."""
 
@@ -185,7 +186,7 @@ def _objections(reward: Reward, asked: Sequence[Example], name: str) -> list[Obj
         except Exception as error:  # what a call would raise, whatever it is
             reason, fails = str(error) or type(error).__name__, True
         if reason is not None:
-            found.append(Objection(example, reason, fails))
+            found.append(Objection(example, _shortened(reason), fails))
     return found
 
 
@@ -195,3 +196,8 @@ def _told(place: str, given: Sequence[Objection], num_asked: int, split: str) ->
     shown = "; ".join(f"{o.example.place or repr(o.example.example_id)}: {o.reason}" for o in given[:MAX_SHOWN])
     more = "; ..." if len(given) > MAX_SHOWN else ""
     return f"{place}: cannot use {which} of the {num_asked} questions of split {split!r}: {shown}{more}"
+
+
+def _shortened(reason: str) -> str:
+    """What a reward says, which may quote an answer of megabytes."""
+    return reason if len(reason) <= MAX_SHOWN_CHARACTERS else f"{reason[:MAX_SHOWN_CHARACTERS]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ from rollout.rewards.circuit_breaker import CircuitBreaker
 from rollout.rewards.errors import TOO_MANY_REQUESTS
 from rollout.trajectory import Prompt, Trajectory
 
+_VARIABLE = re.compile(r"\$\{?(\w+)\}?", re.ASCII)
 MAX_HEDGES = 32.0
 """Requests that may be sent again although nothing was answered: a server that hangs gets no more of them."""
 HEDGES_PER_ANSWER = 0.5
@@ -30,13 +32,16 @@ class Remote(Reward):
     """Sends prompt and response to a server, which answers with a score or abstains.
 
     Raises:
-        UserError: the environment variable that ``token_env`` names is not set.
+        UserError: an environment variable that ``token_env`` or ``url`` names is not set.
     """
 
     class Config(Reward.Config):
         """Options of this reward."""
 
-        url: str = Field(description="Where samples are posted to, such as http://scores.example:8000/score.")
+        url: str = Field(
+            description="Where samples are posted to, such as http://scores.example:8000/score. $NAME stands for an "
+            "environment variable of every machine that runs rewards, for a password or a key."
+        )
         token_env: str | None = Field(
             None, description="Environment variable that holds the bearer token, on every machine that runs rewards."
         )
@@ -69,7 +74,11 @@ class Remote(Reward):
     def __init__(self, config: Remote.Config) -> None:
         super().__init__(config)
         self.deterministic = config.cache
-        self._headers = {"Authorization": f"Bearer {_token(config.token_env)}"} if config.token_env else {}
+        self._url, self._secrets = _resolved(config.url)
+        self._headers = {}
+        if config.token_env:
+            token = _token(config.token_env)
+            self._headers, self._secrets = {"Authorization": f"Bearer {token}"}, [*self._secrets, token]
         self._breaker = CircuitBreaker(config.breaker_failures, config.breaker_pause_s)
         self._hedges = float(MAX_HEDGES)
         self._session: aiohttp.ClientSession | None = None
@@ -135,26 +144,46 @@ class Remote(Reward):
                 timeout=aiohttp.ClientTimeout(total=None),
                 headers={**self._headers, "Content-Type": "application/json"},
             )
-        url = self.config.url
+        url = self.config.url  # as it was written, for messages
         try:
-            async with self._session.post(url, data=data) as response:
-                status, headers, body = response.status, response.headers, await response.read()
+            async with self._session.post(self._url, data=data) as response:
+                status, headers = response.status, response.headers
+                body = self._told((await response.read()).decode(errors="replace"))
         except aiohttp.ClientError as error:
-            raise RewardUnavailable(f"{url}: {type(error).__name__}: {error}") from error
+            raise RewardUnavailable(f"{url}: {type(error).__name__}: {self._told(str(error))}") from None
         if status >= 500 or status == TOO_MANY_REQUESTS:
             raise RewardUnavailable(f"HTTP {status} from {url}", _retry_after_s(headers))
         if status != 200:
-            return HttpRefused(f"HTTP {status} from {url}: {body[:200].decode(errors='replace')}")
+            return HttpRefused(f"HTTP {status} from {url}: {body[:200]}")
         try:
             return json.loads(body)
         except ValueError as error:  # cut on its way, or a page of a proxy
-            shown = body[:100].decode(errors="replace")
-            raise RewardUnavailable(f"the answer of {url} is not JSON: {shown!r}") from error
+            raise RewardUnavailable(f"the answer of {url} is not JSON: {body[:100]!r}") from error
+
+    def _told(self, text: str) -> str:
+        """What a server or a library says, which may repeat what it was sent, without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _resolved(url: str) -> tuple[str, list[str]]:
+    """The URL with its environment variables replaced, and what is not to be told of it.
+
+    Raises:
+        UserError: one of them is not set.
+    """
+    names = _VARIABLE.findall(url)
+    for name in names:
+        if not os.environ.get(name):
+            raise UserError(f"url: the environment variable {name} is not set, which {url} needs")
+    resolved = _VARIABLE.sub(lambda found: os.environ[found[1]], url)
+    return resolved, [resolved, *(os.environ[name] for name in names)] if names else []
 
 
 def _token(variable: str) -> str:

@@ -48,6 +48,14 @@ DOCUMENTED = [
 ]
 
 
+SECRETS = {
+    "WANDB_API_KEY": "planted-0123456789-wandb",
+    "MLFLOW_TRACKING_PASSWORD": "planted-0123456789-mlflow",
+    "SCORE_TOKEN": "planted-0123456789-score",
+    "HF_TOKEN": "hf_planted0123456789",
+}
+
+
 @pytest.mark.timeout(1500)  # three commands, each with engines of its own
 def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, write_config: WriteConfig) -> None:
     """One run through its life: its length is foretold, it ends, is resumed from Python, and is measured.
@@ -60,11 +68,12 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     expected_s = foretold_s(start_command("check", str(config), "--measure"))
     assert list((tmp_path / "runs").iterdir()) == []  # not even for a moment in the run's own folder
     begin = time.monotonic()
-    first = start_command("train", str(config))
+    first = start_command("train", str(config), **SECRETS)
     assert first.finish() == 0, first.output
     took_s = time.monotonic() - begin
     assert 0.5 * took_s < expected_s < 2.0 * took_s
     assert first.survivors() == []
+    assert_nowhere(list(SECRETS.values()), run_dir)
     assert "step 12/12" in first.output
     assert "clean accuracy, in-domain (test)" in first.output
     steps = read_metrics(run_dir)
@@ -101,6 +110,14 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     greedy, likeliest, free = by_setting(answers)
     assert_greedy_in_transformers(checkpoint / "policy", greedy)
     assert_sampled(greedy, likeliest, free, third.output)
+
+
+def assert_nowhere(secrets: list[str], run_dir: Path) -> None:
+    """No file of the run's folder has one of them: configuration, events, status, ledger, checkpoints, logs of Ray."""
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    found = [(path, s) for path in files for s in secrets if s.encode() in path.read_bytes()]
+    assert found == []
 
 
 def foretold_s(check: Command) -> float:

@@ -12,8 +12,8 @@ from cluster.check.memory_plan.learner_memory import Needs, RankMemory, needs_of
 from cluster.check.memory_plan.shape import ModelShape, critic_shape, policy_shape
 from cluster.check.memory_plan.speed import Speed, speed
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import plan as placement_plan
-from cluster.run.placement import require_capacity
+from cluster.run.places.placement import plan as placement_plan
+from cluster.run.places.placement import require_capacity
 from cluster.run.reward_models import served_models
 from rollout.component import UserError
 

@@ -58,3 +58,12 @@ def test_what_would_stop_the_run_is_named(
     assert shown.exit_code == 2, shown.output
     assert f"--set model.path=model: model.path: {phrase}" in shown.output
     assert "Traceback" not in shown.output
+
+
+def test_code_of_a_model_is_told(model: Path, run_file: Path, dvpo: Dvpo) -> None:
+    (model / "modeling_mine.py").write_text("")
+    trusting = dvpo("check", run_file, "--set", "model.path=model", "--set", "model.trust_remote_code=true")
+    assert trusting.exit_code == 0, trusting.output
+    told = "model.trust_remote_code: Python code of the model is run on every host of the run: model/modeling_mine.py"
+    assert told in trusting.output
+    assert "trust_remote_code" not in dvpo("check", run_file, "--set", "model.path=model").output

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from cluster.config.run_config import load_config
-from cluster.run.placement import plan, require_capacity
+from cluster.run.places.placement import plan, require_capacity
 from cluster.run.reward_models import served_models
 from learner.reward_model.model import RewardModel
 from rollout.component import UserError

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.config.run_config import RunConfig
-from cluster.run import waiting
-from cluster.run.placement import Plan
+from cluster.run.places import waiting
+from cluster.run.places.placement import Plan
 from cluster.run.workers import learner_spec, threads_of
 from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment

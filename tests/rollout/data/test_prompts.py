@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -207,3 +208,19 @@ def test_a_tokenizer_is_loaded_without_torch(tiny_model: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("text", ["12345 " * 1_000_000, "1" * 6_000_000, "x" * 6_000_000, " " * 6_000_000 + "1"])
+def test_a_huge_prompt_is_refused_by_its_beginning(tokenizer: Any, text: str) -> None:
+    """Tokens of its whole text would take half a minute here: of 50 MB, minutes."""
+    begin = time.process_time()
+    task = Questions([example("short", "1"), replace(example("huge", text), place="a.jsonl:2")], False)
+    with pytest.raises(UserError, match=r"1 of 2 prompts .* the longest, a\.jsonl:2, has at least \d+$"):
+        render_split(tokenizer, task, "train", 48)
+    assert time.process_time() - begin < 1.0
+
+
+def test_a_long_prompt_that_fits_is_read_to_its_end(tokenizer: Any) -> None:
+    """A bound of tokens that leaves room for it is enough, however long it is."""
+    [prompt] = render_split(tokenizer, Questions([example("a", "1" * 4000)], False), "train", 4100)
+    assert len(prompt.token_ids) == 4002

@@ -201,3 +201,9 @@ def test_rewards_of_the_users_own_may_object_and_others_are_not_made(
 def test_every_reward_is_known_by_its_place() -> None:
     specs = {f"reward.functions.{i}": ComponentSpec.model_validate(s) for i, s in enumerate((LETTER, NUMBER))}
     assert list(objecting_rewards(specs)) == ["reward.functions.0", "reward.functions.1"]
+
+
+def test_a_huge_answer_is_quoted_by_its_beginning() -> None:
+    shown = refused(dataset(["7 km " * 200_000, "8 km"], ["3"]), NUMBER)
+    assert "train.jsonl:1: the reference of prompt 'train.jsonl:1' is not a number: '7 km 7 km" in shown
+    assert "…" in shown and len(shown) < 2000

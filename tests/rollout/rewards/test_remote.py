@@ -408,3 +408,26 @@ async def test_the_example_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [record.clean for record in records] == [1.0, 0.0, None, None]
     assert records[2].error == "there is no reference answer"
     assert records[3].error_kind is RewardErrorKind.CODE and "wrong or missing bearer token" in records[3].error
+
+
+async def test_secrets_of_the_url_are_sent_and_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that repeats what it was sent: in a refusal, in what is no JSON, and in what is no score."""
+    monkeypatch.setenv("SCORE_PASSWORD", "hunter2-hunter2")
+    monkeypatch.setenv("SCORE_KEY", "k-0123456789")
+    monkeypatch.setenv("SCORE_TOKEN", "t-0123456789")
+    seen: list[str] = []
+
+    async def repeat(request: web.Request) -> web.Response:
+        heard = f"{request.query.get('key')} {request.headers.get('Authorization')}"
+        seen.append(heard)
+        status, text = [(400, heard), (200, heard), (200, f'{{"scores": ["{heard}"]}}')][len(seen) % 3]
+        return web.Response(status=status, text=text)
+
+    async with serve(repeat) as url:
+        asked = f"{url}?key=${{SCORE_KEY}}"
+        async with service_of(asked, {"token_env": "SCORE_TOKEN"}, max_retries=0) as service:
+            records = [await service.score(*case(index)) for index in range(3)]
+    assert all("k-0123456789" in heard and "t-0123456789" in heard for heard in seen)
+    told = " ".join(str(record) for record in records)
+    assert "0123456789" not in told
+    assert "?key=${SCORE_KEY}" in told and "***" in told

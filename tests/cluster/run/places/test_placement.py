@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.config.run_config import RunConfig
-from cluster.run.placement import Plan, plan, require_capacity
+from cluster.run.places.placement import Plan, plan, require_capacity
 from rollout.component import UserError
 
 

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from actors.pools.loss import failure
-from cluster.run.placement import Bundle, Plan, describe, require_capacity
+from cluster.run.places.placement import Bundle, Plan, describe, require_capacity
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S = 0.5

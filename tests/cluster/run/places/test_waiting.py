@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.util import placement_group, remove_placement_group
 
-from cluster.run.waiting import wait_for_room
+from cluster.run.places.waiting import wait_for_room
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

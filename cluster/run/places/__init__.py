@@ -1,0 +1,1 @@
+"""Where the processes of a run go, and whether the hosts are fit for them."""
