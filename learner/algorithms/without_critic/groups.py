@@ -47,7 +47,7 @@ def z_scored_advantages(scores: Tensor, group_ids: Tensor, eps: float = 1e-6) ->
 
 
 def known_spread(scores: Tensor, score_variances: Tensor, group_ids: Tensor) -> Tensor:
-    """``sqrt(var_g / (var_g + mean_g v_i))``, [n]: the share of a group's spread that is in its estimated scores (ours).
+    """``sqrt(var_g / (var_g + mean_g v_i))``, [n]: how much of a group's spread its estimated scores have (ours).
 
     A score that is an estimate, with variance v, spreads less than the true ones do, by the law of total variance:
     ``var(true) = var(estimates) + mean v``. Divided by the spread of estimates alone, a group of which next to nothing

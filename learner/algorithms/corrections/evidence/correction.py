@@ -68,7 +68,7 @@ class Evidence(RewardCorrection):
             32, ge=1, description="Optimiser steps of the value model in each update, on 256 of them each."
         )
         folds: int = Field(
-            8, ge=2, description="Parts of the prompts; each is judged by a network trained on the others."
+            4, ge=2, description="Parts of the prompts; each is judged by a network trained on the others."
         )
         lr: float = Field(3e-3, gt=0.0, description="Learning rate of the value model.")
         weight_decay: float = Field(1.0, ge=0.0, description="Of the value model.")
@@ -109,9 +109,7 @@ class Evidence(RewardCorrection):
         """
         assert old.ref_logprobs is not None and old.ref_entropy is not None and old.ref_end_states is not None
         batch, config = current.batch, self.config
-        signals = signals_of(
-            old.ref_logprobs, old.ref_entropy, batch.rollout_logprobs, batch.action_mask, batch.truncated
-        ).cpu()
+        signals = signals_of(old.ref_logprobs, old.ref_entropy, batch.action_mask, batch.truncated).cpu()
         metrics: dict[str, float] = {}
 
         def estimate(seeds: Tensor, *columns: Tensor) -> Tensor:
@@ -129,7 +127,7 @@ class Evidence(RewardCorrection):
         if not self.is_identified:  # scores are as they were observed
             return corrected
         variances = (config.high - config.low) ** 2 * shares * (1.0 - shares)
-        return replace(corrected, score_variances=variances)
+        return replace(corrected, score_variances=variances.to(corrected.batch.scores))
 
     def _shares(self, values: Tensor, name: str) -> Tensor:
         """Scores [n] as shares of the way from wrong to right; NaN stays."""

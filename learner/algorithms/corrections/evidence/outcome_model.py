@@ -2,8 +2,8 @@
 
 Few inputs average noise fast, and the frozen model cannot be moved by the policy that is judged with it. The entropy
 and the log-probability of each token are VRPO's signals (2508.03058), here as inputs of a value model. How likely the
-policy itself found what it said is one more: it carries what the run has learned so far, and the labels say what it is
-worth.
+policy itself found what it said is none of them on purpose: it tells more, and what is wrong of it is what the policy
+believes already, so that errors last (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NUM_LAST_TOKENS = 8
-NUM_BRIEF = 14
+NUM_BRIEF = 10
 """Signals of the whole response, the first columns of :func:`signals_of`."""
 NUM_SIGNALS = NUM_BRIEF + 2 * (NUM_LAST_TOKENS - 1)
 """All columns of it; the others are of single tokens."""
@@ -27,20 +27,18 @@ BATCH = 256
 _MIN_SCALE = 1e-3
 
 
-def signals_of(logprobs: Tensor, entropies: Tensor, policy_logprobs: Tensor, mask: Tensor, truncated: Tensor) -> Tensor:
+def signals_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Tensor) -> Tensor:
     """What the network sees of each response itself.
 
     Args:
         logprobs, entropies: [batch seq] of the frozen starting model, in nats, 0 outside ``mask``.
-        policy_logprobs: [batch seq] of the policy that sampled it.
         mask: [batch seq] bool, sampled tokens.
         truncated: [batch] bool.
 
     Returns:
         [batch :data:`NUM_SIGNALS`] float32: of both signals of the starting model the last
-        token's, mean, standard deviation and extreme; the length in log tokens, and whether it was cut; the response's
-        log-probability under the policy, that under the starting model, their difference, and its probability under the
-        policy. Then both signals at the tokens before the last one, in reverse order.
+        token's, mean, standard deviation and extreme; the length in log tokens, and whether it was cut. Then both
+        signals at the tokens before the last one, in reverse order.
     """
     lengths = mask.sum(dim=1)
     # Sampled tokens to the right, in order: column -1 is the last one.
@@ -57,8 +55,6 @@ def signals_of(logprobs: Tensor, entropies: Tensor, policy_logprobs: Tensor, mas
         brief += [last[:, 0], mean, spread.sqrt(), extreme(sampled, dim=1)]
         detailed.append(last[:, 1:])
     brief += [lengths.float().log1p(), truncated.float()]
-    ours, theirs = ((values.float().clamp(-30.0, 30.0) * mask).sum(dim=1) for values in (policy_logprobs, logprobs))
-    brief += [ours, theirs, ours - theirs, ours.exp()]
     return torch.cat([torch.stack(brief, dim=1), *detailed], dim=1)
 
 

@@ -57,7 +57,8 @@ def test_what_is_reported_of_the_prior_is_that_of_networks_that_have_not_seen_th
     model, later = copy.deepcopy(correction.model), responses(64, 1, (0.3, 0.3), 0.6)
     assert model.is_trained
     metrics = step(correction, later)
-    logits = model.logits(correction.window.inputs[-64:], later.prompts).double()
+    of_views = model.logits(correction.window.inputs[-64:], later.prompts).double()
+    logits = torch.stack([of_views[:, :2].mean(dim=1), of_views[:, 2]], dim=1)  # by signals, and by content too
     channel = correction.channel
     assert channel is not None
     both = channel.slopes[0] * logits[:, 0] + channel.slopes[1] * logits[:, 1]

@@ -286,14 +286,12 @@ def test_signals_are_the_last_tokens_and_the_spread_over_the_response() -> None:
     mask[0, 3:6] = True
     mask[1, [2, 3, 4, 7, 8, 9, 10, 11, 12, 13]] = True  # two turns
     logprobs = torch.where(mask, -torch.arange(1.0, 15.0), 0.0)
-    policy = logprobs / 30
-    found = signals_of(logprobs, -logprobs / 2, policy, mask, torch.tensor([False, True]))
+    found = signals_of(logprobs, -logprobs / 2, mask, torch.tensor([False, True]))
     assert found.shape == (2, NUM_SIGNALS)
     assert found[0, :4].tolist() == pytest.approx([-6.0, -5.0, (2 / 3) ** 0.5, -6.0])
     assert found[0, 4:8].tolist() == pytest.approx([3.0, 2.5, (1 / 6) ** 0.5, 3.0])
     assert found[0, 8].item() == pytest.approx(math.log(4))
     assert found[:, 9].tolist() == [0.0, 1.0]
-    assert found[0, 10:NUM_BRIEF].tolist() == pytest.approx([-0.5, -15.0, 14.5, math.exp(-0.5)])
     assert found[0, NUM_BRIEF : NUM_BRIEF + 3].tolist() == [-5.0, -4.0, 0.0]
     ahead = found[1, NUM_BRIEF:].unflatten(0, (2, NUM_LAST_TOKENS - 1))
     assert ahead[0].tolist() == [-13.0, -12.0, -11.0, -10.0, -9.0, -8.0, -5.0]
