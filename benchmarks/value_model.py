@@ -28,7 +28,7 @@ from actors.ledger.report import LEDGER_NAME
 from benchmarks.faults.evidence_store import remembered
 from cluster.config.run_config import load_config
 from learner.algorithms.corrections.evidence.correction import Evidence
-from learner.algorithms.corrections.evidence.outcome_model import NUM_LAST_TOKENS
+from learner.algorithms.corrections.evidence.outcome_model import MEAN_REF_LOGPROB
 from learner.batch import sample_seed
 from learner.storage.manifest import CheckpointError, checkpoint_step, newest_first, verify
 
@@ -90,12 +90,12 @@ def judged_at(checkpoint: Path, truth: Mapping[int, float]) -> Judged:
     window = evidence.window
     seeds, prompts = window.seeds.tolist(), window.keys[:, 0]
     assert all(seed in truth for seed in seeds), "a true score is missing: the run needs reward.gold_share: 1"
-    of_views = evidence.model.logits(window.inputs, prompts).double().numpy()
+    of_views = evidence.logits(window.inputs, prompts).double().numpy()
     prior = of_views.mean(axis=1) if evidence.channel is None else evidence.channel.prior_logits(of_views)
     return Judged(
         prompts=prompts.numpy(),
         logits=prior,
-        mean_logprobs=window.inputs[:, NUM_LAST_TOKENS].double().numpy(),
+        mean_logprobs=window.inputs[:, MEAN_REF_LOGPROB].double().numpy(),
         truth=np.array([truth[seed] for seed in seeds]),
     )
 

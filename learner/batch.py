@@ -40,8 +40,8 @@ class TrainBatch:
         truncated: [batch] bool, the response was cut at the length limit.
         sample_seeds: [batch] int64, a seed that belongs to the trajectory whichever rank it lands on.
         policy_version_min: [batch] int64, oldest weight version that sampled it.
-        prompt_keys: [batch] int64, a hash of the prompt's name, the same in every epoch.
-        answer_keys: [batch] int64, a hash of what is answered to that prompt; 0 if the row stands for itself.
+        prompt_keys: [batch] int64, a hash of what is asked, the same in every epoch and in rows that ask the same.
+        answer_keys: [batch] int64, a hash of what is answered to it; 0 if the row stands for itself.
         gold_labels: [batch] float32, the true score where training may know it, else NaN.
     """
 
@@ -153,8 +153,8 @@ def collate(
         truncated=torch.tensor([t.finish_reason is FinishReason.LENGTH for t in trajectories], dtype=torch.bool),
         sample_seeds=torch.tensor([sample_seed(seed, t.trajectory_id) for t in trajectories], dtype=torch.int64),
         policy_version_min=torch.tensor([t.policy_version_min for t in trajectories], dtype=torch.int64),
-        prompt_keys=torch.tensor([_key(t.prompt_id) for t in trajectories], dtype=torch.int64),
-        answer_keys=torch.tensor([_key(s.trajectory.prompt_id, s.answer_key) for s in chosen], dtype=torch.int64),
+        prompt_keys=torch.tensor([_key(_question(s)) for s in chosen], dtype=torch.int64),
+        answer_keys=torch.tensor([_key(_question(s), s.answer_key) for s in chosen], dtype=torch.int64),
         gold_labels=torch.tensor([math.nan if s.gold_label is None else s.gold_label for s in chosen]),
     )
 
@@ -183,6 +183,11 @@ def check_trainable(sample: ScoredTrajectory) -> None:
     else:
         return
     raise kind(f"trajectory {t.trajectory_id} cannot be trained on: {problem}")
+
+
+def _question(sample: ScoredTrajectory) -> str:
+    """What is asked, or the prompt's own name."""
+    return sample.question_key or sample.trajectory.prompt_id
 
 
 def _key(*names: str) -> int:

@@ -262,7 +262,9 @@ class Label:
     Attributes:
         reward: the observed score; the learner puts it on the last action token.
         group_id: trajectories of the same prompt and epoch share it.
-        answer_key: what the response answers; responses to one prompt with the same key have the same true reward.
+        question_key: what is asked; the same for all rows of the data that ask and expect the same. Empty if that is
+            not known: the prompt then stands for itself.
+        answer_key: what the response answers; responses to one question with the same key have the same true reward.
             Empty if that is not known: the response then stands for itself.
         gold_label: the true reward, of the few trajectories for which the user lets training know it
             (``reward.gold_labels``); else None. No other clean score comes this way.
@@ -270,6 +272,7 @@ class Label:
 
     reward: float
     group_id: str
+    question_key: str = ""
     answer_key: str = ""
     gold_label: float | None = None
 
@@ -282,12 +285,13 @@ class ScoredTrajectory:
 
     Attributes:
         trajectory: the sampled tokens.
-        reward, group_id, answer_key, gold_label: see :class:`Label`.
+        reward, group_id, question_key, answer_key, gold_label: see :class:`Label`.
     """
 
     trajectory: TokenTrajectory
     reward: float
     group_id: str
+    question_key: str = ""
     answer_key: str = ""
     gold_label: float | None = None
 

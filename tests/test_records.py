@@ -120,7 +120,7 @@ def test_what_the_learner_is_sent_has_no_field_for_a_clean_score() -> None:
     assert {kind for _, kind in found} == {str, int, bool, float, FinishReason, type(None)}
     assert {name for name, kind in found if kind is float} == {"reward", "rollout_logprobs", "gold_label"}
     assert {name for name, kind in found if kind is type(None)} == {"gold_label"}
-    assert {name for name, kind in found if kind is str} == {"prompt_id", "group_id", "answer_key"}
+    assert {name for name, kind in found if kind is str} == {"prompt_id", "group_id", "question_key", "answer_key"}
 
 
 SCRIPT = Script(

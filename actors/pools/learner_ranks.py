@@ -66,6 +66,7 @@ class LearnerRanks:
             Label(
                 reward=sample.reward.observed,
                 group_id=group.group_id,
+                question_key=sample.reward.question_key,
                 answer_key=sample.reward.answer_key,
                 gold_label=sample.reward.gold_label,
             )

@@ -183,20 +183,25 @@ class CorrectedRewards:
         batch: the batch; :meth:`with_scores` keeps ``scores`` and ``rewards`` in step.
         policy_weights: [batch] factor of each trajectory's policy loss, or None for 1.
         critic_weights: [batch] factor of each trajectory's critic loss, or None for 1.
+        score_variances: [batch] how uncertain each score is that a correction estimated, in squared units; None for 0.
         metrics: what was done, under ``correction/...``.
     """
 
     batch: TrainBatch
     policy_weights: Tensor | None = None
     critic_weights: Tensor | None = None
+    score_variances: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
 
     def with_scores(self, scores: Tensor, metrics: Mapping[str, MetricValue]) -> CorrectedRewards:
-        """Replace the trajectories' scores [batch]; the reward on each last action token becomes the new score."""
+        """Replace the trajectories' scores [batch]; the reward on each last action token becomes the new score.
+
+        How uncertain they are is not known any more: whoever replaces them may say.
+        """
         mask = self.batch.action_mask
         position = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask, position, -1).amax(dim=1, keepdim=True)
         at_last = mask & (position == last)
         rewards = torch.where(at_last, scores[:, None].to(self.batch.rewards), self.batch.rewards)
         batch = replace(self.batch, scores=scores.to(self.batch.scores), rewards=rewards)
-        return replace(self, batch=batch, metrics={**self.metrics, **metrics})
+        return replace(self, batch=batch, score_variances=None, metrics={**self.metrics, **metrics})

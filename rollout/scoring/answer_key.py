@@ -1,8 +1,9 @@
-"""What makes two responses to a prompt one answer: their true rewards are equal then."""
+"""What makes two prompts one question, and two responses to it one answer: their true rewards are equal then."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 
@@ -11,6 +12,20 @@ from rollout.scoring.panel import RewardPanel
 from rollout.trajectory import Prompt, Trajectory
 
 log = logging.getLogger(__name__)
+
+
+def question_key(prompt: Prompt, trajectory: Trajectory) -> str:
+    """The same for two rows of data that ask the same and expect the same, whatever their ids.
+
+    A reward sees nothing of a row but what goes in here, so an answer's true reward is the same under both. An
+    environment may make a difference by the row's id: of its conversations the key is empty, they stand for their row.
+    """
+    if trajectory.outcome is not None:
+        return ""
+    asked = [prompt.task, prompt.messages, prompt.reference, prompt.extra]
+    # What has no form in JSON is written as itself: at worst a row then stands for itself.
+    text = json.dumps(asked, sort_keys=True, default=repr)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 class AnswerKey:

@@ -46,7 +46,7 @@ class RewardRecord:
         delay_updates: weight updates after the sampling one until training may see the score.
         gold_error: why the clean score is not known though gold was asked for it; empty otherwise.
         final_answer: of the response, where votes score it; None if it has none.
-        answer_key: see :class:`rollout.trajectory.ScoredTrajectory`; empty where nothing asks for keys.
+        question_key, answer_key: see :class:`rollout.trajectory.Label`.
         gold_label: the true score that training may see, see ``reward.gold_labels``; None of nearly all.
     """
 
@@ -64,6 +64,7 @@ class RewardRecord:
     delay_updates: int = 0
     gold_error: str = ""
     final_answer: str | None = None
+    question_key: str = ""
     answer_key: str = ""
     gold_label: float | None = None
 

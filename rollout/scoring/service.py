@@ -15,7 +15,7 @@ from rollout.noise.chain import NoiseChain
 from rollout.rewards.answers.thinking import spoken
 from rollout.rewards.exact_match import find_answer
 from rollout.rewards.model import Scorer
-from rollout.scoring.answer_key import AnswerKey
+from rollout.scoring.answer_key import AnswerKey, question_key
 from rollout.scoring.panel import RewardPanel
 from rollout.scoring.recheck import is_labelled, is_rechecked
 from rollout.scoring.record import RewardOutcome, RewardRecord
@@ -89,6 +89,7 @@ class RewardService:
                 record = await self._with_score(prompt, trajectory)
         return replace(
             record,
+            question_key=question_key(prompt, trajectory),
             answer_key=self._answer_key(prompt, trajectory),
             gold_label=record.clean if self._is_labelled(prompt, trajectory) else None,
         )

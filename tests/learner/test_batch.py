@@ -98,7 +98,7 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     # nor has anything that collate() is given: a clean score lives in RewardRecord only, and a gold label is one that
     # the user gives away on purpose
     assert {f.name for f in fields(ScoredTrajectory)} == {
-        "trajectory", "reward", "group_id", "answer_key", "gold_label",
+        "trajectory", "reward", "group_id", "question_key", "answer_key", "gold_label",
     }  # fmt: skip
     assert {f.name for f in fields(Label)} == {f.name for f in fields(ScoredTrajectory)} - {"trajectory"}
     assert not any("clean" in f.name or "reward" in f.name for f in fields(TokenTrajectory))
@@ -107,3 +107,17 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     one, other = collate([scored(1, 2, 1.0)]), collate([scored(1, 2, 5.0)])
     changed = {f.name for f in fields(TrainBatch) if not same(one, other, f.name)}
     assert changed == {"rewards", "scores"}
+
+
+def test_rows_that_ask_the_same_share_keys_and_others_have_their_own() -> None:
+    def keys(prompt_id: str, question: str, answer: str) -> tuple[int, int]:
+        sample = replace(scored(1, 2, 0.0, prompt_id), question_key=question, answer_key=answer)
+        batch = collate([sample])
+        return int(batch.prompt_keys[0]), int(batch.answer_keys[0])
+
+    assert keys("a", "q", "8") == keys("b", "q", "8")
+    assert keys("a", "q", "8")[0] == keys("b", "q", "9")[0] != keys("b", "r", "8")[0]
+    assert keys("a", "q", "8")[1] not in (keys("a", "q", "9")[1], keys("a", "r", "8")[1])
+    assert keys("a", "", "8") == keys("a", "", "8")
+    assert keys("a", "", "8")[1] != keys("b", "", "8")[1]  # not known what is asked: only itself
+    assert keys("a", "q", "")[1] == 0

@@ -28,6 +28,8 @@ class DrGRPO(GRPO):
     loss is the other times a number that is the same for every token. Scores and advantages are detached.
     """
 
+    divides_by_spread = False
+
     class Config(GRPO.Config):
         """Options of Dr.GRPO."""
 

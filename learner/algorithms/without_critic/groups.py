@@ -46,6 +46,20 @@ def z_scored_advantages(scores: Tensor, group_ids: Tensor, eps: float = 1e-6) ->
     return torch.where(constant_groups(scores, group_ids), torch.zeros_like(advantages), advantages)
 
 
+def known_spread(scores: Tensor, score_variances: Tensor, group_ids: Tensor) -> Tensor:
+    """``sqrt(var_g / (var_g + mean_g v_i))``, [n]: how much of a group's spread its estimated scores have (ours).
+
+    A score that is an estimate, with variance v, spreads less than the true ones do, by the law of total variance:
+    ``var(true) = var(estimates) + mean v``. Divided by the spread of estimates alone, a group of which next to nothing
+    is known would weigh as much as one of which all is; a z-score times this is divided by the spread of true scores.
+    1 where all variances are 0.
+    """
+    known = group_std(scores, group_ids).double().square()
+    unknown = group_mean(score_variances.double(), group_ids)
+    share = torch.where(unknown > 0.0, known / (known + unknown), torch.ones_like(known))
+    return share.sqrt().to(scores.dtype)
+
+
 def group_quantile(scores: Tensor, group_ids: Tensor, level: float) -> Tensor:
     """Empirical quantile of each row's group, [n]: its ceil(level * G)-th smallest score, one of the scores itself.
 

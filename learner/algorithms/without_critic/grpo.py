@@ -10,7 +10,7 @@ from torch import Tensor
 from learner.algorithms.clipped_policy import ClippedPolicy, ClippedPolicyConfig
 from learner.algorithms.invariance import Answer, answer_of, answers, gone
 from learner.algorithms.records import Estimates, OldOutputs
-from learner.algorithms.without_critic.groups import constant_groups, z_scored_advantages
+from learner.algorithms.without_critic.groups import constant_groups, known_spread, z_scored_advantages
 from learner.batch import TrainBatch
 from learner.masking import masked
 from learner.maths.collective import Collective, apply_globally
@@ -21,11 +21,14 @@ class GRPO(ClippedPolicy):
     """Group relative policy optimisation (2402.03300 Eq 3): ``A_i = (r_i - mean_g) / (std_g + eps)`` for every token.
 
     ``L = mean_i (1 / |o_i|) sum_t [clip term + beta * k3]``. A group whose rewards are all equal gives A = 0; the share
-    of such trajectories is reported. Groups may be spread over ranks. With ``kl_mode: reward`` a trajectory's score is
+    of such trajectories is reported. Where a correction estimates the scores, std_g is that of true ones
+    (:func:`.groups.known_spread`). Groups may be spread over ranks. With ``kl_mode: reward`` a trajectory's score is
     the sum of its token rewards, KL cost included (our choice).
     """
 
     min_samples_per_prompt = 2
+    divides_by_spread: bool = True
+    """Whether :meth:`group_advantages` are divided by the spread of the group's scores."""
 
     class Config(ClippedPolicyConfig):
         """Options of GRPO."""
@@ -50,6 +53,9 @@ class GRPO(ClippedPolicy):
         rewards = self.token_rewards(corrected, old)
         scores = batch.scores + (rewards - batch.rewards).sum(dim=1)  # less the trajectory's KL cost
         per_row = apply_globally(self.group_advantages, world, scores, batch.group_ids)
+        if self.divides_by_spread and corrected.score_variances is not None:
+            columns = scores, corrected.score_variances, batch.group_ids
+            per_row = per_row * apply_globally(known_spread, world, *columns)
         constant = apply_globally(constant_groups, world, scores, batch.group_ids)
         raw = masked(per_row[:, None].expand(mask.shape), mask)
         advantages, metrics = self.normalise(raw, mask, world)

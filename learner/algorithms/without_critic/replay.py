@@ -52,6 +52,7 @@ def _plain(sample: ScoredTrajectory) -> dict[str, Any]:
         "trajectory": trajectory,
         "reward": sample.reward,
         "group_id": sample.group_id,
+        "question_key": sample.question_key,
         "answer_key": sample.answer_key,
         "gold_label": sample.gold_label,
     }

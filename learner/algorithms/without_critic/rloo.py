@@ -22,6 +22,8 @@ class RLOO(GRPO):
     that of REINFORCE. Scores and advantages are detached.
     """
 
+    divides_by_spread = False
+
     class Config(GRPO.Config):
         """Options of RLOO."""
 

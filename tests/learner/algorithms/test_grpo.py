@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.algorithms.catalogue import build_algorithm
-from learner.algorithms.records import Denominators, Estimates, PolicyInputs
-from learner.algorithms.without_critic.groups import constant_groups, group_mean, group_std, z_scored_advantages
+from learner.algorithms.records import CorrectedRewards, Denominators, Estimates, PolicyInputs
+from learner.algorithms.without_critic.groups import (
+    constant_groups,
+    group_mean,
+    group_std,
+    known_spread,
+    z_scored_advantages,
+)
 from learner.maths.collective import SingleProcess
 from learner.metrics import to_floats
 from tests.learner.oracles import on_ranks
@@ -34,6 +40,34 @@ def test_group_statistics_equal_the_loop(seed: int, num: int, groups: int) -> No
         assert bool(constant[i]) == bool((mates == mates[0]).all())
     for name in ids.unique():
         assert float(advantages[ids == name].sum()) == pytest.approx(0.0, abs=1e-9)  # invariant 25
+
+
+def test_estimates_are_divided_by_the_spread_that_true_scores_have() -> None:
+    """For 0/1 truths estimated by their probabilities q, that is sqrt(p (1 - p)) with p the group's mean of q."""
+    g = torch.Generator().manual_seed(3)
+    q, ids = torch.rand(40, generator=g, dtype=F64), torch.arange(40) // 8
+    found = z_scored_advantages(q, ids, eps=0.0) * known_spread(q, q * (1.0 - q), ids)
+    p = group_mean(q, ids)
+    torch.testing.assert_close(found, (q - p) / (p * (1.0 - p)).sqrt())
+    assert torch.equal(known_spread(q, torch.zeros(40, dtype=F64), ids), torch.ones(40, dtype=F64))
+    # Nothing known: all estimates alike, whose spread is none; and nothing known nor unknown is no division by 0.
+    half = torch.full((4,), 0.5, dtype=F64)
+    assert known_spread(half, half * half, torch.zeros(4, dtype=torch.int64)).tolist() == [0.0] * 4
+    assert known_spread(half, 0.0 * half, torch.zeros(4, dtype=torch.int64)).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(("preset", "shrinks"), [("grpo", True), ("qae", True), ("dr-grpo", False), ("rloo", False)])
+def test_uncertain_scores_weigh_less_where_the_spread_is_divided_out(preset: str, shrinks: bool) -> None:
+    batch = make_batch(0)
+    algorithm = build_algorithm(preset)
+    old = make_old(algorithm, batch, 1)
+    plain = algorithm.estimate(batch, old, SingleProcess()).advantages
+    variances = torch.linspace(0.1, 0.9, len(batch))
+    algorithm.correct_rewards = lambda *_: CorrectedRewards(batch, score_variances=variances)  # type: ignore[method-assign]
+    found = algorithm.estimate(batch, old, SingleProcess()).advantages
+    share = known_spread(batch.scores, variances, batch.group_ids) if shrinks else torch.ones(len(batch))
+    torch.testing.assert_close(found, plain * share[:, None])
+    assert not shrinks or float(share.max()) < 1.0
 
 
 def test_a_group_without_variance_gives_exactly_zero() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from rollout.component import ComponentSpec, UserError
 from rollout.config import GoldLabelConfig, RewardConfig
+from rollout.scoring.answer_key import question_key
 from rollout.scoring.recheck import is_labelled, is_rechecked
 from rollout.scoring.record import RewardRecord
 from rollout.scoring.service import RewardService
-from rollout.trajectory import FinishReason, Prompt, Trajectory
+from rollout.trajectory import FinishReason, Outcome, Prompt, Trajectory
 
 MODULE = """
 def gold(prompt, trajectory):
@@ -144,3 +146,36 @@ async def test_labels_may_come_early() -> None:
     for wrong in ({"first_share": 0.5}, {"first_updates": 3}):
         with pytest.raises(ValidationError, match="given together"):
             GoldLabelConfig.model_validate(wrong)
+
+
+def test_a_question_is_all_that_a_reward_sees_of_a_row_but_its_id() -> None:
+    def key(prompt_id: str, outcome: Outcome | None = None, **changes: Any) -> str:
+        asked: dict[str, Any] = {"messages": ({"role": "user", "content": "1 + 1"},), "reference": "2", "task": "t"}
+        prompt = Prompt(prompt_id=prompt_id, token_ids=(1,), **(asked | changes))
+        trajectory = Trajectory(
+            prompt_id=prompt_id,
+            sample_index=0,
+            token_ids=(1, 2),
+            action_mask=(False, True),
+            rollout_logprobs=(0.0, -1.0),
+            response_text="2",
+            finish_reason=FinishReason.STOP,
+            policy_version_min=0,
+            policy_version_max=0,
+            outcome=outcome,
+        )
+        return question_key(prompt, trajectory)
+
+    assert key("a") == key("b") != ""
+    others = [
+        key("a", messages=({"role": "user", "content": "1 + 2"},)),
+        key("a", reference="3"),
+        key("a", reference=None),
+        key("a", task="u"),
+        key("a", extra={"level": 1}),
+        key("a", extra={"level": "1"}),
+    ]
+    assert len({key("a"), *others}) == 7
+    assert key("a", extra={"x": 1, "y": 2}) == key("b", extra={"y": 2, "x": 1})
+    # An environment may give another conversation to another id.
+    assert key("a", Outcome()) == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray
 from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
 from learner.algorithms.corrections.evidence.content import EndStateProjection
 from learner.algorithms.corrections.evidence.outcome_model import (
-    NUM_INPUTS,
+    NUM_BRIEF,
+    NUM_SIGNALS,
+    NUM_VOTES,
     OutcomeModel,
     signals_of,
     votes_of,
@@ -69,13 +71,13 @@ class Evidence(RewardCorrection):
             4, ge=2, description="Parts of the prompts; each is judged by a network trained on the others."
         )
         lr: float = Field(3e-3, gt=0.0, description="Learning rate of the value model.")
-        weight_decay: float = Field(0.3, ge=0.0, description="Of the value model.")
-        dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Share of hidden units left out while it trains.")
+        weight_decay: float = Field(1.0, ge=0.0, description="Of the value model.")
+        dropout: float = Field(0.4, ge=0.0, lt=1.0, description="Share of hidden units left out while it trains.")
         max_cells: int = Field(1_000_000, ge=1024, description="Answers remembered; the longest unseen are forgotten.")
         content: int = Field(
             32,
             ge=0,
-            description="Numbers of the starting model's last hidden state that a second network of the value model "
+            description="Numbers of the starting model's last hidden state that a further network of the value model "
             "reads beside its signals: what a response says, where they tell how sure it is. 0: none.",
         )
         seed: int = Field(0, ge=0, description="Of the value model.")
@@ -91,7 +93,8 @@ class Evidence(RewardCorrection):
     def __init__(self, config: Evidence.Config) -> None:
         super().__init__(config)
         self.cells = CellMemory(config.max_cells)
-        views = (NUM_INPUTS, NUM_INPUTS + config.content) if config.content else (NUM_INPUTS,)
+        brief, full = NUM_BRIEF + NUM_VOTES, NUM_SIGNALS + NUM_VOTES
+        views = (brief, full, full + config.content) if config.content else (brief, full)
         self.project = EndStateProjection(config.content, config.seed)
         self.model = OutcomeModel(config.folds, views, config.lr, config.weight_decay, config.dropout, config.seed)
         self.window = Window(views[-1])
@@ -120,7 +123,11 @@ class Evidence(RewardCorrection):
         states = old.ref_end_states.cpu() if config.content else signals[:, :0]
         shares = apply_globally(estimate, world, batch.sample_seeds.cpu(), signals, states, scores, gold, *keys)
         rewards = config.low + (config.high - config.low) * shares
-        return current.with_scores(rewards, {name: Last(value) for name, value in metrics.items()})
+        corrected = current.with_scores(rewards, {name: Last(value) for name, value in metrics.items()})
+        if not self.is_identified:  # scores are as they were observed
+            return corrected
+        variances = (config.high - config.low) ** 2 * shares * (1.0 - shares)
+        return replace(corrected, score_variances=variances.to(corrected.batch.scores))
 
     def _shares(self, values: Tensor, name: str) -> Tensor:
         """Scores [n] as shares of the way from wrong to right; NaN stays."""
@@ -153,10 +160,9 @@ class Evidence(RewardCorrection):
         fresh = ~torch.isin(seeds, self.window.seeds)
         rows = self.cells.rows(prompts.numpy(), answers.numpy(), self.num_updates)
         self.cells.count(rows[fresh.numpy()], scores[fresh].numpy(), gold[fresh].numpy())
-        inputs = torch.cat([signals, self._votes(rows, alone)], dim=1)
-        if config.content:
-            inputs = torch.cat([inputs, self.project(states)], dim=1)
-        logits = self.model.logits(inputs, prompts)
+        columns = [signals[:, :NUM_BRIEF], self._votes(rows, alone), signals[:, NUM_BRIEF:]]
+        inputs = torch.cat([*columns, self.project(states)] if config.content else columns, dim=1)
+        logits = self.logits(inputs, prompts)
         self.window.add(inputs[fresh], torch.stack([prompts, answers], dim=1)[fresh], seeds[fresh], config.window)
         in_window = self._forget_with_the_cells()
         self._fit(in_window)
@@ -172,6 +178,15 @@ class Evidence(RewardCorrection):
             error = self._prior(logits[asked].double().numpy()) - gold[asked].numpy()
             metrics["correction/evidence_prior_brier"] = float((error**2).mean())
         return rewards, metrics
+
+    def logits(self, inputs: Tensor, prompts: Tensor) -> Tensor:
+        """[n 1 or 2] what the value model says: by signals, and by content too.
+
+        Two networks read the signals, one those of the whole response only: which is better differs from task to task,
+        and their mean is close to the better one on each that was tried.
+        """
+        of_views = self.model.logits(inputs, prompts)
+        return torch.cat([of_views[:, :2].mean(dim=1, keepdim=True), of_views[:, 2:]], dim=1)
 
     def _votes(self, rows: IntArray, alone: Tensor) -> Tensor:
         """[n 2] how the answers of counted responses agree with all others to their prompts, see :func:`votes_of`."""
@@ -233,7 +248,7 @@ class Evidence(RewardCorrection):
             return
         some, first = np.unique(rows[::-1], return_index=True)
         newest = torch.from_numpy(len(rows) - 1 - first)  # of the responses of each cell
-        logits = self.model.logits(self.window.inputs[newest], self.window.keys[newest, 0]).double()
+        logits = self.logits(self.window.inputs[newest], self.window.keys[newest, 0]).double()
         cells = self.cells
         table = CellTable(cells.num_scores[some], cells.sum_scores[some], cells.gold[some], logits.numpy())
         self.channel = fit_channel(table, self.channel)

@@ -1,7 +1,9 @@
 """A small network that tells right responses from wrong ones by what the frozen starting model says of their tokens.
 
 Few inputs average noise fast, and the frozen model cannot be moved by the policy that is judged with it. The entropy
-and the log-probability of each token are VRPO's signals (2508.03058), here as inputs of a value model.
+and the log-probability of each token are VRPO's signals (2508.03058), here as inputs of a value model. How likely the
+policy itself found what it said is none of them on purpose: it tells more, and what is wrong of it is what the policy
+believes already, so that errors last (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NUM_LAST_TOKENS = 8
-NUM_SIGNALS = 2 * NUM_LAST_TOKENS + 8
-NUM_INPUTS = NUM_SIGNALS + 2
+NUM_BRIEF = 10
+"""Signals of the whole response, the first columns of :func:`signals_of`."""
+NUM_SIGNALS = NUM_BRIEF + 2 * (NUM_LAST_TOKENS - 1)
+"""All columns of it; the others are of single tokens."""
+NUM_VOTES = 2
+MEAN_REF_LOGPROB = 1
+"""Its column of the mean log-probability under the starting model."""
 HIDDEN = 64
 BATCH = 256
 _MIN_SCALE = 1e-3
@@ -29,23 +36,26 @@ def signals_of(logprobs: Tensor, entropies: Tensor, mask: Tensor, truncated: Ten
         truncated: [batch] bool.
 
     Returns:
-        [batch :data:`NUM_SIGNALS`] float32: both signals at the last tokens, the last one first, and their mean,
-        standard deviation and extreme over the response; its length in log tokens, and whether it was cut.
+        [batch :data:`NUM_SIGNALS`] float32: of both signals of the starting model the last
+        token's, mean, standard deviation and extreme; the length in log tokens, and whether it was cut. Then both
+        signals at the tokens before the last one, in reverse order.
     """
     lengths = mask.sum(dim=1)
     # Sampled tokens to the right, in order: column -1 is the last one.
     order = mask.to(torch.int8).argsort(dim=1, stable=True)
     position = torch.arange(mask.shape[1], device=mask.device)
     valid = (position >= mask.shape[1] - lengths[:, None]).float()
-    columns: list[Tensor] = []
+    brief: list[Tensor] = []
+    detailed: list[Tensor] = []
     for values, extreme in ((logprobs, torch.amin), (entropies, torch.amax)):
         sampled = values.float().clamp(-30.0, 30.0).gather(1, order) * valid
-        columns.append(functional.pad(sampled, (NUM_LAST_TOKENS, 0))[:, -NUM_LAST_TOKENS:].flip(1))
+        last = functional.pad(sampled, (NUM_LAST_TOKENS, 0))[:, -NUM_LAST_TOKENS:].flip(1)
         mean = sampled.sum(dim=1) / lengths.clamp(min=1)
         spread = ((sampled - mean[:, None]).square() * valid).sum(dim=1) / lengths.clamp(min=1)
-        columns += [mean[:, None], spread.sqrt()[:, None], extreme(sampled, dim=1)[:, None]]
-    columns += [lengths.float().log1p()[:, None], truncated.float()[:, None]]
-    return torch.cat(columns, dim=1)
+        brief += [last[:, 0], mean, spread.sqrt(), extreme(sampled, dim=1)]
+        detailed.append(last[:, 1:])
+    brief += [lengths.float().log1p(), truncated.float()]
+    return torch.cat([torch.stack(brief, dim=1), *detailed], dim=1)
 
 
 def votes_of(num_same: Tensor, num_others: Tensor) -> Tensor:

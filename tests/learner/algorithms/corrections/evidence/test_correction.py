@@ -12,7 +12,7 @@ import torch
 from learner.algorithms.corrections.evidence.channel import Channel
 from learner.algorithms.corrections.evidence.content import EndStateProjection
 from learner.algorithms.corrections.evidence.correction import MIN_GOLD, Evidence
-from learner.algorithms.corrections.evidence.outcome_model import NUM_INPUTS, OutcomeModel
+from learner.algorithms.corrections.evidence.outcome_model import NUM_SIGNALS, OutcomeModel
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import SingleProcess
 from learner.metrics import to_floats
@@ -57,7 +57,8 @@ def test_what_is_reported_of_the_prior_is_that_of_networks_that_have_not_seen_th
     model, later = copy.deepcopy(correction.model), responses(64, 1, (0.3, 0.3), 0.6)
     assert model.is_trained
     metrics = step(correction, later)
-    logits = model.logits(correction.window.inputs[-64:], later.prompts).double()
+    of_views = model.logits(correction.window.inputs[-64:], later.prompts).double()
+    logits = torch.stack([of_views[:, :2].mean(dim=1), of_views[:, 2]], dim=1)  # by signals, and by content too
     channel = correction.channel
     assert channel is not None
     both = channel.slopes[0] * logits[:, 0] + channel.slopes[1] * logits[:, 1]
@@ -90,7 +91,7 @@ def test_metrics_of_a_first_batch_and_a_state_without_rates() -> None:
 
 
 def test_starting_weights_are_uniform_within_one_over_the_root_of_the_inputs() -> None:
-    model = OutcomeModel(4, (NUM_INPUTS,), 1e-3, 0.1, 0.2, seed=5)
+    model = OutcomeModel(4, (NUM_SIGNALS,), 1e-3, 0.1, 0.2, seed=5)
     for name in ("weight_in", "weight_out"):
         weights = model.parameters[name].detach() * model.parameters[name].shape[1] ** 0.5
         assert float(weights.abs().max()) <= 1.0
@@ -100,14 +101,14 @@ def test_starting_weights_are_uniform_within_one_over_the_root_of_the_inputs() -
 
 def test_a_row_of_no_weight_teaches_nothing() -> None:
     g = torch.Generator().manual_seed(0)
-    inputs, keys = torch.randn(40, NUM_INPUTS, generator=g), torch.arange(40)
+    inputs, keys = torch.randn(40, NUM_SIGNALS, generator=g), torch.arange(40)
     weights = torch.ones(40)
     weights[::4] = 0.0
     said = []
     for evidence_of_those in (3.0, -3.0):
         evidence = torch.randn(40, generator=torch.Generator().manual_seed(1))
         evidence[::4] = evidence_of_those
-        model = OutcomeModel(2, (10, NUM_INPUTS), 1e-2, 0.1, 0.2, seed=0)
+        model = OutcomeModel(2, (10, NUM_SIGNALS), 1e-2, 0.1, 0.2, seed=0)
         model.train(inputs, keys, evidence, weights, 3, 0)
         said.append(model.logits(inputs, keys))
     assert said[0].isfinite().all()
@@ -116,8 +117,8 @@ def test_a_row_of_no_weight_teaches_nothing() -> None:
 
 def test_a_view_sees_its_own_inputs_only() -> None:
     g = torch.Generator().manual_seed(0)
-    model = OutcomeModel(2, (10, NUM_INPUTS), 1e-2, 0.1, 0.0, seed=0)
-    inputs, keys, evidence = torch.randn(64, NUM_INPUTS, generator=g), torch.arange(64), torch.randn(64, generator=g)
+    model = OutcomeModel(2, (10, NUM_SIGNALS), 1e-2, 0.1, 0.0, seed=0)
+    inputs, keys, evidence = torch.randn(64, NUM_SIGNALS, generator=g), torch.arange(64), torch.randn(64, generator=g)
     model.train(inputs, keys, evidence, torch.ones(64), 4, 0)
     changed = inputs.clone()
     changed[:, 10:] += 1.0

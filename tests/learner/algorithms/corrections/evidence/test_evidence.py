@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from learner.algorithms.catalogue import build_algorithm
 from learner.algorithms.corrections.evidence.channel import Channel
 from learner.algorithms.corrections.evidence.correction import Evidence
 from learner.algorithms.corrections.evidence.outcome_model import (
+    NUM_BRIEF,
     NUM_LAST_TOKENS,
     NUM_SIGNALS,
     signals_of,
@@ -97,7 +99,7 @@ def test_agreement_is_that_of_all_others_of_the_prompt() -> None:
     )
     # The fourth has no answer: it is no vote for itself, and what the others say is not about it.
     expected = votes_of(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 3.0, 3.0, 0.0, 0.0]))
-    torch.testing.assert_close(correction.window.inputs[:, NUM_SIGNALS : NUM_SIGNALS + 2], expected)
+    torch.testing.assert_close(correction.window.inputs[:, NUM_BRIEF : NUM_BRIEF + 2], expected)
     assert expected[:, 0].tolist() == pytest.approx([-0.125, -0.125, -0.375, 0.0, 0.0])
 
 
@@ -215,7 +217,7 @@ def test_what_is_said_of_a_prompt_does_not_come_of_its_own_scores() -> None:
                 batch.gold[own] = 1 - batch.gold[own]
         correction.channel = Channel(0.2, 0.2, (1.0, 1.0), 0.0, 0.01)
         evidence_of = torch.where(batch.gold.isnan(), 0.0, torch.where(batch.gold > 0.5, 9.0, -9.0)).float()
-        inputs = torch.cat([batch.signals, torch.zeros(128, 2), torch.zeros(128, 32)], dim=1)
+        inputs = torch.cat([batch.signals, torch.zeros(128, 34)], dim=1)
         correction.model.train(inputs, batch.prompts, evidence_of, torch.ones(128), 3, 0)
         return correction.model.logits(inputs, batch.prompts), own
 
@@ -286,13 +288,14 @@ def test_signals_are_the_last_tokens_and_the_spread_over_the_response() -> None:
     logprobs = torch.where(mask, -torch.arange(1.0, 15.0), 0.0)
     found = signals_of(logprobs, -logprobs / 2, mask, torch.tensor([False, True]))
     assert found.shape == (2, NUM_SIGNALS)
-    assert found[0, :4].tolist() == [-6.0, -5.0, -4.0, 0.0]
-    assert found[1, :NUM_LAST_TOKENS].tolist() == [-14.0, -13.0, -12.0, -11.0, -10.0, -9.0, -8.0, -5.0]
-    after = NUM_LAST_TOKENS
-    assert found[0, after : after + 3].tolist() == pytest.approx([-5.0, (2 / 3) ** 0.5, -6.0])
-    assert found[0, after + 3 : after + 6].tolist() == [3.0, 2.5, 2.0]
-    assert found[:, -1].tolist() == [0.0, 1.0]
-    assert found[0, -2].item() == pytest.approx(math.log(4))
+    assert found[0, :4].tolist() == pytest.approx([-6.0, -5.0, (2 / 3) ** 0.5, -6.0])
+    assert found[0, 4:8].tolist() == pytest.approx([3.0, 2.5, (1 / 6) ** 0.5, 3.0])
+    assert found[0, 8].item() == pytest.approx(math.log(4))
+    assert found[:, 9].tolist() == [0.0, 1.0]
+    assert found[0, NUM_BRIEF : NUM_BRIEF + 3].tolist() == [-5.0, -4.0, 0.0]
+    ahead = found[1, NUM_BRIEF:].unflatten(0, (2, NUM_LAST_TOKENS - 1))
+    assert ahead[0].tolist() == [-13.0, -12.0, -11.0, -10.0, -9.0, -8.0, -5.0]
+    assert ahead[1].tolist() == [6.5, 6.0, 5.5, 5.0, 4.5, 4.0, 2.5]
 
 
 def test_any_algorithm_takes_it_and_asks_for_the_starting_policy() -> None:
@@ -333,3 +336,22 @@ def test_the_window_forgets_with_the_cells() -> None:
     assert len(correction.window.keys) == len(correction.window.inputs) == len(correction.window.seeds) <= 1024
     known = ~batch.gold.isnan()
     assert torch.equal(rewards[known], batch.truths[known])
+
+
+def test_estimated_scores_say_how_uncertain_they_are_and_observed_ones_do_not() -> None:
+    batch = make_batch(2)
+    batch = CorrectedRewards(batch).with_scores((batch.scores > 0.5).double(), {}).batch
+    correction = evidence(low=-1.0, high=3.0, value_model=False)
+    observed = correction(
+        CorrectedRewards(batch).with_scores(4.0 * batch.scores - 1.0, {}), old_outputs(batch), SingleProcess()
+    )
+    assert observed.score_variances is None
+    correction.channel = Channel(0.4, 0.4, (1.0, 1.0), 0.0, 0.01)
+    correction._fit = lambda rows: None  # type: ignore[method-assign]  # the rates are given here
+    batch = replace(observed.batch, sample_seeds=batch.sample_seeds + 1, prompt_keys=batch.prompt_keys + 99)
+    found = correction(CorrectedRewards(batch), old_outputs(batch), SingleProcess())
+    share = (found.batch.scores.double() + 1.0) / 4.0
+    assert 0.0 < float(share.min()) < float(share.max()) < 1.0
+    assert found.score_variances is not None
+    torch.testing.assert_close(found.score_variances, 16.0 * share * (1.0 - share), atol=1e-6, rtol=0.0)
+    assert found.with_scores(batch.scores, {}).score_variances is None
