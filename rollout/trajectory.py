@@ -262,8 +262,7 @@ class Label:
     Attributes:
         reward: the observed score; the learner puts it on the last action token.
         group_id: trajectories of the same prompt and epoch share it.
-        question_key: what is asked; the same for all rows of the data that ask and expect the same. Empty if that is
-            not known: the prompt then stands for itself.
+        question_key: the same for all rows of the data that ask and expect the same. Empty: the prompt is its own.
         answer_key: what the response answers; responses to one question with the same key have the same true reward.
             Empty if that is not known: the response then stands for itself.
         gold_label: the true reward, of the few trajectories for which the user lets training know it

@@ -38,7 +38,7 @@ from rollout.tasks import TASKS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"yaml", "bash", "python", "json", "mermaid", ""}
-NEVER_OURS = {"source", "export", "ray", "pip", "inspect", "--", "for", "done", "kill", "cat"}
+NEVER_OURS = {"source", "export", "cd", "ray", "pip", "inspect", "--", "for", "done", "kill", "cat"}
 """First words of lines in shell blocks that other programs read."""
 
 

@@ -4,7 +4,7 @@ A mistake in what is given raises :class:`UserError`, whose message says what is
 Importing this loads neither torch nor Ray nor vLLM.
 """
 
-from cluster.config.search_path import import_packages
+from cluster.config.processes.search_path import import_packages
 
 import_packages()  # before anything else, which might find a module of the user's in the place of a package
 

@@ -17,8 +17,8 @@ from cluster.api.run_data import Run, load_run
 from cluster.api.tables import answer_frame
 from cluster.check.apart import Question, check_apart, head_start
 from cluster.check.check import CheckReport
+from cluster.config.processes.search_path import prepare_process
 from cluster.config.run_config import RunConfig, parse_config
-from cluster.config.search_path import prepare_process
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.report.compare import Comparison, compare_runs
 from rollout.component import UserError

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.check.joined import STOP_VARIABLE
+from cluster.config.processes.shipping import shipped
 from cluster.config.run_config import RunConfig
-from cluster.config.shipping import shipped
 from rollout.component import UserError, nearest
 
 RUN, FOLDER = "dvpo_run", "dvpo_folder"

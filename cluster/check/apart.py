@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from cluster.check.check import CheckReport, check_run
+from cluster.config.processes.workers_environment import preload_environment
 from cluster.config.run_config import RunConfig
 from cluster.config.run_facts import RunFacts, run_facts
-from cluster.config.workers_environment import preload_environment
 from cluster.preload.head_start import HeadStart
 
 

@@ -117,18 +117,17 @@ def check_run(
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
     report.warnings += joined_cluster_warnings(config)
-    if warning := foreign_code(config.model):
-        report.warnings.append(warning)
+    report.warnings += filter(None, [foreign_code(config.model)])
     is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
-    if is_private and models is not None:  # a cluster is judged when it is joined
-        found = machine or inspect_machine(config.run_dir)
+    # A cluster is judged when it is joined.
+    found = (machine or inspect_machine(config.run_dir)) if is_private and models is not None else None
+    if found is not None:
         report.errors += machine_errors(config, found)
         report.warnings += machine_warnings(config, found)
-        if algorithm is not None and tokenizer is not None:
+    if algorithm is not None and tokenizer is not None:
+        if found is not None:
             check_demand(config, algorithm, found, report)
-            report.attempt(check_gpu_memory, config, algorithm, found, report)
-    elif algorithm is not None and tokenizer is not None:
-        report.attempt(check_gpu_memory, config, algorithm, None, report)
+        report.attempt(check_gpu_memory, config, algorithm, found, report)
     return report
 
 

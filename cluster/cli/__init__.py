@@ -1,6 +1,6 @@
 """Every command: ``dvpo``, or ``python -m cluster.cli``. Importing it loads nothing heavy."""
 
-from cluster.config.search_path import import_packages
+from cluster.config.processes.search_path import import_packages
 
 import_packages()  # before anything else, which might find a module of the user's in the place of a package
 

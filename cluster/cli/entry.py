@@ -21,7 +21,7 @@ from cluster.cli import run as cli_run
 from cluster.cli import study as cli_study
 from cluster.cli import tools as cli_tools
 from cluster.cli.output import UserMistake
-from cluster.config.search_path import prepare_process
+from cluster.config.processes.search_path import prepare_process
 from rollout.component import UserError
 
 

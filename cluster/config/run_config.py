@@ -296,6 +296,5 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """The configuration as YAML, every default spelled out; :func:`load_config` reads it back to an equal one."""
     data = config.model_dump(mode="json")
-    unset = "preset" if config.algorithm.preset is None else "type"
-    del data["algorithm"][unset]
+    del data["algorithm"]["preset" if config.algorithm.preset is None else "type"]
     return dump_yaml(data)

@@ -12,7 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from cluster.config.search_path import import_packages
+from cluster.config.processes.search_path import import_packages
 
 
 def main(target: str, search_path: list[str]) -> None:

@@ -16,10 +16,10 @@ from ray.exceptions import AuthenticationError
 
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import Reaper
+from cluster.config.processes.search_path import import_packages, workers_path
+from cluster.config.processes.shipping import shipped
+from cluster.config.processes.workers_environment import preload_environment
 from cluster.config.run_config import RunConfig
-from cluster.config.search_path import import_packages, workers_path
-from cluster.config.shipping import shipped
-from cluster.config.workers_environment import preload_environment
 from cluster.preload.head_start import HeadStart
 from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.config.search_path import workers_path
+from cluster.config.processes.search_path import workers_path
 from cluster.study.cells import PlannedCell
 from cluster.study.config import StudyConfig, seconds_in_words
 from cluster.study.results import CellResult, Point, ResultFile, read_curve, require_same_study

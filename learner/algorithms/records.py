@@ -183,15 +183,15 @@ class CorrectedRewards:
         batch: the batch; :meth:`with_scores` keeps ``scores`` and ``rewards`` in step.
         policy_weights: [batch] factor of each trajectory's policy loss, or None for 1.
         critic_weights: [batch] factor of each trajectory's critic loss, or None for 1.
-        score_variances: [batch] how uncertain each score is that a correction estimated, in squared units; None for 0.
         metrics: what was done, under ``correction/...``.
+        score_variances: [batch] how uncertain each score is that a correction estimated, in squared units; None for 0.
     """
 
     batch: TrainBatch
     policy_weights: Tensor | None = None
     critic_weights: Tensor | None = None
-    score_variances: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
+    score_variances: Tensor | None = None
 
     def with_scores(self, scores: Tensor, metrics: Mapping[str, MetricValue]) -> CorrectedRewards:
         """Replace the trajectories' scores [batch]; the reward on each last action token becomes the new score.

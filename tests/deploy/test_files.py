@@ -30,7 +30,10 @@ STAND_INS = {
     "python": """
 case "$1" in
   -c) echo 0123456789abcdef ;;
-  -) cat > /dev/null; echo "waited for $3 at $2" >> "$LOG" ;;
+  -)
+    cat > /dev/null
+    until grep -q "ray start --address" "$LOG"; do sleep 0.05; done  # as the script's own program waits for all
+    echo "waited for $3 at $2" >> "$LOG" ;;
   -m)
     echo "run $* at $RAY_ADDRESS with $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$LOG"
     [[ -n "${ENDS_WITH:-}" ]] && exit "$ENDS_WITH"

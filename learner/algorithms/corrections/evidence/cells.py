@@ -139,3 +139,10 @@ class CellMemory:
         self._of_prompt = {}
         for row, prompt in enumerate(columns["prompt_keys"].tolist()):
             self._of_prompt.setdefault(prompt, []).append(row)
+
+
+def places_of(rows: IntArray, some: IntArray) -> IntArray:
+    """[n] where in ``some`` [m], each of them once and in any order, each of ``rows`` [n] is."""
+    order = np.argsort(some)
+    places: IntArray = order[np.searchsorted(some, rows, sorter=order)]
+    return places

@@ -64,6 +64,16 @@ class Channel:
         fp, fn = self.false_positive_rate, self.false_negative_rate
         return sum_scores * math.log((1.0 - fn) / fp) + (num_scores - sum_scores) * math.log(fn / (1.0 - fp))
 
+    def metrics(self) -> dict[str, float]:
+        """Rates and slopes, as they are reported; the last slope is that of content where it has one."""
+        named = {
+            "false_positive_rate": self.false_positive_rate,
+            "false_negative_rate": self.false_negative_rate,
+            "j_std": min(self.youden_std, 1.0),
+            **dict(zip(("model_slope", "content_slope"), self.slopes, strict=False)),
+        }
+        return {f"correction/evidence_{name}": value for name, value in named.items()}
+
     def prior_logits(self, logits: Any) -> Any:
         """[n] log-odds before any score, of logits [n views], an array."""
         return logits @ np.array(self.slopes) + self.intercept

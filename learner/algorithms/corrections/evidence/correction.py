@@ -12,7 +12,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from learner.algorithms.corrections.base import RewardCorrection
-from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray, IntArray
+from learner.algorithms.corrections.evidence.cells import CellMemory, FloatArray, IntArray, places_of
 from learner.algorithms.corrections.evidence.channel import CellTable, Channel, fit_channel
 from learner.algorithms.corrections.evidence.content import EndStateProjection
 from learner.algorithms.corrections.evidence.outcome_model import (
@@ -193,7 +193,7 @@ class Evidence(RewardCorrection):
         cells = self.cells
         some, numbers = cells.neighbours(rows)
         totals = np.bincount(numbers, cells.num_scores[some])[numbers]
-        num_others = torch.from_numpy(totals[_places(some, rows)] - 1.0)
+        num_others = torch.from_numpy(totals[places_of(rows, some)] - 1.0)
         num_others = torch.where(alone, 0.0, num_others)
         num_same = torch.where(alone, 0.0, torch.from_numpy(cells.num_scores[rows] - 1.0))
         return votes_of(num_same, num_others)
@@ -208,16 +208,7 @@ class Evidence(RewardCorrection):
             "correction/evidence_change": float((rewards - scores).abs().mean()),
             "correction/evidence_identified": float(self.is_identified),
         }
-        if channel is not None:
-            metrics |= {
-                "correction/evidence_false_positive_rate": channel.false_positive_rate,
-                "correction/evidence_false_negative_rate": channel.false_negative_rate,
-                "correction/evidence_j_std": min(channel.youden_std, 1.0),
-                "correction/evidence_model_slope": channel.slopes[0],
-            }
-            if self.config.content:
-                metrics["correction/evidence_content_slope"] = channel.slopes[1]
-        return metrics
+        return metrics if channel is None else metrics | channel.metrics()
 
     @property
     def is_identified(self) -> bool:
@@ -274,7 +265,7 @@ class Evidence(RewardCorrection):
             return torch.from_numpy(expit(odds))
         weights = np.exp(odds)
         shares = weights / (1.0 + np.bincount(prompts, weights))[prompts]
-        return torch.from_numpy(shares[_places(some, rows)])
+        return torch.from_numpy(shares[places_of(rows, some)])
 
     def _train(self, rows: IntArray) -> None:
         """Some batches of the window, whose cells are ``rows``, with what is now known of each."""
@@ -306,10 +297,3 @@ class Evidence(RewardCorrection):
         self.window.load_state_dict(state["window"])
         self.channel = None if state["channel"] is None else Channel(**state["channel"])
         self.num_updates = int(state["num_updates"])
-
-
-def _places(some: IntArray, rows: IntArray) -> IntArray:
-    """[n] where in ``some`` [m], each of them once and in any order, each of ``rows`` [n] is."""
-    order = np.argsort(some)
-    places: IntArray = order[np.searchsorted(some, rows, sorter=order)]
-    return places

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SOURCE_ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("rollout", "learner", "actors", "cluster")
 NOT_SHIPPED = (
     "/.git",

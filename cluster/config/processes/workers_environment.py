@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cluster.config.processes.search_path import workers_path
 from cluster.config.run_config import RunConfig
-from cluster.config.search_path import workers_path
 from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment
 

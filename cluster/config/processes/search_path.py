@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 PACKAGES = ("rollout", "learner", "actors", "cluster")
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 
 
 def import_packages() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config.search_path import ROOT, add_working_folder, workers_path
+from cluster.config.processes.search_path import ROOT, add_working_folder, workers_path
 
 SHADOWS = ("rollout", "learner", "actors", "cluster")
 COMMAND = "import sys; from cluster.cli import main; main(prog_name='dvpo')"
@@ -19,7 +19,7 @@ import json, ray
 from pathlib import Path
 from cluster.cli import main  # as the command line begins
 from cluster.config.run_config import load_config
-from cluster.config.search_path import add_working_folder
+from cluster.config.processes.search_path import add_working_folder
 from cluster.run.session import ray_session
 add_working_folder()
 
