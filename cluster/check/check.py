@@ -119,7 +119,6 @@ def check_run(
     report.warnings += joined_cluster_warnings(config)
     report.warnings += filter(None, [foreign_code(config.model)])
     is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
-    # A cluster is judged when it is joined.
     found = (machine or inspect_machine(config.run_dir)) if is_private and models is not None else None
     if found is not None:
         report.errors += machine_errors(config, found)
