@@ -6,12 +6,12 @@ and transformers are loaded once instead of twice, and the rest while the check 
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from cluster.check.check import CheckReport, check_run
+from cluster.config.processes.joined_cluster import joined_address
 from cluster.config.processes.workers_environment import preload_environment
 from cluster.config.run_config import RunConfig
 from cluster.config.run_facts import RunFacts, run_facts
@@ -44,7 +44,7 @@ def head_start(config: RunConfig) -> AbstractContextManager[HeadStart | None]:
 
     That is where no Ray is started, where workers are not forked, or where this process has loaded torch already.
     """
-    joins = config.cluster.address is not None or "RAY_ADDRESS" in os.environ
+    joins = joined_address(config) is not None
     if joins or "torch" in sys.modules or (environment := preload_environment(config)) is None:
         return nullcontext()
     return HeadStart(environment)

@@ -23,6 +23,7 @@ from cluster.check.memory_plan.plan import Gpus, plan_run
 from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.model_folder import foreign_code
+from cluster.config.processes.joined_cluster import joined_address
 from cluster.config.prompts import require_categories, settle_rewards
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
@@ -118,7 +119,7 @@ def check_run(
     report.attempt(check_run_folder, config, resume, overwrite)
     report.warnings += joined_cluster_warnings(config)
     report.warnings += filter(None, [foreign_code(config.model)])
-    is_private = config.cluster.address is None and "RAY_ADDRESS" not in os.environ
+    is_private = joined_address(config) is None
     found = (machine or inspect_machine(config.run_dir)) if is_private and models is not None else None
     if found is not None:
         report.errors += machine_errors(config, found)

@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from cluster.config.processes.joined_cluster import IN_JOB, joined_address
 from cluster.config.run_config import RunConfig
 
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 RAYS_OWN_STOP_S = 3.0
 LEAST_STOP_S = 30.0
 """Time that a step, a checkpoint of a small model and an orderly end take."""
-IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the processes of a job."""
 
 
 def joined_cluster_warnings(config: RunConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
     """Warnings about the cluster of ``cluster.address`` or ``RAY_ADDRESS``; none for a private Ray."""
-    address = config.cluster.address or environment.get("RAY_ADDRESS")
+    address = joined_address(config, environment)
     warnings = []
     if address is not None and not _is_local(address) and environment.get("RAY_AUTH_MODE") != "token":
         warnings.append(

@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 
 from cluster.cleanup.leftovers import MARK
 from cluster.cleanup.reaper import Reaper
+from cluster.config.processes.joined_cluster import IN_JOB, joined_address
 from cluster.config.processes.search_path import import_packages, workers_path
 from cluster.config.processes.shipping import shipped
 from cluster.config.processes.workers_environment import preload_environment
@@ -25,8 +26,6 @@ from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload
 from rollout.component import UserError
 
-IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the processes of a job, whose source has been shipped."""
 REACH_S = 5.0
 """Longest wait for a connection to a cluster's address, in seconds."""
 SYSTEM_CONFIG = {
@@ -37,11 +36,6 @@ SYSTEM_CONFIG = {
 TOO_SLOW = "timed out during startup"
 """What Ray says of a start that took longer than it waits, as on a machine with too much to do."""
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
-
-
-def joined_address(config: RunConfig) -> str | None:
-    """The address of the cluster that a run joins; None for a private Ray."""
-    return config.cluster.address or os.environ.get("RAY_ADDRESS")
 
 
 @contextmanager

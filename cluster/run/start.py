@@ -12,6 +12,7 @@ from actors.ledger.errors import LedgerError
 from actors.ledger.fence import take_over
 from cluster.config.model_folder import foreign_code
 from cluster.config.paths import absolute_model_path
+from cluster.config.processes.joined_cluster import joined_address
 from cluster.config.run_config import RunConfig
 from cluster.config.run_facts import RunFacts, run_facts
 from cluster.display.progress import Progress, RunSummary, make_progress
@@ -20,7 +21,7 @@ from cluster.preload.head_start import HeadStart
 from cluster.run.assembly import LEDGER
 from cluster.run.places.preflight import preflight
 from cluster.run.resume import ResumePoint, find_resume_point, refuse_foreign_point
-from cluster.run.session import joined_address, ray_session
+from cluster.run.session import ray_session
 from cluster.run.signals import Interrupted, SignalFlag
 from cluster.run.supervisor import Supervisor
 from cluster.run.workers import create_fleet

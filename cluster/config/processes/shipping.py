@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SOURCE_ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("rollout", "learner", "actors", "cluster")
+from cluster.config.processes.search_path import PACKAGES, ROOT
+
 NOT_SHIPPED = (
     "/.git",
     "/.venv",
@@ -23,6 +23,6 @@ NOT_SHIPPED = (
 def shipped(folder: Path) -> dict[str, Any]:
     """A runtime environment of Ray in which processes begin in a copy of ``folder`` and find this source."""
     environment: dict[str, Any] = {"working_dir": str(folder), "excludes": list(NOT_SHIPPED)}
-    if folder.resolve() != SOURCE_ROOT:  # else it is there twice
-        environment["py_modules"] = [str(SOURCE_ROOT / package) for package in PACKAGES]
+    if str(folder.resolve()) != ROOT:  # else it is there twice
+        environment["py_modules"] = [str(Path(ROOT, package)) for package in PACKAGES]
     return environment

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.check.joined import IN_JOB, STOP_VARIABLE, joined_cluster_warnings
+from cluster.check.joined import STOP_VARIABLE, joined_cluster_warnings
+from cluster.config.processes.joined_cluster import IN_JOB
 from cluster.config.run_config import RunConfig
 
 
