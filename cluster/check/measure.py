@@ -37,6 +37,7 @@ class Measured:
         overlap_frac: share of the time in which both went on.
         eval_s: one evaluation of all held-out splits.
         save_s: what training waits for one checkpoint.
+        end_s: from the last checkpoint until everything has ended.
         scale, eval_scale: how many times the steps and evaluations are larger than those that were taken.
     """
 
@@ -47,6 +48,7 @@ class Measured:
     overlap_frac: float
     eval_s: float
     save_s: float
+    end_s: float
     scale: float
     eval_scale: float
 
@@ -55,7 +57,8 @@ class Measured:
         training, num_steps = config.training, config.training.num_steps
         num_evals = 1 + (math.ceil(num_steps / training.eval_every_steps) if training.eval_every_steps else 1)
         num_saves = math.ceil(num_steps / training.checkpoint_every_steps) if training.checkpoint_every_steps else 1
-        return self.start_s + num_steps * self.step_s + num_evals * self.eval_s + num_saves * self.save_s
+        steps_s = num_steps * self.step_s + num_evals * self.eval_s + num_saves * self.save_s
+        return self.start_s + steps_s + self.end_s
 
     def lines(self, config: RunConfig) -> list[str]:
         """In words."""
@@ -64,7 +67,7 @@ class Measured:
             f"measured: a step takes about {_seconds(self.step_s)}{scaled}: generating {_seconds(self.generate_s)}, "
             f"training {_seconds(self.train_s)}, both at once {self.overlap_frac:.0%} of the time",
             f"measured: start {_seconds(self.start_s)}, an evaluation {_seconds(self.eval_s)}, a checkpoint "
-            f"{_seconds(self.save_s)}; the whole run about {_seconds(self.total_s(config))}, if responses stay as long "
+            f"{_seconds(self.save_s)}, the end {_seconds(self.end_s)}; the whole run about {_seconds(self.total_s(config))}, if responses stay as long "
             "as they are at the start",
         ]
 
@@ -117,25 +120,27 @@ def measure(config: RunConfig) -> Measured:
         begin = time.time()
         if (stopped := run_training(short)).stopped_by is not None:
             raise RuntimeError(f"the measurement was stopped by {stopped.signal_name}")
-        run_dir = short.run_dir
+        run_dir, end = short.run_dir, time.time()
+        started, saved = _last(run_dir, "start"), _last(run_dir, "checkpoint")
+        save_s = max(0.0, saved - (run_dir / "metrics.jsonl").stat().st_mtime)  # from the last step's line on
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-        return measured(lines, _save_s(run_dir), _started(run_dir) - begin, scale, eval_scale)
+        return measured(lines, (started - begin, save_s, end - saved), scale, eval_scale)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def measured(
-    lines: Sequence[Mapping[str, float]], save_s: float, start_s: float, scale: float, eval_scale: float
+    lines: Sequence[Mapping[str, float]], around: tuple[float, float, float], scale: float, eval_scale: float
 ) -> Measured:
     """What the lines of metrics.jsonl say.
 
     Args:
         lines: of the whole short run.
-        save_s: what its checkpoint took.
-        start_s: from the command until everything had started.
+        around: seconds until everything had started, those of its checkpoint, and those of its end.
         scale, eval_scale: see :class:`Measured`.
     """
     steps = [line for line in lines if "time/step_s" in line][-NUM_MEASURED:]
+    start_s, save_s, end_s = around
     evals = [line["time/eval_s"] for line in lines if "time/eval_s" in line]
 
     def median(key: str) -> float:
@@ -149,20 +154,15 @@ def measured(
         overlap_frac=median("time/overlap_frac"),
         eval_s=eval_scale * (evals[-1] if evals else 0.0),
         save_s=save_s,
+        end_s=end_s,
         scale=scale,
         eval_scale=eval_scale,
     )
 
 
-def _started(run_dir: Path) -> float:
-    """When everything had started, in seconds since the epoch."""
-    return max(float(event["time"]) for event in read_events(run_dir / "events.jsonl") if event["kind"] == "start")
-
-
-def _save_s(run_dir: Path) -> float:
-    """From the last step's line until its checkpoint was there."""
-    saved = [float(event["time"]) for event in read_events(run_dir / "events.jsonl") if event["kind"] == "checkpoint"]
-    return max(0.0, max(saved) - (run_dir / "metrics.jsonl").stat().st_mtime)
+def _last(run_dir: Path, kind: str) -> float:
+    """When the last event of this kind was, in seconds since the epoch."""
+    return max(float(event["time"]) for event in read_events(run_dir / "events.jsonl") if event["kind"] == kind)
 
 
 def _seconds(seconds: float) -> str:

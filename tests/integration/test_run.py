@@ -71,7 +71,8 @@ def test_train_resume_and_evaluate(tmp_path: Path, start_command: StartCommand, 
     first = start_command("train", str(config), **SECRETS)
     assert first.finish() == 0, first.output
     took_s = time.monotonic() - begin
-    assert 0.5 * took_s < expected_s < 2.0 * took_s
+    # A wide band: beside other tests a start alone takes once 9 s and once 20. The sum itself is in test_measure.py.
+    assert took_s / 4 < expected_s < 4 * took_s
     assert first.survivors() == []
     assert_nowhere(list(SECRETS.values()), run_dir)
     assert "step 12/12" in first.output

@@ -49,12 +49,12 @@ def test_the_whole_run_is_the_sum_of_its_parts() -> None:
         {**step, "time/step_s": 5.0, "time/generate_s": 4.0},
         {**step, "time/step_s": 7.0, "time/eval_s": 2.0},
     ]
-    found = measured(lines, save_s=0.5, start_s=20.0, scale=4.0, eval_scale=2.0)
+    found = measured(lines, around=(20.0, 0.5, 1.5), scale=4.0, eval_scale=2.0)
     assert (found.step_s, found.generate_s, found.train_s, found.eval_s) == (20.0, 12.0, 4.0, 4.0)
     training = {"num_steps": 100, "eval_every_steps": 30, "checkpoint_every_steps": 40}
-    assert found.total_s(config(training=training)) == 20.0 + 100 * 20.0 + 5 * 4.0 + 3 * 0.5
+    assert found.total_s(config(training=training)) == 20.0 + 100 * 20.0 + 5 * 4.0 + 3 * 0.5 + 1.5
     once = {"num_steps": 100, "eval_every_steps": 0, "checkpoint_every_steps": 0}
-    assert found.total_s(config(training=once)) == 20.0 + 100 * 20.0 + 2 * 4.0 + 0.5
+    assert found.total_s(config(training=once)) == 20.0 + 100 * 20.0 + 2 * 4.0 + 0.5 + 1.5
     text = "\n".join(found.lines(config(training=training)))
     assert "a step takes about 20 s (computed from steps of 1/4 of the size)" in text
-    assert "the whole run about 34:02" in text
+    assert "the whole run about 34:03" in text
