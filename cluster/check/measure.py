@@ -67,8 +67,8 @@ class Measured:
             f"measured: a step takes about {_seconds(self.step_s)}{scaled}: generating {_seconds(self.generate_s)}, "
             f"training {_seconds(self.train_s)}, both at once {self.overlap_frac:.0%} of the time",
             f"measured: start {_seconds(self.start_s)}, an evaluation {_seconds(self.eval_s)}, a checkpoint "
-            f"{_seconds(self.save_s)}, the end {_seconds(self.end_s)}; the whole run about {_seconds(self.total_s(config))}, if responses stay as long "
-            "as they are at the start",
+            f"{_seconds(self.save_s)}, the end {_seconds(self.end_s)}; the whole run about "
+            f"{_seconds(self.total_s(config))}, if responses stay as long as they are at the start",
         ]
 
 
