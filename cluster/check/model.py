@@ -127,10 +127,13 @@ def _check_files(config: RunConfig, model: Any) -> None:
         model: the configuration of ``model.path``.
 
     Raises:
-        UserError: one of these would fail in the run: at the start, or with the first checkpoint.
+        UserError: one of these would fail in the run, at the start or with the first checkpoint; or adapters are not
+            for this model.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from learner.models.lora.targets import require_peft, target_layers
 
     path = config.model.path
     folder = Path(path)
@@ -151,6 +154,9 @@ def _check_files(config: RunConfig, model: Any) -> None:
             made.config.save_pretrained(scratch)
     except Exception as error:  # of transformers or of the model's own code
         raise UserError(f"model.path: {path}/config.json cannot be used or saved: {one_line(error)}") from error
+    if config.model.lora is not None:
+        require_peft()
+        target_layers(made, config.model.lora)
 
 
 def check_critic_body(config: RunConfig) -> None:
