@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,8 +27,10 @@ from learner.models.lora.adapters import ADAPTER
 
 FOLDER = "adapter"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.safetensors.index.json", "*.bin.index.json", "*.gguf")
-_READ, _STRIDE = 4096, 1 << 20
-"""Bytes that are read of each so many: of every tensor that is not small, in a moment even of large models."""
+_READ = 4096
+"""Bytes that are looked at of each tensor: a moment even for a large model."""
+_STRIDE = 1 << 18
+"""Where tensors are not known by name: as many bytes of each so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +73,37 @@ def starting_folder(model: ModelConfig) -> Path:
 
 
 def fingerprint(model: ModelConfig) -> str:
-    """Of the files with the starting model's weights: their sizes and a part of every MiB, so not of each number."""
+    """Of the starting model's weights in their files: of a part of every tensor, not of every number."""
     return _fingerprint(starting_folder(model))
 
 
 @cache  # files that a run trains on are not changed under it
 def _fingerprint(folder: Path) -> str:
     found = hashlib.sha256()
+    parts: list[tuple[str, bytes]] = []
     for path in sorted(file for file in folder.iterdir() if any(file.match(pattern) for pattern in WEIGHTS[:4])):
-        size = path.stat().st_size
-        found.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
-            for start in range(0, size, _STRIDE):
-                file.seek(start)
-                found.update(file.read(_READ))
+            parts += _of_tensors(file) if path.suffix == ".safetensors" else _of_file(file, path)
+    for name, part in sorted(parts):
+        found.update(name.encode() + part)
     return found.hexdigest()
+
+
+def _of_tensors(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """Name with facts, and the middle of each tensor of a safetensors file, however the model is cut into files."""
+    num_header = int.from_bytes(file.read(8), "little")
+    header: dict[str, Any] = json.loads(file.read(num_header))
+    for name, facts in header.items():
+        if name != "__metadata__":
+            begin, end = facts["data_offsets"]
+            file.seek(8 + num_header + max(begin, (begin + end - _READ) // 2))
+            yield f"{name} {facts['dtype']} {facts['shape']}", file.read(min(_READ, end - begin))
+
+
+def _of_file(file: BinaryIO, path: Path) -> Iterator[tuple[str, bytes]]:
+    for start in range(0, path.stat().st_size, _STRIDE):
+        file.seek(start)
+        yield f"{path.name} {start}", file.read(_READ)
 
 
 def misfit(checkpoint: Path, config: Any | None, model: ModelConfig | None) -> str:

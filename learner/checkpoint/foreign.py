@@ -39,11 +39,11 @@ def refuse_foreign(checkpoint: Path, model: ModelConfig, algorithm: Algorithm, z
             f"{checkpoint / 'policy'}"
         )
     policy = _made(AutoModelForCausalLM, model.path, model)
-    if (checkpoint / "policy").is_dir() or model.lora is None:  # of adapters it may be left out
-        _compare(checkpoint / "policy", _shapes(policy), "policy", f"model.path ({model.path})")
     adapters = None if model.lora is None else peft_config(policy, model.lora, model.path)
     if wrong := misfit(checkpoint, adapters, model):
         raise CheckpointError(wrong)
+    if (checkpoint / "policy").is_dir() or adapters is None:  # of adapters it may be left out
+        _compare(checkpoint / "policy", _shapes(policy), "policy", f"model.path ({model.path})")
     config = algorithm.critic_config
     if (config is not None) != (checkpoint / "critic").is_dir():
         has = "has a" if config is None else "has no"
