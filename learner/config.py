@@ -27,6 +27,11 @@ class LoraOptions(StrictModel):
         description="Linear layers that get adapters, by the last part of their names (q_proj, v_proj, ...) or their "
         "whole paths. 'all-linear': all before the head.",
     )
+    critic: Literal["whole", "adapter"] = Field(
+        "whole",
+        description="What a critic is: a transformer of its own, or heads and adapters over the policy's frozen "
+        "weights, which are on a device once for both.",
+    )
     merged_checkpoints: bool = Field(
         True,
         description="Checkpoints also hold the whole policy, adapters merged into it, for 'dvpo eval' and others. "
@@ -81,6 +86,11 @@ class ModelConfig(StrictModel):
         """Whether the activations of a model of so many weights are computed again in the backward pass."""
         wanted = self.gradient_checkpointing
         return num_weights >= RECOMPUTED_FROM if wanted is None else wanted
+
+    @property
+    def critic_adapts(self) -> bool:
+        """Whether a critic has adapters over the policy's frozen weights."""
+        return self.lora is not None and self.lora.critic == "adapter"
 
     @property
     def critic_body_path(self) -> str:
@@ -150,6 +160,11 @@ def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
         raise UserError(
             f"learner.reference: {learner.reference!r} has no effect with model.lora, whose reference is the policy "
             "without its adapters; leave it out"
+        )
+    if model.critic_adapts and model.critic_path is not None:
+        raise UserError(
+            "model.critic_path: has no effect with model.lora.critic 'adapter', whose critic has the policy's frozen "
+            "weights; leave it out, or set model.lora.critic to 'whole'"
         )
     if model.attention is not None and model.pack_rows:
         raise UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from learner.config import LearnerConfig, ModelConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from learner.algorithms.base import Algorithm
-    from learner.engine.engine import TrainEngine
+    from learner.models.critic import CriticModel
     from learner.models.lora.adapters import FrozenBase
     from learner.models.policy import PolicyModel
     from learner.update.learner import Learner
@@ -69,7 +70,8 @@ def build_learner(rank: int, world: int, host: str, port: int, spec: LearnerSpec
         from transformers.utils import logging as transformers_logging
 
         from learner.algorithms.catalogue import build_algorithm
-        from learner.engine.deepspeed_engine import start_process_group
+        from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
+        from learner.models.lora.adapters import FrozenBase
         from learner.models.policy import load_reference
         from learner.update.collective import TorchCollective
         from learner.update.distances.start_drift import StartDrift
@@ -82,8 +84,15 @@ def build_learner(rank: int, world: int, host: str, port: int, spec: LearnerSpec
     device = torch.device(spec.device)
     algorithm = build_algorithm(spec.algorithm, spec.algorithm_options)
     start_process_group(rank, world, host, port, device, spec.timeout_s)
-    policy, reference, pad_token_id = _policy_side(spec, algorithm, device)
-    critic = _critic_side(spec, algorithm, device)
+    policy_model, critic_model = _models(spec, algorithm, device)
+    pad_token_id = policy_model.lm.config.get_text_config().pad_token_id or 0
+    reference = _reference(spec, algorithm, device)
+    engines = partial(DeepSpeedEngine, config=spec.learner)
+    bfloat16, adapts = spec.model.dtype == "bfloat16", spec.model.lora is not None
+    policy = engines(policy_model, bfloat16=bfloat16, saves_frozen=not adapts)
+    critic = None if critic_model is None else engines(critic_model, saves_frozen=not spec.model.critic_adapts)
+    if adapts:
+        reference = FrozenBase(policy_model, policy.forward)
     _seed_everything(spec.seed * 1_000_003 + rank)
     options = (spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale)
     settings = UpdateSettings(*options, spec.traces)
@@ -92,40 +101,32 @@ def build_learner(rank: int, world: int, host: str, port: int, spec: LearnerSpec
     return learner
 
 
-def _policy_side(
-    spec: LearnerSpec, algorithm: Algorithm, device: torch.device
-) -> tuple[TrainEngine, PolicyModel | FrozenBase | None, int]:
-    """The policy's engine, the starting policy if it is there, and the token that fills up rows."""
-    from learner.engine.deepspeed_engine import DeepSpeedEngine
+def _models(spec: LearnerSpec, algorithm: Algorithm, device: torch.device) -> tuple[PolicyModel, CriticModel | None]:
+    """Policy and critic, in no engine yet."""
     from learner.engine.deepspeed_options import deepspeed_settings
-    from learner.models.lora.adapters import FrozenBase
-    from learner.models.policy import load_policy, load_reference
+    from learner.models.critic import critic_over_policy, load_critic
+    from learner.models.policy import load_policy
 
-    bfloat16 = spec.model.dtype == "bfloat16"
-    settings = deepspeed_settings(spec.learner, bfloat16, device.type == "cuda")
-    model = load_policy(spec.model, spec.seed, settings if spec.learner.zero_stage == 3 else None)
-    pad_token_id = model.lm.config.get_text_config().pad_token_id or 0
-    if spec.model.lora is not None:
-        engine = DeepSpeedEngine(model, spec.learner, bfloat16=bfloat16, saves_frozen=False)
-        return engine, FrozenBase(model, engine.forward), pad_token_id
-    reference = None
-    if algorithm.needs_reference:
-        reference = load_reference(spec.model, spec.seed, device, spec.learner.reference, settings)
-    return DeepSpeedEngine(model, spec.learner, bfloat16=bfloat16), reference, pad_token_id
-
-
-def _critic_side(spec: LearnerSpec, algorithm: Algorithm, device: torch.device) -> TrainEngine | None:
-    from learner.engine.deepspeed_engine import DeepSpeedEngine
-    from learner.engine.deepspeed_options import deepspeed_settings
-    from learner.models.critic import load_critic
-
+    is_split, on_gpu = spec.learner.zero_stage == 3, device.type == "cuda"
+    settings = deepspeed_settings(spec.learner, spec.model.dtype == "bfloat16", on_gpu) if is_split else None
+    policy = load_policy(spec.model, spec.seed, settings)
     if algorithm.critic_config is None:
+        return policy, None
+    if spec.model.critic_adapts:
+        return policy, critic_over_policy(spec.model, algorithm.critic_config, spec.seed, policy)
+    settings = deepspeed_settings(spec.learner, False, on_gpu) if is_split else None
+    return policy, load_critic(spec.model, algorithm.critic_config, spec.seed, settings)
+
+
+def _reference(spec: LearnerSpec, algorithm: Algorithm, device: torch.device) -> PolicyModel | FrozenBase | None:
+    """A frozen copy of the policy where one is needed; with adapters there is no copy."""
+    from learner.engine.deepspeed_options import deepspeed_settings
+    from learner.models.policy import load_reference
+
+    if not algorithm.needs_reference or spec.model.lora is not None:
         return None
-    settings = deepspeed_settings(spec.learner, False, device.type == "cuda")
-    is_split = spec.learner.zero_stage == 3
-    return DeepSpeedEngine(
-        load_critic(spec.model, algorithm.critic_config, spec.seed, settings if is_split else None), spec.learner
-    )
+    settings = deepspeed_settings(spec.learner, spec.model.dtype == "bfloat16", device.type == "cuda")
+    return load_reference(spec.model, spec.seed, device, spec.learner.reference, settings)
 
 
 def _seed_everything(seed: int) -> None:

@@ -50,11 +50,13 @@ def refuse_foreign(checkpoint: Path, model: ModelConfig, algorithm: Algorithm, z
         raise CheckpointError(f"{checkpoint}: it {has} critic, which does not fit {type(algorithm).__name__}")
     if config is None:
         return
-    critic = CriticModel(_made(AutoModel, model.critic_body_path, model), config, seed=0)
+    body = _made(AutoModel, model.critic_body_path, model)
+    critic = CriticModel(body, config, seed=0, adapts=model.critic_adapts)
     saved, mine = json.loads((checkpoint / "critic" / "critic.json").read_text(encoding="utf-8")), critic_shape(critic)
     if saved != mine:
         raise CheckpointError(f"{checkpoint}: its critic has the shape {saved}, the configured one {mine}")
-    _compare(checkpoint / "critic", _shapes(critic), "critic", f"model.critic_path ({model.critic_body_path})")
+    if not model.critic_adapts:  # whose adapters are those of the policy's kind
+        _compare(checkpoint / "critic", _shapes(critic), "critic", f"model.critic_path ({model.critic_body_path})")
 
 
 def _made(kind: Any, path: str, model: ModelConfig) -> Any:

@@ -5,7 +5,8 @@
     manifest.json          sha256 of every file, number of ranks, ZeRO stage
     policy/                Hugging Face format with tokenizer; transformers and vLLM load it as it is
     adapter/               with model.lora, see ``adapters.py``; policy/ has them merged, and may be left out
-    critic/                model.safetensors, critic.json (shape of the heads), config.json (of the body)
+    critic/                model.safetensors, critic.json (shape of the heads), config.json (of the body); of a critic
+                           over the policy's frozen weights its own adapters and heads alone
     state/policy, /critic  weights and optimiser state as DeepSpeed writes them, split over ranks; no frozen weights of
                            a policy with adapters
     state/rank-R.pt        random streams and the algorithm's running scales
@@ -165,6 +166,8 @@ def critic_shape(critic: nn.Module) -> dict[str, Any]:
         "monotonicity": config.monotonicity,
         "hidden_size": critic.heads.hidden_size,
     }
+    if critic.adapts:
+        shape["adapts"] = True
     if isinstance(critic.heads, FlowHeads):
         shape["flow_hidden"] = critic.heads.num_hidden
     return shape | ({"bottleneck_dim": critic.heads.dim} if isinstance(critic.heads, BottleneckHeads) else {})

@@ -140,7 +140,8 @@ def take_snapshot(learner: Learner, model: ModelConfig, extra: dict[str, Any]) -
         exports["policy"] = PolicyExport(policy.lm, weights | buffers, model)
     if learner.critic is not None:
         states["critic"] = learner.critic.copy_state()
-        critic, weights = learner.critic.module, dict(learner.critic.full_weights())
+        shares = model.critic_adapts  # weights with the policy
+        critic, weights = learner.critic.module, dict(learner.critic.full_weights(trained_only=shares))
         assert isinstance(critic, CriticModel)
         if world.rank == 0:
             exports["critic"] = CriticExport(critic, weights)

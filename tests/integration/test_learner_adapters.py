@@ -23,22 +23,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_lo
 LR: dict[str, Any] = {"policy_lr": 1e-2, "critic_lr": 1e-3, "lr_warmup_frac": 0.0, "adam_eps": 1e-3}
 CONFIG = LearnerConfig(**LR, micro_batch_tokens=120)
 OPTIONS: dict[str, Any] = {"num_epochs": 1, "num_minibatches": 2, "kl_coef": 0.05}
-CASES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+CASES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {  # ranks, learner, model
     "stage 0": (1, {"zero_stage": 0}, {}),
-    "stage 1": (1, {"zero_stage": 1}, {"gradient_checkpointing": True}),
+    "stage 0, critic": (1, {"zero_stage": 0}, {"critic": "adapter"}),
+    "stage 1, critic": (1, {"zero_stage": 1}, {"gradient_checkpointing": True, "critic": "adapter"}),
     "stage 2, optimiser in host memory": (1, {"zero_stage": 2, "offload": "optimizer"}, {}),
     "stage 3": (1, {"zero_stage": 3}, {}),
-    "stage 2, two ranks": (2, {"zero_stage": 2}, {}),
-    "stage 3, two ranks, all in host memory": (
+    "stage 2, two ranks, critic": (2, {"zero_stage": 2}, {"critic": "adapter"}),
+    "stage 3, two ranks, critic": (2, {"zero_stage": 3}, {"critic": "adapter"}),
+    "stage 3, two ranks, all in host memory, critic": (
         2,
         {"zero_stage": 3, "offload": "all"},
-        {"gradient_checkpointing": True, "pack_rows": False},
+        {"gradient_checkpointing": True, "pack_rows": False, "critic": "adapter"},
     ),
 }
 
 
 def spec(path: Path, of_learner: dict[str, Any], of_model: dict[str, Any]) -> LearnerSpec:
-    model = ModelConfig(path=str(path), lora=LoraOptions(rank=4, merged_checkpoints=False), **of_model)
+    critic, others = of_model.get("critic", "whole"), {key: of_model[key] for key in of_model if key != "critic"}
+    model = ModelConfig(path=str(path), lora=LoraOptions(rank=4, merged_checkpoints=False, critic=critic), **others)
     config = CONFIG.model_copy(update=of_learner)
     return LearnerSpec(model, config, "ppo", OPTIONS, num_updates=4, kl_to_start_every=1)
 
@@ -47,20 +50,26 @@ def update(group: TestedRanks, step: int) -> dict[str, float]:
     return to_floats(group.call_blocking("update", random_samples(6, step), step, timeout_s=60)[0].metrics)
 
 
+Oracle = tuple[list[dict[str, float]], dict[str, torch.Tensor]]
+
+
 @pytest.fixture(scope="module")
-def expected(tiny_model: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    """Metrics of three updates on plain torch, and the merged weights after them."""
+def oracles(tiny_model: Path) -> dict[str, Oracle]:
+    """Metrics of three updates on plain torch, and the merged weights after them, by kind of critic."""
     from learner.checkpoint.load import policy_weights
 
-    model = ModelConfig(path=str(tiny_model), lora=LoraOptions(rank=4))
-    oracle = plain_learner(tiny_model, "ppo", OPTIONS, CONFIG, model=model, num_updates=4)
-    found = [to_floats(oracle.update(random_samples(6, step), step).metrics) for step in range(3)]
-    return found, dict(policy_weights(oracle))
+    found: dict[str, Oracle] = {}
+    for critic in ("whole", "adapter"):
+        model = ModelConfig(path=str(tiny_model), lora=LoraOptions(rank=4, critic=critic))
+        oracle = plain_learner(tiny_model, "ppo", OPTIONS, CONFIG, model=model, num_updates=4)
+        metrics = [to_floats(oracle.update(random_samples(6, step), step).metrics) for step in range(3)]
+        found[critic] = (metrics, dict(policy_weights(oracle)))
+    return found
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_numbers_at_every_stage(
-    case: str, tiny_model: Path, tmp_path: Path, expected: tuple[list[dict[str, float]], dict[str, torch.Tensor]]
+    case: str, tiny_model: Path, tmp_path: Path, oracles: dict[str, Oracle]
 ) -> None:
     world, of_learner, of_model = CASES[case]
     with ranks(world, spec(tiny_model, of_learner, of_model)) as group:
@@ -77,7 +86,7 @@ def test_the_same_numbers_at_every_stage(
         again = update(group, 2)
     assert again == pytest.approx(found[2], rel=0.0, abs=0.0, nan_ok=True)
     assert "not finite" in refused
-    metrics, merged = expected
+    metrics, merged = oracles[of_model.get("critic", "whole")]
     for step in range(3):
         assert "policy/kl_to_start" in found[step]
         for key in (key for key in metrics[step] if not key.startswith("learner/")):
@@ -116,7 +125,7 @@ def tensors(state: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("stage", [2, 3])
 def test_bfloat16_and_another_number_of_ranks(stage: int, tiny_model: Path, tmp_path: Path) -> None:
     """Two ranks write, one goes on: through DeepSpeed's universal format, which knows nothing of frozen weights."""
-    half = {"dtype": "bfloat16"}
+    half = {"dtype": "bfloat16", "critic": "adapter"}
     with ranks(2, spec(tiny_model, {"zero_stage": stage}, half)) as group:
         first = [update(group, step) for step in range(2)]
         save(group, tmp_path, 2)

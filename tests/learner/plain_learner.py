@@ -17,7 +17,7 @@ from learner.config import LearnerConfig, LoraOptions, ModelConfig
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.memory_copy import copy_to_memory
 from learner.engine.state_copy import StateCopy
-from learner.models.critic import load_critic
+from learner.models.critic import critic_over_policy, load_critic
 from learner.models.lora.adapters import FrozenBase
 from learner.models.policy import PolicyModel, load_policy, load_reference
 from learner.storage.manifest import begin, checkpoint_step, commit
@@ -113,10 +113,12 @@ def plain_learner(
     config = config or LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=120)
     model = model or ModelConfig(path=str(model_path))
     built = build_algorithm(algorithm, options or {}) if isinstance(algorithm, str) else algorithm
-    critic = None
-    if built.critic_config is not None:
+    critic, policy_model = None, load_policy(model, seed=0)
+    if built.critic_config is not None and model.critic_adapts:
+        critic = TorchEngine(critic_over_policy(model, built.critic_config, 0, policy_model), config)
+    elif built.critic_config is not None:
         critic = TorchEngine(load_critic(model, built.critic_config, seed=0), config)
-    policy = TorchEngine(load_policy(model, seed=0), config)
+    policy = TorchEngine(policy_model, config)
     reference: PolicyModel | FrozenBase | None = None
     if model.lora is not None:
         reference = FrozenBase(policy.module, policy.forward)

@@ -7,6 +7,7 @@ is ``alpha / rank * B A x``; B starts at 0, so that the model starts as what it 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,25 @@ def adapted_layers(model: nn.Module) -> Iterator[Any]:
     from peft.tuners.lora import LoraLayer
 
     return (module for module in model.modules() if isinstance(module, LoraLayer))
+
+
+def trunk_with_own_adapters(model: nn.Module, seed: int) -> Any:
+    """A copy of a frozen transformer with adapters that shares its frozen weights and has new adapters of its own.
+
+    To be made before an engine has the first one. Modules are copied, so each engine has hooks on its own.
+
+    Args:
+        model: with adapters already.
+        seed: of the new ones, which are float32 whatever the frozen weights are.
+    """
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    trunk = copy.deepcopy(model, shared)
+    torch.manual_seed(seed)
+    for layer in adapted_layers(trunk):
+        layer.lora_A.float()
+        layer.lora_B.float()
+        layer.reset_lora_parameters(ADAPTER, True)
+    return trunk
 
 
 @contextmanager

@@ -50,6 +50,17 @@ def target_layers(model: Any, options: LoraOptions) -> list[str]:
     return [path for path in layers if path in chosen]
 
 
+def adapter_numbers(model: Any, options: LoraOptions) -> tuple[int, int]:
+    """Numbers of all adapters of a model, and their ranks together.
+
+    Raises:
+        UserError: see :func:`target_layers`.
+    """
+    layers = [model.get_submodule(path) for path in target_layers(model, options)]
+    widths = sum(layer.in_features + layer.out_features for layer in layers)
+    return options.rank * widths, options.rank * len(layers)
+
+
 def linear_layers(model: Any) -> Iterator[tuple[str, nn.Linear]]:
     """Path and layer of each linear layer before the head."""
     head = model.get_output_embeddings()

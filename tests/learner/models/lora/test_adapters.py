@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -17,6 +18,7 @@ from learner.config import LearnerConfig, LoraOptions, ModelConfig, check_compat
 from learner.models.lora.adapters import without_adapters
 from learner.models.lora.merge import is_adapter, merged_by
 from learner.models.policy import load_policy, load_reference
+from learner.storage.manifest import CheckpointError
 from learner.update.learner import Learner
 from rollout.component import UserError
 from tests.learner.plain_learner import plain_learner, random_samples, save_checkpoint
@@ -43,6 +45,12 @@ def trained(path: Path, steps: int = 2, algorithm: str = "grpo", **options: Any)
 def logprobs(model: Callable[..., dict[str, Tensor]]) -> Tensor:
     with torch.no_grad():
         return model(token_ids=IDS, action_mask=MASK, temperature=1.0)["logprobs"]
+
+
+@torch.no_grad()
+def values_of(learner: Learner) -> Tensor:
+    assert learner.critic is not None
+    return learner.critic.forward(token_ids=IDS, action_mask=MASK)["quantile_values"]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +142,39 @@ def test_checkpoints(tiny_model: Path, tmp_path: Path, merged: bool) -> None:
     if merged:
         merged_policy = load_policy(ModelConfig(path=str(tmp_path / "step-2" / "policy")), 0)
         assert float((logprobs(merged_policy) - before).abs().max()) < 1e-5
+
+
+def test_a_critic_over_the_policys_weights(tiny_model: Path, tmp_path: Path) -> None:
+    """It begins as a critic of its own would, holds no second copy, and neither model changes the other."""
+    config, options = model_config(tiny_model, critic="adapter"), LORA.model_copy(update={"critic": "adapter"})
+    learner = plain_learner(tiny_model, "ppo", OPTIONS, model=config)
+    whole = plain_learner(tiny_model, "ppo", OPTIONS, model=model_config(tiny_model))
+    assert learner.critic is not None and whole.critic is not None
+    start = values_of(learner)
+    torch.testing.assert_close(start, values_of(whole), rtol=0, atol=1e-6)
+    of_policy = {p.data_ptr() for p in learner.policy.module.parameters()}
+    for name, parameter in learner.critic.module.named_parameters():
+        assert (parameter.data_ptr() in of_policy) != parameter.requires_grad, name
+    assert learner.update(random_samples(8, 0), 0, critic_only=True).skipped == ""
+    assert learner.reference is not None
+    assert torch.equal(logprobs(learner.policy.module), logprobs(learner.reference))
+    assert float((values_of(learner) - start).abs().max()) > 1e-4
+    learner.update(random_samples(8, 1), 1)
+    save_checkpoint(learner, tmp_path / "step-2", tiny_model, lora=options)
+    names = set(load_file(tmp_path / "step-2" / "critic" / "model.safetensors"))
+    assert names == {name for name, p in learner.critic.module.named_parameters() if p.requires_grad}
+    again = plain_learner(tiny_model, "ppo", OPTIONS, model=config)
+    load_checkpoint(again, tmp_path / "step-2")
+    results = [repr(rank.update(random_samples(8, 2), 2).metrics) for rank in (learner, again)]
+    assert results[0] == results[1]
+    with pytest.raises(CheckpointError, match=r"its critic has the shape .*'adapts': True"):
+        load_checkpoint(whole, tmp_path / "step-2")
+
+
+def test_a_body_of_the_critics_own_is_refused_beside_adapters() -> None:
+    model = ModelConfig(path="x", critic_path="y", lora=LORA.model_copy(update={"critic": "adapter"}))
+    with pytest.raises(UserError, match=r"model\.critic_path: has no effect with model\.lora\.critic 'adapter'"):
+        check_compatible(model, LearnerConfig())
 
 
 def test_target_layers_by_name(tiny_model: Path) -> None:
