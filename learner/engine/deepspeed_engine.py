@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from learner.config import LearnerConfig
 from learner.engine.allocator import keep_freed_memory
-from learner.engine.deepspeed_options import deepspeed_settings
+from learner.engine.deepspeed_options import deepspeed_settings, with_fitting_bucket
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.state_copy import StateCopy
 from learner.engine.state_recorder import StateRecorder
@@ -72,8 +72,10 @@ class DeepSpeedEngine:
         """
         import deepspeed
 
+        trained = [p for p in module.parameters() if p.requires_grad]
+        settings = deepspeed_settings(config, bfloat16, torch.accelerator.is_available())
         optimizer = torch.optim.AdamW(
-            [p for p in module.parameters() if p.requires_grad],
+            trained,
             lr=0.0,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_eps,
@@ -82,7 +84,7 @@ class DeepSpeedEngine:
         self._engine = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=deepspeed_settings(config, bfloat16, torch.accelerator.is_available()),
+            config=with_fitting_bucket(settings, sum(map(_full_numel, trained))),
         )[0]
         self.module = module
         self.num_parameters = sum(_full_numel(p) for p in module.parameters())

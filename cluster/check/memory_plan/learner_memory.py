@@ -113,17 +113,19 @@ def rank_memory(config: RunConfig, policy: ModelShape, critic: ModelShape | None
         reference //= ranks
     elif learner.reference == "offloaded" and on_gpu:
         reference //= 2 * policy.num_layers  # about a layer's largest weight
-    passes = [activation_bytes(config, policy, width, tokens, is_critic=False)]
-    passes += [] if critic is None else [activation_bytes(config, critic, width, tokens, is_critic=True)]
     rows = min(tokens, max(1, CHUNK_NUMBERS // policy.vocab))
+    logits = LOGITS_AT_ONCE * rows * policy.vocab * 4 + policy.vocab * policy.hidden * (width + 4) * (
+        on_gpu and not frozen
+    )
+    passes = [activation_bytes(config, policy, width, tokens, is_critic=False, before=logits)]
+    passes += [] if critic is None else [activation_bytes(config, critic, width, tokens, is_critic=True)]
     return RankMemory(
         weights=weights,
         optimiser=optimiser,
         gradients=gradients,
         reference=reference,
         activations=max(passes),
-        logits=LOGITS_AT_ONCE * rows * policy.vocab * 4
-        + policy.vocab * policy.hidden * (width + 4) * (on_gpu and not frozen),
+        logits=logits,
         values=_value_bytes(config, needs, tokens, on_gpu),
         buckets=_bucket_bytes(config, [number * bytes_each for number, bytes_each in models], frozen * width),
         sync=2 * SYNC_BUFFER if on_gpu and config.cluster.gpus_per_rollout_worker > 0 else 0,
@@ -149,8 +151,14 @@ def micro_tokens(config: RunConfig) -> int:
     return longest * max(1, min(rows, config.learner.micro_batch_tokens // longest))
 
 
-def activation_bytes(config: RunConfig, shape: ModelShape, width: int, tokens: int, is_critic: bool) -> int:
-    """What a forward pass keeps for its backward pass."""
+def activation_bytes(
+    config: RunConfig, shape: ModelShape, width: int, tokens: int, is_critic: bool, before: int = 0
+) -> int:
+    """What a forward pass keeps for its backward pass.
+
+    Args:
+        before: bytes that are counted besides, and are free again when a layer is computed anew.
+    """
     attention = shape.query + shape.key
     is_critic_adapter = is_critic and shape.adapters > 0  # over the policy's weights, with states as the policy's
     is_critic = is_critic and not is_critic_adapter
@@ -162,7 +170,8 @@ def activation_bytes(config: RunConfig, shape: ModelShape, width: int, tokens: i
         layer, start = 16 * shape.hidden + 8 * shape.inner + 10 * attention, 2 * shape.hidden
     adapters = shape.adapter_ranks * (width + 4 * is_critic_adapter)
     if config.model.recomputes(shape.num_weights):
-        return tokens * (start * shape.num_layers + layer + start + adapters // shape.num_layers)
+        once = tokens * (layer + start + adapters // shape.num_layers)
+        return tokens * start * shape.num_layers + max(0, once - before)
     return tokens * (layer * shape.num_layers + adapters)
 
 
