@@ -20,6 +20,8 @@ from rollout.rewards.errors import one_line
 from rollout.sampling.engine_args import check_values
 from rollout.sampling.vllm_options import engine_options
 
+WHOLE_WEIGHTS_LR = 2e-6
+"""Up to this a learning rate is one for whole weights; the default is 1e-6."""
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
 
@@ -61,6 +63,25 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def adapter_warnings(config: RunConfig) -> list[str]:
+    """What will work with adapters, but probably not as wished."""
+    warnings: list[str] = []
+    if config.model.lora is None:
+        return warnings
+    if config.learner.policy_lr <= WHOLE_WEIGHTS_LR:
+        warnings.append(
+            f"learner.policy_lr: {config.learner.policy_lr:g} is for whole weights; adapters (model.lora) usually want "
+            "1e-5 to 2e-4"
+        )
+    if "bfloat16" in (config.model.dtype, config.rollout.dtype):
+        warnings.append(
+            "model.lora: with 16 bits, what an adapter adds is lost where it is less than half a step of the number "
+            "beside it, otherwise in the learner than in an engine with merged weights: policy/sampler_kl grows with "
+            "training, and so does the gap that rollout.canary_tolerance limits. float32 has neither; see docs/gpus.md"
+        )
+    return warnings
 
 
 def check_engine_args(config: RunConfig) -> None:

@@ -127,7 +127,7 @@ def rank_memory(config: RunConfig, policy: ModelShape, critic: ModelShape | None
         activations=max(passes),
         logits=logits,
         values=_value_bytes(config, needs, tokens, on_gpu),
-        buckets=_bucket_bytes(config, [number * bytes_each for number, bytes_each in models], frozen * width),
+        buckets=_bucket_bytes(config, models, frozen * width),
         sync=2 * SYNC_BUFFER if on_gpu and config.cluster.gpus_per_rollout_worker > 0 else 0,
         gradients_stay=stage == 3,
     )
@@ -185,19 +185,21 @@ def _value_bytes(config: RunConfig, needs: Needs, tokens: int, on_gpu: bool) -> 
     return PARTS_AT_ONCE * micro if on_gpu else kept
 
 
-def _bucket_bytes(config: RunConfig, models: list[int], frozen: int) -> int:
-    """What DeepSpeed gathers weights into and gradients out of.
+def _bucket_bytes(config: RunConfig, models: list[tuple[int, int]], frozen: int) -> int:
+    """What DeepSpeed gathers weights into and gradients out of; one model is in its backward pass at a time.
 
     Args:
-        models: bytes of what is trained of each.
+        models: what is trained of each, in numbers, and the bytes of each number.
         frozen: bytes of what is not.
     """
     zero = config.learner.deepspeed.get("zero_optimization", {})
     stage, ranks = config.learner.zero_stage, config.learner.num_workers
     if stage == 0:
         return 0
-    bucket = min(int(zero.get("reduce_bucket_size", BUCKET)) * 4, 2 * max(models))
+    given = zero.get("reduce_bucket_size")
+    bucket = max((min(BUCKET, number) if given is None else int(given)) * width for number, width in models)
     if stage < 3:
-        return 2 * bucket
+        return bucket * (2 if zero.get("overlap_comm") else 1)
+    largest = max(frozen, *(number * width for number, width in models))
     live = int(zero.get("stage3_max_live_parameters", LIVE)) + int(zero.get("stage3_prefetch_bucket_size", PREFETCH))
-    return bucket + min(live * 4, max(*models, frozen)) * (ranks > 1)
+    return bucket + min(live * 4, largest) * (ranks > 1)
