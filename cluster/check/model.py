@@ -75,11 +75,11 @@ def adapter_warnings(config: RunConfig) -> list[str]:
             f"learner.policy_lr: {config.learner.policy_lr:g} is for whole weights; adapters (model.lora) usually want "
             "1e-5 to 2e-4"
         )
-    if "bfloat16" in (config.model.dtype, config.rollout.dtype):
+    if config.model.dtype == "bfloat16" and config.rollout.dtype == "float32":
         warnings.append(
-            "model.lora: with 16 bits, what an adapter adds is lost where it is less than half a step of the number "
-            "beside it, otherwise in the learner than in an engine with merged weights: policy/sampler_kl grows with "
-            "training, and so does the gap that rollout.canary_tolerance limits. float32 has neither; see docs/gpus.md"
+            "model.lora: the learner computes in bfloat16, where a part of what adapters add is lost, and engines with "
+            "merged weights in float32, where it is not: policy/sampler_kl grows with training, and so does the gap "
+            "that rollout.canary_tolerance limits; give both the same, rollout.dtype or model.dtype (docs/gpus.md)"
         )
     return warnings
 

@@ -167,8 +167,10 @@ def test_what_adapters_will_suffer_from_is_a_warning() -> None:
     assert adapter_warnings(config("model.lora={}", "learner.policy_lr=2e-5")) == []
     (rate,) = adapter_warnings(config("model.lora={}"))
     assert rate.startswith("learner.policy_lr: 1e-06 is for whole weights")
-    (half,) = adapter_warnings(config("model.lora={}", "learner.policy_lr=2e-5", "rollout.dtype=bfloat16"))
-    assert half.startswith("model.lora: with 16 bits, what an adapter adds is lost")
+    half = ("model.lora={}", "learner.policy_lr=2e-5", "model.dtype=bfloat16")
+    (mixed,) = adapter_warnings(config(*half))
+    assert mixed.startswith("model.lora: the learner computes in bfloat16") and "give both the same" in mixed
+    assert adapter_warnings(config(*half, "rollout.dtype=bfloat16")) == []
 
 
 def test_small_data_is_a_warning() -> None:
