@@ -74,6 +74,19 @@ CASES: dict[str, Case] = {
     ),
     "ppo, ZeRO 3, two ranks": Case(run={"algorithm": "ppo", "learner.zero_stage": 3}, ranks=2),
     "dvpo, ZeRO 2, two ranks, long": Case(run={"algorithm": "dvpo"}, ranks=2, rows=4, response=992),
+    "dvpo, adapters, ZeRO 2": Case(run={"algorithm": "dvpo", "model.lora": {}}),
+    "grpo, KL, adapters, activations again": Case(
+        run={
+            "algorithm": {"preset": "grpo", "kl_coef": 0.01},
+            "model.gradient_checkpointing": True,
+            "model.lora": {},
+        },
+        response=480,
+    ),
+    "ppo, bfloat16, adapters of both, ZeRO 3": Case(
+        WIDE,
+        {"algorithm": "ppo", "model.dtype": "bfloat16", "model.lora": {"critic": "adapter"}, "learner.zero_stage": 3},
+    ),
     "grpo, large vocabulary, tied": Case({"vocab_size": 16384, "tie_word_embeddings": True}, {"algorithm": "grpo"}),
 }
 
@@ -135,7 +148,8 @@ def measure(case: Case, rank: int, port: int) -> tuple[int, int]:
 
     from cluster.config.components import build_algorithm
     from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
-    from learner.models.critic import CriticModel
+    from learner.models.critic import CriticModel, critic_over_policy
+    from learner.models.lora.adapters import FrozenBase, add_adapters
     from learner.models.policy import TORCH_DTYPES, PolicyModel
     from learner.update.collective import TorchCollective
     from learner.update.learner import Learner
@@ -158,15 +172,23 @@ def measure(case: Case, rank: int, port: int) -> tuple[int, int]:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             return model.train()
 
-        reference = PolicyModel(made(AutoModelForCausalLM, dtype), True) if algorithm.needs_reference else None
-        if reference is not None:
-            reference.requires_grad_(False).eval()
-        half = run.model.dtype == "bfloat16"
-        policy = DeepSpeedEngine(PolicyModel(made(AutoModelForCausalLM, dtype), True), run.learner, half)
-        critic = None
-        if algorithm.critic_config is not None:
+        lora, half = run.model.lora, run.model.dtype == "bfloat16"
+        policy_model = PolicyModel(made(AutoModelForCausalLM, dtype), True)
+        reference: PolicyModel | FrozenBase | None = None
+        if lora is not None:
+            policy_model.adapters = add_adapters(policy_model, policy_model.lm, lora, run.model.path, 0)
+        elif algorithm.needs_reference:
+            reference = PolicyModel(made(AutoModelForCausalLM, dtype), True).requires_grad_(False).eval()
+        critic_model = None
+        if algorithm.critic_config is not None and run.model.critic_adapts:
+            critic_model = critic_over_policy(run.model, algorithm.critic_config, 0, policy_model)
+        elif algorithm.critic_config is not None:
             body = made(AutoModel, torch.float32)
-            critic = DeepSpeedEngine(CriticModel(body, algorithm.critic_config, 0, half, None, True), run.learner)
+            critic_model = CriticModel(body, algorithm.critic_config, 0, half, None, True)
+        policy = DeepSpeedEngine(policy_model, run.learner, half, saves_frozen=lora is None)
+        critic = None if critic_model is None else DeepSpeedEngine(critic_model, run.learner)
+        if lora is not None:
+            reference = FrozenBase(policy_model, policy.forward)
         settings = UpdateSettings(run.learner, 10)
         learner = Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
         learner.update(samples(case, 0), 0)

@@ -13,6 +13,37 @@ RECOMPUTED_FROM = 10**9
 """Weights of a model from which activations are recomputed unless told otherwise (our choice)."""
 
 
+class LoraOptions(StrictModel):
+    """Low-rank adapters (LoRA, arXiv:2106.09685), which are trained instead of the policy's weights.
+
+    There is no dropout: old and current log-probabilities must differ by the weights only.
+    """
+
+    rank: int = Field(16, ge=1, le=4096, description="Width of an adapter.")
+    alpha: int = Field(32, ge=1, description="What an adapter adds is multiplied by alpha / rank.")
+    target_modules: Literal["all-linear"] | list[str] = Field(
+        "all-linear",
+        min_length=1,
+        description="Linear layers that get adapters, by the last part of their names (q_proj, v_proj, ...) or their "
+        "whole paths. 'all-linear': all before the head.",
+    )
+    critic: Literal["whole", "adapter"] = Field(
+        "whole",
+        description="What a critic is: a transformer of its own, or heads and adapters over the policy's frozen "
+        "weights, which are on a device once for both.",
+    )
+    merged_checkpoints: bool = Field(
+        True,
+        description="Checkpoints also hold the whole policy, adapters merged into it, for 'dvpo eval' and others. "
+        "false: the adapters only, in peft's format.",
+    )
+
+    @property
+    def scale(self) -> float:
+        """Factor of what an adapter adds."""
+        return self.alpha / self.rank
+
+
 class ModelConfig(StrictModel):
     """The language model that is trained, and the one its critic starts from."""
 
@@ -45,10 +76,21 @@ class ModelConfig(StrictModel):
         "cannot (it has more than full attention inside a row) is found out, and runs padded rows; the log says so.",
     )
 
+    lora: LoraOptions | None = Field(
+        None,
+        description="Train low-rank adapters of the policy (package peft) and freeze its weights; {} for the usual "
+        "ones. null: all weights are trained. The frozen policy is the reference of a KL penalty, too.",
+    )
+
     def recomputes(self, num_weights: int) -> bool:
         """Whether the activations of a model of so many weights are computed again in the backward pass."""
         wanted = self.gradient_checkpointing
         return num_weights >= RECOMPUTED_FROM if wanted is None else wanted
+
+    @property
+    def critic_adapts(self) -> bool:
+        """Whether a critic has adapters over the policy's frozen weights."""
+        return self.lora is not None and self.lora.critic == "adapter"
 
     @property
     def critic_body_path(self) -> str:
@@ -114,6 +156,16 @@ def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
         raise UserError(f"learner.offload: {learner.offload!r} needs learner.zero_stage {least}")
     if learner.reference == "sharded" and learner.zero_stage != 3:
         raise UserError("learner.reference: 'sharded' needs learner.zero_stage 3; or take 'offloaded'")
+    if learner.reference != "replicated" and model.lora is not None:
+        raise UserError(
+            f"learner.reference: {learner.reference!r} has no effect with model.lora, whose reference is the policy "
+            "without its adapters; leave it out"
+        )
+    if model.critic_adapts and model.critic_path is not None:
+        raise UserError(
+            "model.critic_path: has no effect with model.lora.critic 'adapter', whose critic has the policy's frozen "
+            "weights; leave it out, or set model.lora.critic to 'whole'"
+        )
     if model.attention is not None and model.pack_rows:
         raise UserError(
             "model.attention: has no effect on packed rows, which choose between flash-attention and sdpa themselves; "

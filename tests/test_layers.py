@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "ray", "vllm", "deepspeed", "transformers"}
+HEAVY = {"torch", "ray", "vllm", "deepspeed", "transformers", "peft"}
 OUTSIDE = {"os", "pathlib", "io", "shutil", "subprocess", "transformers"}
 """What pure maths may not import, besides ``torch.distributed``: processes, files and models."""
 MAX_ROOMS = 14
@@ -47,6 +47,7 @@ MAY_IMPORT = {  # heavy packages; "*" any of the lower floors, else exactly thes
     "learner.config": ("", "rollout.component"),
     "learner.storage": ("", "rollout.component"),
     "learner.storage.files": ("torch", ""),
+    "learner.models.lora": ("torch transformers peft", "rollout.component"),
     "learner.engine": ("torch deepspeed", "rollout.component"),
     "actors": ("ray torch", "*"),
     "actors.workers": ("ray torch transformers", "*"),

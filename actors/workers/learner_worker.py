@@ -11,23 +11,24 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.calls.chunks import Place, unpacked
 from actors.faults import LearnerError
 from actors.processes.interface import use_interface_of
+from actors.workers.learner_build import LearnerSpec, build_learner
 from actors.workers.weight_sender import WeightSender
-from learner.config import LearnerConfig, ModelConfig, check_compatible
+from learner.config import check_compatible
 from learner.storage.manifest import FileFacts, SnapshotFacts
-from learner.update.limits import TraceLimits, UpdateLimits
 from learner.update.result import UpdateResult
 from rollout.component import UserError
-from rollout.component.loading import without_collections
 from rollout.trajectory import Label, ScoredTrajectory
+
+__all__ = ["LearnerSpec", "LearnerWorker"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,43 +36,6 @@ if TYPE_CHECKING:
     from learner.checkpoint.snapshot import Snapshot
     from learner.update.learner import Learner
     from rollout.sampling.weight_check import TensorFact
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerSpec:
-    """What a learner rank is built from; the same for every rank.
-
-    Attributes:
-        model: which model.
-        learner: optimiser and ZeRO stage.
-        algorithm: preset, type or ``module:Class``, see :func:`learner.algorithms.build_algorithm`.
-        algorithm_options: its options.
-        num_updates: updates of the whole run, for the learning-rate schedule.
-        temperature: at which responses are sampled.
-        seed: of the run.
-        device: ``cpu`` (gloo) or ``cuda`` (nccl; the rank uses the first device it sees).
-        num_threads: of torch on CPU.
-        timeout_s: longest time one operation between ranks may take.
-        limits: when an update must not happen.
-        lr_scale: factor on both learning rates; less than 1 after a roll-back.
-        kl_to_start_every: updates between two looks at how far the policy is from its start; 0 for none.
-        traces: how much is recorded of single tokens.
-    """
-
-    model: ModelConfig
-    learner: LearnerConfig
-    algorithm: str
-    algorithm_options: dict[str, Any] = field(default_factory=dict)
-    num_updates: int = 1
-    temperature: float = 1.0
-    seed: int = 0
-    device: Literal["cpu", "cuda"] = "cpu"
-    num_threads: int = 1
-    timeout_s: float = 1800.0
-    limits: UpdateLimits = field(default_factory=UpdateLimits)
-    lr_scale: float = 1.0
-    kl_to_start_every: int = 0
-    traces: TraceLimits = field(default_factory=TraceLimits)
 
 
 class LearnerWorker:
@@ -107,7 +71,7 @@ class LearnerWorker:
         with self._doing("setup"):
             check_compatible(spec.model, spec.learner)
             use_interface_of(ray.util.get_node_ip_address(), os.environ)
-            self._learner = _build(rank, world, host, port, spec)
+            self._learner = build_learner(rank, world, host, port, spec)
             self._sender = WeightSender(self._learner, rank)
         return {"setup_s": time.perf_counter() - start, **_sizes(self._learner)}
 
@@ -164,7 +128,7 @@ class LearnerWorker:
         from rollout.sampling.weight_check import facts_of
 
         with self._doing("export_weights"):
-            weights = {name: weight.float().numpy() for name, weight in policy_weights(self._ready)}
+            weights = {name: weight.float().numpy() for name, weight in policy_weights(self._ready, in_float32=True)}
             return (weights, facts_of(weights, checksums)) if self.rank == 0 else (None, None)
 
     def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
@@ -232,63 +196,6 @@ class LearnerWorker:
         except Exception as error:  # the worker's boundary: say which rank and step
             reason = f"learner rank {self.rank} of {self.world}, {what}: {type(error).__name__}: {error}"
             raise LearnerError(reason) from error
-
-
-def _build(rank: int, world: int, host: str, port: int, spec: LearnerSpec) -> Learner:
-    """Join the process group and build models, engines and algorithm of one rank."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(spec.num_threads))
-    os.environ["DS_ACCELERATOR"] = spec.device
-    with without_collections():
-        import torch
-        from transformers.utils import logging as transformers_logging
-
-        from learner.algorithms.catalogue import build_algorithm
-        from learner.engine.deepspeed_engine import DeepSpeedEngine, start_process_group
-        from learner.engine.deepspeed_options import deepspeed_settings
-        from learner.models.critic import load_critic
-        from learner.models.policy import load_policy, load_reference
-        from learner.update.collective import TorchCollective
-        from learner.update.distances.start_drift import StartDrift
-        from learner.update.learner import Learner
-        from learner.update.rank import UpdateSettings
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    torch.set_num_threads(spec.num_threads)
-    device = torch.device(spec.device)
-    algorithm = build_algorithm(spec.algorithm, spec.algorithm_options)
-    start_process_group(rank, world, host, port, device, spec.timeout_s)
-    bfloat16, on_gpu = spec.model.dtype == "bfloat16", device.type == "cuda"
-    of_policy, of_critic = (deepspeed_settings(spec.learner, half, on_gpu) for half in (bfloat16, False))
-    is_split = spec.learner.zero_stage == 3
-    policy_model = load_policy(spec.model, spec.seed, of_policy if is_split else None)
-    pad_token_id = policy_model.lm.config.get_text_config().pad_token_id or 0
-    reference = None
-    if algorithm.needs_reference:
-        reference = load_reference(spec.model, spec.seed, device, spec.learner.reference, of_policy)
-    policy = DeepSpeedEngine(policy_model, spec.learner, bfloat16=bfloat16)
-    critic = None
-    if algorithm.critic_config is not None:
-        body = load_critic(spec.model, algorithm.critic_config, spec.seed, of_critic if is_split else None)
-        critic = DeepSpeedEngine(body, spec.learner)
-    _seed_everything(spec.seed * 1_000_003 + rank)
-    options = (spec.learner, spec.num_updates, spec.temperature, spec.seed, pad_token_id, spec.limits, spec.lr_scale)
-    settings = UpdateSettings(*options, spec.traces)
-    learner = Learner(algorithm, policy, critic, reference, TorchCollective(device), settings)
-    learner.drift = StartDrift(spec.kl_to_start_every, lambda: load_reference(spec.model, spec.seed))
-    return learner
-
-
-def _seed_everything(seed: int) -> None:
-    """Begin every random stream of this process anew, so that its state is the run's and no accident."""
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _sizes(learner: Learner) -> dict[str, float]:

@@ -15,11 +15,17 @@ def policy_folder(checkpoint: Path) -> Path:
     """The model folder inside a checkpoint, or the folder itself if it is a model.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or holds adapters alone.
     """
     for folder in (checkpoint / "policy", checkpoint):
         if (folder / "config.json").is_file():
             return folder
+    if (checkpoint / "adapter" / "adapter_config.json").is_file():
+        raise UserError(
+            f"CHECKPOINT: {checkpoint} holds adapters without a whole policy (model.lora.merged_checkpoints: false); "
+            f"put them into the model with peft, PeftModel.from_pretrained(model, {str(checkpoint / 'adapter')!r})"
+            ".merge_and_unload(), and give the folder in which you save it, its tokenizer beside it"
+        )
     reason = "has neither policy/config.json nor config.json" if checkpoint.is_dir() else "no such folder"
     raise UserError(f"CHECKPOINT: {checkpoint}: {reason}; give .../checkpoints/step-N or a model folder")
 

@@ -20,7 +20,7 @@ from cluster.check.environment import check_environment
 from cluster.check.joined import joined_cluster_warnings
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings
 from cluster.check.memory_plan.plan import Gpus, plan_run
-from cluster.check.model import check_critic_body, check_deepspeed, check_engine_args, check_model
+from cluster.check.model import adapter_warnings, check_critic_body, check_deepspeed, check_engine_args, check_model
 from cluster.config.components import build_algorithm, build_noise, build_noise_chain, build_task, reward_specs
 from cluster.config.model_folder import foreign_code
 from cluster.config.processes.joined_cluster import joined_address
@@ -118,7 +118,7 @@ def check_run(
             report.warnings += report.attempt(check_environment, config, task, tokenizer) or []
     report.attempt(check_run_folder, config, resume, overwrite)
     report.warnings += joined_cluster_warnings(config)
-    report.warnings += filter(None, [foreign_code(config.model)])
+    report.warnings += [*filter(None, [foreign_code(config.model)]), *adapter_warnings(config)]
     is_private = joined_address(config) is None
     found = (machine or inspect_machine(config.run_dir)) if is_private and models is not None else None
     if found is not None:

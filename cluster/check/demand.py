@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cluster.check.machine import Machine
-from cluster.config.model_folder import load_model_config, num_critic_weights, num_policy_weights
+from cluster.config.model_folder import load_model_config, num_adapter_weights, num_critic_weights, num_policy_weights
 from cluster.config.object_store import object_store_mib, object_store_need_mib
 from cluster.config.run_config import RunConfig
 
@@ -34,6 +34,7 @@ class ModelSizes:
         policy, critic: parameters; 0 without a critic.
         num_layers, hidden: of the policy's transformer.
         has_reference: whether a frozen copy of the policy is kept.
+        policy_adapters, critic_adapters: parameters that are trained in place of these; 0 without.
     """
 
     policy: int
@@ -41,6 +42,18 @@ class ModelSizes:
     num_layers: int
     hidden: int
     has_reference: bool
+    policy_adapters: int = 0
+    critic_adapters: int = 0
+
+    @property
+    def policy_trained(self) -> int:
+        """Parameters of the policy that an optimiser has states of."""
+        return self.policy_adapters or self.policy
+
+    @property
+    def critic_own(self) -> int:
+        """Parameters of the critic that it does not share with the policy; all of them are trained."""
+        return self.critic_adapters or self.critic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +100,15 @@ def model_sizes(config: RunConfig, needs_critic: bool, has_reference: bool) -> M
         UserError: one of them is not there or cannot be made.
     """
     text = load_model_config(config.model.path, "model.path", config.model.trust_remote_code).get_text_config()
+    adapters = num_adapter_weights(config.model)
     return ModelSizes(
         policy=num_policy_weights(config.model),
         critic=num_critic_weights(config.model) if needs_critic else 0,
         num_layers=getattr(text, "num_hidden_layers", 0),  # not every kind says so
         hidden=text.hidden_size,
-        has_reference=has_reference,
+        has_reference=has_reference and config.model.lora is None,
+        policy_adapters=adapters,
+        critic_adapters=adapters if needs_critic and config.model.critic_adapts else 0,
     )
 
 
@@ -123,8 +139,8 @@ def _learners_mib(config: RunConfig, sizes: ModelSizes) -> int:
     stage, width = learner.zero_stage, _width(config)
     split_weights, split_gradients = (num_ranks if stage == 3 else 1), (num_ranks if stage >= 2 else 1)
     optimiser = 8.0 if stage == 0 else 12.0 / num_ranks
-    per_rank = 0.0
-    for number, bytes_each in ((sizes.policy, width), (sizes.critic, 4)):
+    per_rank = sizes.policy * width / split_weights if sizes.policy_adapters else 0.0
+    for number, bytes_each in ((sizes.policy_trained, width), (sizes.critic_own, 4)):
         weights = bytes_each / split_weights
         held = weights + 4.0 / split_gradients + optimiser
         per_rank += number * (held + optimiser + weights)  # the copy: optimiser and weights
@@ -135,7 +151,8 @@ def _learners_mib(config: RunConfig, sizes: ModelSizes) -> int:
     activations = min(tokens, _rank_tokens(config)) * sizes.hidden * layers * 4
     looked_at = sizes.policy * width  # the starting model: kept by every rank, or for a look by one
     start = num_ranks * looked_at if sizes.has_reference else looked_at * (config.logging.kl_to_start_every > 0)
-    exported = (sizes.policy + sizes.critic) * 4
+    start = 0 if sizes.policy_adapters else start
+    exported = (sizes.policy + sizes.critic_own) * 4
     return num_ranks * LEARNER_PROCESS_MIB + _mib(num_ranks * (per_rank + activations) + start + exported)
 
 
@@ -158,7 +175,10 @@ def _engines_mib(config: RunConfig, sizes: ModelSizes) -> int:
 def _checkpoint_bytes(config: RunConfig, sizes: ModelSizes) -> float:
     """Policy and critic for others to load, and their state: weights again, and what AdamW keeps."""
     optimiser = 8 if config.learner.zero_stage == 0 else 12
-    return sizes.policy * (2 * _width(config) + optimiser) + sizes.critic * (2 * 4 + optimiser)
+    whole = (
+        sizes.policy * _width(config) if config.model.lora is not None and config.model.lora.merged_checkpoints else 0
+    )
+    return whole + sizes.policy_trained * (2 * _width(config) + optimiser) + sizes.critic_own * (2 * 4 + optimiser)
 
 
 def _log_bytes(config: RunConfig) -> float:

@@ -20,6 +20,8 @@ from rollout.rewards.errors import one_line
 from rollout.sampling.engine_args import check_values
 from rollout.sampling.vllm_options import engine_options
 
+WHOLE_WEIGHTS_LR = 2e-6
+"""Up to this a learning rate is one for whole weights; the default is 1e-6."""
 MIN_CPU_HEAD_DIM = 32
 """Narrowest attention head that vLLM serves on a CPU."""
 
@@ -61,6 +63,25 @@ def check_model(config: RunConfig) -> Any:
             f"{text.vocab_size}; they do not belong together"
         )
     return tokenizer
+
+
+def adapter_warnings(config: RunConfig) -> list[str]:
+    """What will work with adapters, but probably not as wished."""
+    warnings: list[str] = []
+    if config.model.lora is None:
+        return warnings
+    if config.learner.policy_lr <= WHOLE_WEIGHTS_LR:
+        warnings.append(
+            f"learner.policy_lr: {config.learner.policy_lr:g} is for whole weights; adapters (model.lora) usually want "
+            "1e-5 to 2e-4"
+        )
+    if config.model.dtype == "bfloat16" and config.rollout.dtype == "float32":
+        warnings.append(
+            "model.lora: the learner computes in bfloat16, where a part of what adapters add is lost, and engines with "
+            "merged weights in float32, where it is not: policy/sampler_kl grows with training, and so does the gap "
+            "that rollout.canary_tolerance limits; give both the same, rollout.dtype or model.dtype (docs/gpus.md)"
+        )
+    return warnings
 
 
 def check_engine_args(config: RunConfig) -> None:
@@ -127,10 +148,13 @@ def _check_files(config: RunConfig, model: Any) -> None:
         model: the configuration of ``model.path``.
 
     Raises:
-        UserError: one of these would fail in the run: at the start, or with the first checkpoint.
+        UserError: one of these would fail in the run, at the start or with the first checkpoint; or adapters are not
+            for this model.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from learner.models.lora.targets import require_peft, target_layers
 
     path = config.model.path
     folder = Path(path)
@@ -151,6 +175,9 @@ def _check_files(config: RunConfig, model: Any) -> None:
             made.config.save_pretrained(scratch)
     except Exception as error:  # of transformers or of the model's own code
         raise UserError(f"model.path: {path}/config.json cannot be used or saved: {one_line(error)}") from error
+    if config.model.lora is not None:
+        require_peft()
+        target_layers(made, config.model.lora)
 
 
 def check_critic_body(config: RunConfig) -> None:

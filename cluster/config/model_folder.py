@@ -91,17 +91,34 @@ def num_critic_weights(model: ModelConfig) -> int:
     return _num_weights(model, model.critic_body_path, key, "AutoModel")
 
 
+def num_adapter_weights(model: ModelConfig) -> int:
+    """Parameters of the policy's adapters; 0 without.
+
+    Raises:
+        UserError: the model is not there, or adapters do not fit it.
+    """
+    from learner.models.lora.targets import adapter_numbers
+
+    if model.lora is None:
+        return 0
+    return adapter_numbers(_made(model, model.path, "model.path", "AutoModelForCausalLM"), model.lora)[0]
+
+
 def _num_weights(model: ModelConfig, path: str, key: str, kind: str) -> int:
+    return sum(parameter.numel() for parameter in _made(model, path, key, kind).parameters())
+
+
+def _made(model: ModelConfig, path: str, key: str, kind: str) -> Any:
+    """The model with shapes alone."""
     import torch
     import transformers
 
     found = load_model_config(path, key, model.trust_remote_code)
     try:
         with torch.device("meta"):  # shapes alone
-            made = getattr(transformers, kind).from_config(found, trust_remote_code=model.trust_remote_code)
+            return getattr(transformers, kind).from_config(found, trust_remote_code=model.trust_remote_code)
     except Exception as error:  # of transformers or of the model's own code
         raise UserError(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
-    return sum(parameter.numel() for parameter in made.parameters())
 
 
 def hub_is_reachable(timeout_s: float = 5.0) -> bool:

@@ -13,9 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from learner.algorithms.base import Algorithm
+from learner.checkpoint.adapters import misfit
 from learner.checkpoint.load import critic_shape
 from learner.config import ModelConfig
 from learner.models.critic import CriticModel
+from learner.models.lora.adapters import peft_config
 from learner.storage.manifest import MANIFEST, CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -26,7 +28,8 @@ def refuse_foreign(checkpoint: Path, model: ModelConfig, algorithm: Algorithm, z
     """Compare a checkpoint with what the learner will be built from.
 
     Raises:
-        CheckpointError: it is of other models, another kind of critic or another ZeRO stage; says which option differs.
+        CheckpointError: it is of other models or adapters, another kind of critic or another ZeRO stage; says which
+            option differs.
     """
     stage = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["zero_stage"]
     if stage != zero_stage:
@@ -36,18 +39,24 @@ def refuse_foreign(checkpoint: Path, model: ModelConfig, algorithm: Algorithm, z
             f"{checkpoint / 'policy'}"
         )
     policy = _made(AutoModelForCausalLM, model.path, model)
-    _compare(checkpoint / "policy", _shapes(policy), "policy", f"model.path ({model.path})")
+    adapters = None if model.lora is None else peft_config(policy, model.lora, model.path)
+    if wrong := misfit(checkpoint, adapters, model):
+        raise CheckpointError(wrong)
+    if (checkpoint / "policy").is_dir() or adapters is None:  # of adapters it may be left out
+        _compare(checkpoint / "policy", _shapes(policy), "policy", f"model.path ({model.path})")
     config = algorithm.critic_config
     if (config is not None) != (checkpoint / "critic").is_dir():
         has = "has a" if config is None else "has no"
         raise CheckpointError(f"{checkpoint}: it {has} critic, which does not fit {type(algorithm).__name__}")
     if config is None:
         return
-    critic = CriticModel(_made(AutoModel, model.critic_body_path, model), config, seed=0)
+    body = _made(AutoModel, model.critic_body_path, model)
+    critic = CriticModel(body, config, seed=0, adapts=model.critic_adapts)
     saved, mine = json.loads((checkpoint / "critic" / "critic.json").read_text(encoding="utf-8")), critic_shape(critic)
     if saved != mine:
         raise CheckpointError(f"{checkpoint}: its critic has the shape {saved}, the configured one {mine}")
-    _compare(checkpoint / "critic", _shapes(critic), "critic", f"model.critic_path ({model.critic_body_path})")
+    if not model.critic_adapts:  # whose adapters are those of the policy's kind
+        _compare(checkpoint / "critic", _shapes(critic), "critic", f"model.critic_path ({model.critic_body_path})")
 
 
 def _made(kind: Any, path: str, model: ModelConfig) -> Any:

@@ -4,8 +4,11 @@
 
     manifest.json          sha256 of every file, number of ranks, ZeRO stage
     policy/                Hugging Face format with tokenizer; transformers and vLLM load it as it is
-    critic/                model.safetensors, critic.json (shape of the heads), config.json (of the body)
-    state/policy, /critic  weights and optimiser state as DeepSpeed writes them, split over ranks
+    adapter/               with model.lora, see ``adapters.py``; policy/ has them merged, and may be left out
+    critic/                model.safetensors, critic.json (shape of the heads), config.json (of the body); of a critic
+                           over the policy's frozen weights its own adapters and heads alone
+    state/policy, /critic  weights and optimiser state as DeepSpeed writes them, split over ranks; no frozen weights of
+                           a policy with adapters
     state/rank-R.pt        random streams and the algorithm's running scales
     state/learner.json     counters, and whatever the caller wants to keep with them
 
@@ -16,18 +19,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from learner.checkpoint.adapters import misfit
 from learner.checkpoint.random_state import set_random_state
 from learner.checkpoint.safety import refuse_code
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.critic import CriticModel
 from learner.models.flow import FlowHeads
+from learner.models.lora.merge import Part, merge, merge_into, merged_by
+from learner.models.policy import PolicyModel
 from learner.storage.manifest import CheckpointError, verify
 from learner.update.learner import Learner
 
@@ -84,6 +91,10 @@ def _misfit(learner: Learner, folder: Path, stage: int) -> str:
             f"{folder}: the optimiser state was saved with ZeRO stage {stage} and can only be resumed so; set "
             f"learner.zero_stage: {stage} (now {ours}), or start a new run with model.path: {folder / 'policy'}"
         )
+    policy = learner.policy.module
+    assert isinstance(policy, PolicyModel)
+    if wrong := misfit(folder, policy.adapters, None):
+        return wrong
     if (learner.critic is not None) != (folder / "critic").is_dir():
         has = "has a" if learner.critic is None else "has no"
         return f"{folder}: it {has} critic, which does not fit {type(learner.algorithm).__name__}"
@@ -94,23 +105,55 @@ def _misfit(learner: Learner, folder: Path, stage: int) -> str:
     return ""
 
 
-def policy_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
+def policy_weights(learner: Learner, in_float32: bool = False) -> Iterable[tuple[str, Tensor]]:
     """Hugging Face name and full weight of each policy parameter, on rank 0; empty elsewhere. Called by every rank.
 
-    A tied LM head is not listed beside the embedding it shares.
+    A tied LM head is not listed beside the embedding it shares. Adapters are merged.
+
+    Args:
+        in_float32: leave a merged weight unrounded, whatever the model's number format.
     """
-    return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in learner.policy.full_weights()]
+    return [
+        (name.removeprefix(_POLICY_PREFIX), weight)
+        for name, weight in _merged(learner, learner.policy.full_weights(), partial(_merge_copy, in_float32))
+    ]
+
+
+def adapter_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
+    """Name and full weight of each of the policy's adapters, on rank 0; empty elsewhere. Called by every rank."""
+    found = learner.policy.full_weights(trained_only=True)
+    return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in found]
 
 
 def policy_shapes(learner: Learner) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
     """Hugging Face name, number format and full shape of what :func:`policy_weights` lists, on every rank."""
-    return [(name.removeprefix(_POLICY_PREFIX), dtype, shape) for name, dtype, shape in learner.policy.weight_shapes()]
+    facts = ((name, (dtype, shape)) for name, dtype, shape in learner.policy.weight_shapes())
+    found = _merged(learner, facts, lambda weight, a, b, scale: weight)
+    return [(name.removeprefix(_POLICY_PREFIX), dtype, shape) for name, (dtype, shape) in found]
 
 
 def policy_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     """What :func:`policy_weights` lists, on every rank's device and some at a time. Called by every rank."""
-    for name, weight in learner.policy.device_weights():
+    for name, weight in _merged(learner, learner.policy.device_weights(), merge):
         yield name.removeprefix(_POLICY_PREFIX), weight
+
+
+def _merged(
+    learner: Learner, parts: Iterable[tuple[str, Part]], combine: Callable[[Part, Part, Part, float], Part]
+) -> Iterable[tuple[str, Part]]:
+    """Parameters of the policy as they are, or where it has adapters with these combined into what they are of."""
+    policy = learner.policy.module
+    assert isinstance(policy, PolicyModel)
+    if policy.adapters is None:
+        return parts
+    scale = policy.adapters.lora_alpha / policy.adapters.r
+    return merged_by(parts, lambda weight, a, b: combine(weight, a, b, scale))
+
+
+def _merge_copy(in_float32: bool, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Of a copied weight, which is written to if it is float32: there is no second one."""
+    found = merge_into(weight, a, b, scale)
+    return found if in_float32 else found.to(weight.dtype)
 
 
 def critic_shape(critic: nn.Module) -> dict[str, Any]:
@@ -123,6 +166,8 @@ def critic_shape(critic: nn.Module) -> dict[str, Any]:
         "monotonicity": config.monotonicity,
         "hidden_size": critic.heads.hidden_size,
     }
+    if critic.adapts:
+        shape["adapts"] = True
     if isinstance(critic.heads, FlowHeads):
         shape["flow_hidden"] = critic.heads.num_hidden
     return shape | ({"bottleneck_dim": critic.heads.dim} if isinstance(critic.heads, BottleneckHeads) else {})

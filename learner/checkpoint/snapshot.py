@@ -16,10 +16,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
-from transformers.utils import cached_file
+from transformers import GenerationConfig, PreTrainedModel
 
-from learner.checkpoint.load import critic_shape, policy_weights
+from learner.checkpoint.adapters import FOLDER, WEIGHTS, AdapterExport, starting_folder
+from learner.checkpoint.load import adapter_weights, critic_shape, policy_weights
 from learner.checkpoint.random_state import random_state
 from learner.config import ModelConfig
 from learner.engine.memory_copy import copy_to_memory
@@ -29,8 +29,6 @@ from learner.models.policy import PolicyModel
 from learner.storage.files import CheckpointFiles
 from learner.storage.manifest import FileFacts, SnapshotFacts
 from learner.update.learner import Learner
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.safetensors.index.json", "*.bin.index.json", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +55,10 @@ class PolicyExport:
         lm.save_pretrained(folder, state_dict=self.weights)
         if self.lm.can_generate():
             self.lm.generation_config.to_json_file(folder / "generation_config.json", use_diff=True)
-        for file in _starting_folder(self.model).iterdir():
-            is_ours = any(file.match(pattern) for pattern in (*_WEIGHTS, "config.json"))
+        for file in starting_folder(self.model).iterdir():
+            is_ours = any(file.match(pattern) for pattern in (*WEIGHTS, "config.json"))
             if file.is_file() and not is_ours:
                 shutil.copyfile(file, folder / file.name)
-
-
-def _starting_folder(model: ModelConfig) -> Path:
-    """The folder of a starting model: itself, or for a hub id the one in the cache that it was loaded from.
-
-    Raises:
-        OSError: neither is there.
-    """
-    if Path(model.path).is_dir():
-        return Path(model.path)
-    # Into the cache, where this process needed the weights only so far.
-    AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    file = cached_file(model.path, "config.json", local_files_only=True)
-    assert file is not None  # it raises where there is none
-    return Path(file).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +93,7 @@ class Snapshot:
     states: dict[str, StateCopy]
     rank_state: Any
     learner_json: str
-    exports: dict[str, PolicyExport | CriticExport]
+    exports: dict[str, PolicyExport | AdapterExport | CriticExport]
 
     def write(self, folder: Path) -> dict[str, FileFacts]:
         """Write this rank's files, durably. Touches neither the learner's weights nor its process group.
@@ -142,16 +125,23 @@ def take_snapshot(learner: Learner, model: ModelConfig, extra: dict[str, Any]) -
     """
     world = learner.world
     states = {"policy": learner.policy.copy_state()}
-    exports: dict[str, PolicyExport | CriticExport] = {}
-    policy, weights = learner.policy.module, dict(policy_weights(learner))
+    exports: dict[str, PolicyExport | AdapterExport | CriticExport] = {}
+    policy = learner.policy.module
     assert isinstance(policy, PolicyModel)
-    if world.rank == 0:
+    if policy.adapters is not None:
+        weights = dict(adapter_weights(learner))
+        if world.rank == 0:
+            exports[FOLDER] = AdapterExport(policy.adapters, weights, model)
+    with_policy = model.lora is None or model.lora.merged_checkpoints
+    weights = dict(policy_weights(learner)) if with_policy else {}
+    if world.rank == 0 and with_policy:
         kept = set(policy.lm.state_dict())  # without the buffers that are not saved
         buffers = {name: buffer.cpu().clone() for name, buffer in policy.lm.named_buffers() if name in kept}
         exports["policy"] = PolicyExport(policy.lm, weights | buffers, model)
     if learner.critic is not None:
         states["critic"] = learner.critic.copy_state()
-        critic, weights = learner.critic.module, dict(learner.critic.full_weights())
+        shares = model.critic_adapts  # weights with the policy
+        critic, weights = learner.critic.module, dict(learner.critic.full_weights(trained_only=shares))
         assert isinstance(critic, CriticModel)
         if world.rank == 0:
             exports["critic"] = CriticExport(critic, weights)

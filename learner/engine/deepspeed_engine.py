@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from learner.config import LearnerConfig
 from learner.engine.allocator import keep_freed_memory
-from learner.engine.deepspeed_options import deepspeed_settings
+from learner.engine.deepspeed_options import deepspeed_settings, with_fitting_bucket
 from learner.engine.gradient_watch import GradientWatch
-from learner.engine.memory_copy import copy_to_memory
 from learner.engine.state_copy import StateCopy
+from learner.engine.state_recorder import StateRecorder
 
 _TAG = "state"
 _GATHER_NUMEL = 1 << 26
@@ -58,18 +58,24 @@ class DeepSpeedEngine:
     accumulation is set by hand, since the number of micro-batches differs from step to step.
     """
 
-    def __init__(self, module: nn.Module, config: LearnerConfig, bfloat16: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, config: LearnerConfig, bfloat16: bool = False, saves_frozen: bool = True
+    ) -> None:
         """Wrap a model; the process group must have been started.
 
         Args:
             module: equal on every rank; it is moved to the rank's device.
             config: ZeRO stage, AdamW and clipping.
             bfloat16: keep working weights and gradients in bfloat16 (master weights stay float32).
+            saves_frozen: whether weights without gradients are part of the state; else the module is expected to have
+                them when the state is loaded.
         """
         import deepspeed
 
+        trained = [p for p in module.parameters() if p.requires_grad]
+        settings = deepspeed_settings(config, bfloat16, torch.accelerator.is_available())
         optimizer = torch.optim.AdamW(
-            [p for p in module.parameters() if p.requires_grad],
+            trained,
             lr=0.0,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_eps,
@@ -78,11 +84,12 @@ class DeepSpeedEngine:
         self._engine = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=deepspeed_settings(config, bfloat16, torch.accelerator.is_available()),
+            config=with_fitting_bucket(settings, sum(map(_full_numel, trained))),
         )[0]
         self.module = module
         self.num_parameters = sum(_full_numel(p) for p in module.parameters())
         self._stage = config.zero_stage
+        self._saves_frozen = saves_frozen
         self._bfloat16, self._offloads = bfloat16, config.offload != "none"
         self._max_grad_norm = config.max_grad_norm
         self._world = torch.distributed.get_world_size()
@@ -155,10 +162,10 @@ class DeepSpeedEngine:
         limit = self._max_grad_norm or math.inf
         return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
 
-    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See :class:`learner.engine.engine.TrainEngine`. Under ZeRO-3 the weights are gathered some at a time."""
         is_first = torch.distributed.get_rank() == 0
-        for chunk in _chunks(self.module):
+        for chunk in _chunks(self.module, trained_only):
             with self._gathered(chunk):
                 copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
             yield from copies
@@ -193,15 +200,24 @@ class DeepSpeedEngine:
 
     def copy_state(self) -> StateCopy:
         """See :class:`learner.engine.engine.TrainEngine`. What the files hold is up to DeepSpeed, as on loading."""
-        recorder, theirs = _Recorder(), self._engine.checkpoint_engine
+        recorder, theirs = StateRecorder(self._left_out()), self._engine.checkpoint_engine
         self._engine.checkpoint_engine = recorder
         self._engine._copy_recovery_script = recorder.add_scripts
         try:
-            self._engine.save_checkpoint(".", tag=_TAG, save_latest=False)
+            self._engine.save_checkpoint(
+                ".", tag=_TAG, save_latest=False, exclude_frozen_parameters=not self._saves_frozen
+            )
         finally:
             self._engine.checkpoint_engine = theirs
             del self._engine._copy_recovery_script
         return StateCopy(recorder.states, recorder.num_bytes, recorder.scripts)
+
+    def _left_out(self) -> frozenset[str]:
+        """Frozen weights by all of their names: DeepSpeed leaves out one name of each."""
+        if self._saves_frozen:
+            return frozenset()
+        named = self.module.named_parameters(remove_duplicate=False)
+        return frozenset(name for name, parameter in named if not parameter.requires_grad)
 
     def load_state(self, folder: Path, num_ranks: int, scratch: Path) -> None:
         """See :class:`learner.engine.engine.TrainEngine`. Stages 1 to 3 may go through DeepSpeed's universal format."""
@@ -213,7 +229,7 @@ class DeepSpeedEngine:
             folder = scratch
         self._engine._config.load_universal_checkpoint = universal
         try:
-            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+            path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=self._saves_frozen)
         finally:
             self._engine._config.load_universal_checkpoint = False
         if path is None:
@@ -222,39 +238,6 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """See :class:`learner.engine.engine.TrainEngine`."""
         self._engine.destroy()
-
-
-class _Recorder:
-    """Stands in for DeepSpeed's checkpoint engine: keeps a copy of what it is told to write, and writes nothing."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, Any] = {}
-        self.num_bytes = 0
-        self.scripts: dict[str, Path] = {}
-
-    def save(self, state_dict: Any, path: str) -> None:
-        copy, num_bytes = copy_to_memory(state_dict)
-        self.states[os.path.normpath(path)] = copy
-        self.num_bytes += num_bytes
-
-    def add_scripts(self, save_path: str) -> None:
-        """The scripts with which DeepSpeed's users read such a folder without DeepSpeed's engine."""
-        import deepspeed
-
-        folder = Path(deepspeed.__file__).parent / "utils"
-        self.scripts = {name: folder / name for name in ("zero_to_fp32.py", "zero_to_torch.py")}
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Nothing to do: the folder is made when the copy is written."""
-
-    def create(self, info: object) -> None:
-        """Nothing to do."""
-
-    def commit(self, info: object) -> bool:
-        return True
-
-    def is_decoupled(self) -> bool:
-        return False
 
 
 def _to_universal(source: Path, target: Path) -> None:
@@ -266,11 +249,17 @@ def _to_universal(source: Path, target: Path) -> None:
         raise RuntimeError(f"converting {source} for another number of ranks failed: {done.stderr.strip()[-500:]}")
 
 
-def _chunks(module: nn.Module) -> Iterator[list[tuple[str, nn.Parameter]]]:
-    """All parameters in their order, as many together as :data:`_GATHER_NUMEL` allows, or one that is larger."""
+def _chunks(module: nn.Module, trained_only: bool = False) -> Iterator[list[tuple[str, nn.Parameter]]]:
+    """Parameters in their order, as many together as :data:`_GATHER_NUMEL` allows, or one that is larger.
+
+    Args:
+        trained_only: leave out those without gradients.
+    """
     chunk: list[tuple[str, nn.Parameter]] = []
     size = 0
     for name, parameter in module.named_parameters():
+        if trained_only and not parameter.requires_grad:
+            continue
         numel = _full_numel(parameter)
         if chunk and size + numel > _GATHER_NUMEL:
             yield chunk

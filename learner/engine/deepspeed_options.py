@@ -9,6 +9,8 @@ from learner.config import LearnerConfig
 from rollout.component import UserError, nearest
 
 WHERE = "learner.deepspeed"
+DEFAULT_BUCKET = 500_000_000
+"""Gradients that DeepSpeed's bucket has room for unless told otherwise, in numbers."""
 Path = tuple[str, ...]
 
 
@@ -97,6 +99,15 @@ def deepspeed_settings(config: LearnerConfig, bfloat16: bool, on_gpu: bool) -> d
         if config.zero_stage >= 1:
             settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return _merged(settings, config.deepspeed)
+
+
+def with_fitting_bucket(settings: Mapping[str, Any], num_trained: int) -> dict[str, Any]:
+    """The same with no larger a bucket for gradients than there are, unless a size is given.
+
+    DeepSpeed makes it at its whole size in each backward pass, 2 GB by default, however little is trained.
+    """
+    bucket = {"reduce_bucket_size": min(DEFAULT_BUCKET, max(1, num_trained))}
+    return {**settings, "zero_optimization": {**bucket, **settings["zero_optimization"]}}
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,12 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and full tensor of each parameter, on the CPU. Only rank 0 gets any; every rank must exhaust it."""
+    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Name and a full copy of each parameter, on the CPU. Only rank 0 gets any; every rank must exhaust it.
+
+        Args:
+            trained_only: leave out those without gradients.
+        """
         ...
 
     def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:

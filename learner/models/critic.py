@@ -17,8 +17,9 @@ from learner.models.bottleneck import BottleneckHeads
 from learner.models.categorical import CategoricalHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
+from learner.models.lora.adapters import trunk_with_own_adapters
 from learner.models.packing import PackedRows
-from learner.models.policy import load_pretrained
+from learner.models.policy import PolicyModel, load_pretrained
 from learner.models.quantile_heads import QuantileHeads
 from learner.models.spec import END_VALUES, CriticConfig, VariationalCriticConfig
 from learner.models.split_weights import split_when_loaded
@@ -32,6 +33,9 @@ class CriticModel(nn.Module):
     With ``autocast`` the body computes in bfloat16, with no second copy of its weights, and the heads still in float32:
     near 1, neighbouring bfloat16 numbers are further apart than neighbouring quantiles. With ``pack_rows`` the body
     runs rows without padding (:mod:`learner.models.packing`), if it can.
+
+    Attributes:
+        adapts: the body is the policy's frozen weights with adapters of the critic's own.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class CriticModel(nn.Module):
         autocast: bool = False,
         frozen_head: FrozenHead | None = None,
         pack_rows: bool = False,
+        adapts: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
         self.packs_rows = pack_rows and packing.prepare(body)
+        self.adapts = adapts
         self.heads = make_heads(body.config.get_text_config().hidden_size, config, seed)
         self.frozen_head = frozen_head
         self.autocast = autocast
@@ -153,7 +159,24 @@ def load_critic(
     where = "model.critic_path" if config.critic_path else "model.path"
     with split_when_loaded(settings):
         body = load_pretrained(AutoModel, config.critic_body_path, config, torch.float32, where)
-    frozen = None
-    if isinstance(critic, VariationalCriticConfig) and critic.sem_mode != "none":
-        frozen = load_frozen_head(config, where, with_body=critic.sem_mode == "kl_ref")
+    frozen = _frozen_head(config, critic, where)
     return CriticModel(body, critic, seed, config.dtype == "bfloat16", frozen, config.pack_rows)
+
+
+def critic_over_policy(config: ModelConfig, critic: CriticConfig, seed: int, policy: PolicyModel) -> CriticModel:
+    """A critic whose body is the policy's frozen weights with adapters of its own, and whose heads are new.
+
+    Args:
+        seed: of heads and adapters, so that every rank starts equal.
+        policy: with adapters, and not in an engine yet.
+    """
+    body = trunk_with_own_adapters(policy.lm.base_model, seed)
+    frozen = _frozen_head(config, critic, "model.path")
+    return CriticModel(body, critic, seed, config.dtype == "bfloat16", frozen, config.pack_rows, adapts=True)
+
+
+def _frozen_head(config: ModelConfig, critic: CriticConfig, where: str) -> FrozenHead | None:
+    """The frozen LM head that a regulariser asks for."""
+    if isinstance(critic, VariationalCriticConfig) and critic.sem_mode != "none":
+        return load_frozen_head(config, where, with_body=critic.sem_mode == "kl_ref")
+    return None

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from learner.config import ModelConfig, ReferencePlace
 from learner.maths.logprobs import TokenLogprobs, head_logprobs, logit_logprobs, scatter_to_tokens
 from learner.models import packing
+from learner.models.lora.adapters import add_adapters
 from learner.models.packing import PackedRows, RowOutputs
 from learner.models.split_weights import (
     keep_in_host_memory,
@@ -38,7 +39,12 @@ class PolicyModel(nn.Module):
     Args:
         lm: the model.
         pack_rows: run rows without padding (:mod:`learner.models.packing`), if the model can.
+
+    Attributes:
+        adapters: of these alone is trained, peft's configuration of them; None where all weights are.
     """
+
+    adapters: Any = None
 
     def __init__(self, lm: PreTrainedModel, pack_rows: bool = False) -> None:
         super().__init__()
@@ -146,8 +152,15 @@ def load_policy(config: ModelConfig, seed: int, settings: Mapping[str, Any] | No
         settings: of DeepSpeed, to split the weights over ranks as they are loaded, see :func:`split_when_loaded`.
 
     Raises:
-        UserError: the model cannot be loaded.
+        UserError: the model cannot be loaded, or adapters do not fit it.
     """
+    policy = _loaded(config, seed, settings)
+    if config.lora is not None:
+        policy.adapters = add_adapters(policy, policy.lm, config.lora, config.path, seed)
+    return policy
+
+
+def _loaded(config: ModelConfig, seed: int, settings: Mapping[str, Any] | None) -> PolicyModel:
     torch.manual_seed(seed)
     with split_when_loaded(settings):
         lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
@@ -163,14 +176,14 @@ def load_reference(
     where: ReferencePlace = "replicated",
     settings: Mapping[str, Any] | None = None,
 ) -> PolicyModel:
-    """The frozen starting policy, for a KL penalty: no gradients, no optimiser.
+    """The frozen starting policy, for a KL penalty: no gradients, no optimiser, no adapters.
 
     Args:
         device: where it runs; by default where it is loaded.
         where: its weights are while it does not run, see ``learner.reference``.
         settings: of DeepSpeed, for one that is split over the ranks.
     """
-    reference = load_policy(config, seed, settings if where == "sharded" else None).requires_grad_(False).eval()
+    reference = _loaded(config, seed, settings if where == "sharded" else None).requires_grad_(False).eval()
     if where == "sharded":
         keep_split(reference)
     elif device is not None and where == "offloaded":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -43,7 +43,15 @@ def split_when_loaded(settings: Mapping[str, Any] | None) -> Iterator[None]:
         unset_hf_deepspeed_config()
 
 
-def is_split(model: nn.Module) -> bool:
+class HasParameters(Protocol):
+    """A model, or what stands for one."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All of them."""
+        ...
+
+
+def is_split(model: HasParameters) -> bool:
     """Whether a rank has a part of the weights only."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 

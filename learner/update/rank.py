@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from learner.algorithms.base import Algorithm
 from learner.config import LearnerConfig
 from learner.engine.engine import TrainEngine
+from learner.models.lora.adapters import FrozenBase
 from learner.models.policy import PolicyModel
 from learner.plan import fixed_cost_of
 from learner.update.collective import TorchCollective
@@ -51,7 +52,7 @@ class Rank:
         algorithm: Algorithm,
         policy: TrainEngine,
         critic: TrainEngine | None,
-        reference: PolicyModel | None,
+        reference: PolicyModel | FrozenBase | None,
         world: TorchCollective,
         settings: UpdateSettings,
     ) -> None:

@@ -58,7 +58,7 @@ OWNED = {
     "weight_transfer_config": "it follows from rollout.weight_sync",
     "worker_cls": "weights are loaded by the run's own extension of vLLM's worker",
     "worker_extension_cls": "weights are loaded by the run's own extension of vLLM's worker",
-    "enable_lora": "engines get whole weights, no adapters",
+    "enable_lora": "engines get whole weights: the adapters of model.lora are merged on the way",
 }
 """Sets itself, or has an option for."""
 

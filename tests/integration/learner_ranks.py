@@ -91,7 +91,9 @@ class ExaminedRank(LearnerWorker):
         parameters = dict(self._ready.policy.module.named_parameters())
         weights, found, most = PolicyOnDevice(self._ready), {}, 0
         for name, tensor in weights.tensors():
-            assert tensor.data_ptr() == parameters[f"lm.{name}"].data_ptr(), "what is sent is no copy"
+            own = parameters.get(f"lm.{name}")
+            if own is not None:  # not merged
+                assert tensor.data_ptr() == own.data_ptr(), "what is sent is no copy"
             found[name] = tensor.numpy().copy()
             most = max(most, sum(parameter.numel() for parameter in parameters.values()))  # of a split one that is 0
         return weights.shapes(), found, most

@@ -84,7 +84,12 @@ def start_command(tmp_path: Path) -> Iterator[StartCommand]:
 
     def start(*arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "cluster.cli"), **env: str) -> Command:
         log = tmp_path / f"command-{len(commands)}.log"
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **env}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONUNBUFFERED": "1",
+            **env,
+        }
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*program, *arguments], stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from learner.algorithms.catalogue import build_algorithm
 from learner.checkpoint.snapshot import take_snapshot
-from learner.config import LearnerConfig, ModelConfig
+from learner.config import LearnerConfig, LoraOptions, ModelConfig
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.memory_copy import copy_to_memory
 from learner.engine.state_copy import StateCopy
-from learner.models.critic import load_critic
-from learner.models.policy import load_policy, load_reference
+from learner.models.critic import critic_over_policy, load_critic
+from learner.models.lora.adapters import FrozenBase
+from learner.models.policy import PolicyModel, load_policy, load_reference
 from learner.storage.manifest import begin, checkpoint_step, commit
 from learner.update.collective import TorchCollective
 from learner.update.learner import Learner
@@ -35,7 +36,7 @@ class TorchEngine:
         self.module, self.config = module, config
         self.num_parameters = sum(p.numel() for p in module.parameters())
         self.optimizer = torch.optim.AdamW(
-            module.parameters(),
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=0.0,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_eps,
@@ -69,9 +70,10 @@ class TorchEngine:
         self.optimizer.zero_grad()
         return norm
 
-    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.module.named_parameters():
-            yield name, parameter.detach().clone()
+            if parameter.requires_grad or not trained_only:
+                yield name, parameter.detach().clone()
 
     def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         return [(name, weight.dtype, tuple(weight.shape)) for name, weight in self.device_weights()]
@@ -111,18 +113,30 @@ def plain_learner(
     config = config or LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=120)
     model = model or ModelConfig(path=str(model_path))
     built = build_algorithm(algorithm, options or {}) if isinstance(algorithm, str) else algorithm
-    critic = None
-    if built.critic_config is not None:
+    critic, policy_model = None, load_policy(model, seed=0)
+    if built.critic_config is not None and model.critic_adapts:
+        critic = TorchEngine(critic_over_policy(model, built.critic_config, 0, policy_model), config)
+    elif built.critic_config is not None:
         critic = TorchEngine(load_critic(model, built.critic_config, seed=0), config)
-    reference = load_reference(model, seed=0) if built.needs_reference else None
-    policy = TorchEngine(load_policy(model, seed=0), config)
+    policy = TorchEngine(policy_model, config)
+    reference: PolicyModel | FrozenBase | None = None
+    if model.lora is not None:
+        reference = FrozenBase(policy.module, policy.forward)
+    elif built.needs_reference:
+        reference = load_reference(model, seed=0)
     complete = UpdateSettings(**{"config": config, "num_updates": 10, **settings})
     return Learner(built, policy, critic, reference, TorchCollective(CPU), complete)
 
 
-def save_checkpoint(learner: Learner, final: Path, model_path: Path, extra: dict[str, Any] | None = None) -> None:
+def save_checkpoint(
+    learner: Learner,
+    final: Path,
+    model_path: Path,
+    extra: dict[str, Any] | None = None,
+    lora: LoraOptions | None = None,
+) -> None:
     """What a run does to save, for a learner of one rank."""
-    snapshot = take_snapshot(learner, ModelConfig(path=str(model_path)), extra or {})
+    snapshot = take_snapshot(learner, ModelConfig(path=str(model_path), lora=lora), extra or {})
     partial = begin(final, snapshot.facts.num_bytes)
     facts = {"step": checkpoint_step(final), "num_ranks": 1, "zero_stage": snapshot.facts.zero_stage}
     commit(partial, final, facts, snapshot.write(partial))

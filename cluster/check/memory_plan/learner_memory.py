@@ -96,10 +96,9 @@ def rank_memory(config: RunConfig, policy: ModelShape, critic: ModelShape | None
     width = 2 if config.model.dtype == "bfloat16" else 4
     offload = learner.offload if on_gpu else "none"
     by_stage = {"weights": ranks if stage == 3 else 1, "gradients": ranks if stage >= 2 else 1}
-    models = [(policy.num_weights, width)]
-    if critic is not None:
-        models.append((critic.num_weights + critic.hidden * needs.heads * needs.quantiles, 4))
-    weights = optimiser = gradients = 0
+    frozen, models = _models(policy, critic, needs, width)
+    weights = 0 if offload == "all" else frozen * width // by_stage["weights"]
+    optimiser = gradients = 0
     for number, bytes_each in models:
         split = number // by_stage["weights"]
         weights += 0 if offload == "all" else split * bytes_each
@@ -109,26 +108,40 @@ def rank_memory(config: RunConfig, policy: ModelShape, critic: ModelShape | None
         else:
             optimiser, gradients = optimiser + 8 * number, gradients + 4 * number
     tokens = micro_tokens(config)
-    reference = policy.num_weights * width if needs.has_reference else 0
+    reference = policy.num_weights * width if needs.has_reference and not policy.adapters else 0
     if learner.reference == "sharded":
         reference //= ranks
     elif learner.reference == "offloaded" and on_gpu:
         reference //= 2 * policy.num_layers  # about a layer's largest weight
-    passes = [activation_bytes(config, policy, width, tokens, is_critic=False)]
-    passes += [] if critic is None else [activation_bytes(config, critic, width, tokens, is_critic=True)]
     rows = min(tokens, max(1, CHUNK_NUMBERS // policy.vocab))
+    logits = LOGITS_AT_ONCE * rows * policy.vocab * 4 + policy.vocab * policy.hidden * (width + 4) * (
+        on_gpu and not frozen
+    )
+    passes = [activation_bytes(config, policy, width, tokens, is_critic=False, before=logits)]
+    passes += [] if critic is None else [activation_bytes(config, critic, width, tokens, is_critic=True)]
     return RankMemory(
         weights=weights,
         optimiser=optimiser,
         gradients=gradients,
         reference=reference,
         activations=max(passes),
-        logits=LOGITS_AT_ONCE * rows * policy.vocab * 4 + policy.vocab * policy.hidden * (width + 4) * on_gpu,
+        logits=logits,
         values=_value_bytes(config, needs, tokens, on_gpu),
-        buckets=_bucket_bytes(config, [number * bytes_each for number, bytes_each in models], width),
+        buckets=_bucket_bytes(config, models, frozen * width),
         sync=2 * SYNC_BUFFER if on_gpu and config.cluster.gpus_per_rollout_worker > 0 else 0,
         gradients_stay=stage == 3,
     )
+
+
+def _models(
+    policy: ModelShape, critic: ModelShape | None, needs: Needs, width: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """Frozen numbers, which are there once, and of each model the trained ones with the bytes of each."""
+    frozen = policy.num_weights if policy.adapters else 0
+    models = [(policy.adapters or policy.num_weights, width)]
+    if critic is not None:
+        models.append(((critic.adapters or critic.num_weights) + critic.hidden * needs.heads * needs.quantiles, 4))
+    return frozen, models
 
 
 def micro_tokens(config: RunConfig) -> int:
@@ -138,18 +151,28 @@ def micro_tokens(config: RunConfig) -> int:
     return longest * max(1, min(rows, config.learner.micro_batch_tokens // longest))
 
 
-def activation_bytes(config: RunConfig, shape: ModelShape, width: int, tokens: int, is_critic: bool) -> int:
-    """What a forward pass keeps for its backward pass."""
+def activation_bytes(
+    config: RunConfig, shape: ModelShape, width: int, tokens: int, is_critic: bool, before: int = 0
+) -> int:
+    """What a forward pass keeps for its backward pass.
+
+    Args:
+        before: bytes that are counted besides, and are free again when a layer is computed anew.
+    """
     attention = shape.query + shape.key
+    is_critic_adapter = is_critic and shape.adapters > 0  # over the policy's weights, with states as the policy's
+    is_critic = is_critic and not is_critic_adapter
     if width == 4:
         layer, start = 24 * shape.hidden + 16 * (shape.inner + attention), 4 * shape.hidden
     elif is_critic:  # float32 states between operations in bfloat16
         layer, start = 26 * shape.hidden + 8 * shape.inner + 10 * attention, 4 * shape.hidden
     else:
         layer, start = 16 * shape.hidden + 8 * shape.inner + 10 * attention, 2 * shape.hidden
+    adapters = shape.adapter_ranks * (width + 4 * is_critic_adapter)
     if config.model.recomputes(shape.num_weights):
-        return tokens * (start * shape.num_layers + layer + start)
-    return tokens * layer * shape.num_layers
+        once = tokens * (layer + start + adapters // shape.num_layers)
+        return tokens * start * shape.num_layers + max(0, once - before)
+    return tokens * (layer * shape.num_layers + adapters)
 
 
 def _value_bytes(config: RunConfig, needs: Needs, tokens: int, on_gpu: bool) -> int:
@@ -162,14 +185,21 @@ def _value_bytes(config: RunConfig, needs: Needs, tokens: int, on_gpu: bool) -> 
     return PARTS_AT_ONCE * micro if on_gpu else kept
 
 
-def _bucket_bytes(config: RunConfig, models: list[int], width: int) -> int:
-    """What DeepSpeed gathers weights into and gradients out of."""
+def _bucket_bytes(config: RunConfig, models: list[tuple[int, int]], frozen: int) -> int:
+    """What DeepSpeed gathers weights into and gradients out of; one model is in its backward pass at a time.
+
+    Args:
+        models: what is trained of each, in numbers, and the bytes of each number.
+        frozen: bytes of what is not.
+    """
     zero = config.learner.deepspeed.get("zero_optimization", {})
     stage, ranks = config.learner.zero_stage, config.learner.num_workers
     if stage == 0:
         return 0
-    bucket = min(int(zero.get("reduce_bucket_size", BUCKET)) * 4, 2 * max(models))
+    given = zero.get("reduce_bucket_size")
+    bucket = max((min(BUCKET, number) if given is None else int(given)) * width for number, width in models)
     if stage < 3:
-        return 2 * bucket
+        return bucket * (2 if zero.get("overlap_comm") else 1)
+    largest = max(frozen, *(number * width for number, width in models))
     live = int(zero.get("stage3_max_live_parameters", LIVE)) + int(zero.get("stage3_prefetch_bucket_size", PREFETCH))
-    return bucket + min(live * 4, max(models)) * (ranks > 1)
+    return bucket + min(live * 4, largest) * (ranks > 1)

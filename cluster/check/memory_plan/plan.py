@@ -103,7 +103,9 @@ class Planned:
             chosen |= changes
             if self._total(chosen) <= gpus.usable:
                 return f"with {_written(chosen)} together it needs {_gib(self._total(chosen))}"
-        return f"no setting is enough (with {_written(chosen)} still {_gib(self._total(chosen))}): take more ranks"
+        return f"no setting is enough (with {_written(chosen)} still {_gib(self._total(chosen))}): take more ranks" + (
+            "" if self.config.model.lora is not None else ", or train adapters (model.lora)"
+        )
 
     def _total(self, changes: dict[str, Any]) -> int:
         return rank_memory(changed(self.config, changes), self.policy, self.critic, self.needs).total
@@ -207,7 +209,7 @@ def _changes(config: RunConfig, needs: Needs, has_critic: bool) -> Iterator[dict
         yield {"model.gradient_checkpointing": True}
     if learner.zero_stage < 3:
         yield {"learner.zero_stage": 3}
-    if needs.has_reference and learner.reference == "replicated":
+    if needs.has_reference and learner.reference == "replicated" and config.model.lora is None:
         yield {"learner.reference": "sharded" if learner.zero_stage == 3 else "offloaded"}
     if learner.micro_batch_tokens > longest:
         yield {"learner.micro_batch_tokens": longest}

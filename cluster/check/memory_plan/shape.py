@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.config.model_folder import load_model_config
 from cluster.config.run_config import RunConfig
+from learner.config import LoraOptions
 from rollout.component import UserError
 
 
@@ -18,6 +19,8 @@ class ModelShape:
         num_weights: tied ones once.
         num_layers, hidden, inner, vocab: layers, width, width of the feed-forward part, words.
         query, key: widths of all query heads and of all key heads of a layer.
+        adapters: numbers of the adapters that are trained in place of the weights; 0 without.
+        adapter_ranks: their widths together.
     """
 
     num_weights: int
@@ -27,6 +30,8 @@ class ModelShape:
     vocab: int
     query: int
     key: int
+    adapters: int = 0
+    adapter_ranks: int = 0
 
     @property
     def cache_numbers(self) -> int:
@@ -38,9 +43,9 @@ def policy_shape(config: RunConfig) -> ModelShape:
     """Of ``model.path``.
 
     Raises:
-        UserError: there is no such config.json, or it is not that of a causal language model.
+        UserError: there is no such config.json, it is not that of a causal language model, or adapters do not fit it.
     """
-    return _shape(config, config.model.path, "model.path", "AutoModelForCausalLM")
+    return _shape(config, config.model.path, "model.path", "AutoModelForCausalLM", config.model.lora)
 
 
 def critic_shape(config: RunConfig) -> ModelShape:
@@ -50,12 +55,15 @@ def critic_shape(config: RunConfig) -> ModelShape:
         UserError: there is no such config.json, or it cannot be used.
     """
     key = "model.path" if config.model.critic_path is None else "model.critic_path"
-    return _shape(config, config.model.critic_body_path, key, "AutoModel")
+    lora = config.model.lora if config.model.critic_adapts else None
+    return _shape(config, config.model.critic_body_path, key, "AutoModel", lora)
 
 
-def _shape(config: RunConfig, path: str, key: str, kind: str) -> ModelShape:
+def _shape(config: RunConfig, path: str, key: str, kind: str, lora: LoraOptions | None) -> ModelShape:
     import torch
     import transformers
+
+    from learner.models.lora.targets import adapter_numbers
 
     trust = config.model.trust_remote_code
     found = load_model_config(path, key, trust, with_weights=False)
@@ -66,6 +74,7 @@ def _shape(config: RunConfig, path: str, key: str, kind: str) -> ModelShape:
         raise UserError(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
     text: Any = found.get_text_config()
     heads = text.num_attention_heads
+    numbers, ranks = (0, 0) if lora is None else adapter_numbers(made, lora)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelShape(
         num_weights=sum(parameter.numel() for parameter in made.parameters()),
@@ -75,4 +84,6 @@ def _shape(config: RunConfig, path: str, key: str, kind: str) -> ModelShape:
         vocab=text.vocab_size,
         query=heads * width,
         key=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        adapters=numbers,
+        adapter_ranks=ranks,
     )

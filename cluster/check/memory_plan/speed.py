@@ -37,7 +37,8 @@ def speed(
     for shape in (policy, critic):
         if shape is not None:
             again = 2 if config.model.recomputes(shape.num_weights) else 0
-            work += (6 + 2 + again) * shape.num_weights  # the pass before the update
+            trained = 6 if not shape.adapters else 4  # frozen weights have no gradient of their own
+            work += (trained + 2 + again) * shape.num_weights + 4 * shape.adapters  # the pass before the update
     work += 2 * policy.num_weights * needs.has_reference
     training = learner.num_workers * FLOPS * TRAINING_SHARE / work
     half, shards = rollout.longest_tokens / 2, rollout.tensor_parallel_size

@@ -64,7 +64,7 @@ class StartDrift:
         if rank.world.rank != 0 and not is_shared:
             return {}
         with _random_streams_kept():
-            start = rank.reference or self._start(rank.world.device)
+            start = rank.reference if rank.reference is not None else self._start(rank.world.device)
             if start is None:
                 return {"policy/kl_to_start": Mean(float("nan"), 1.0)}
             then = [_logprobs(start, piece, settings.temperature) for piece in pieces]

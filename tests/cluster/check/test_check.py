@@ -13,6 +13,7 @@ import pytest
 from cluster.check.check import check_data, check_run, check_run_folder, data_warnings
 from cluster.check.derived import derive, plan_lines
 from cluster.check.machine import Machine, inspect_machine, machine_errors, machine_warnings, usable_cpus
+from cluster.check.model import adapter_warnings
 from cluster.config.model_folder import hub_is_reachable
 from cluster.config.run_config import RunConfig, load_config
 from rollout.component import StrictModel, UserError
@@ -159,6 +160,17 @@ def test_data_is_measured_with_the_tokenizer(tiny_model: Path) -> None:
         check_data(config("rollout.max_prompt_tokens=7"), task, tokenizer)
     with pytest.raises(UserError, match="split 'test' has no questions"):
         check_data(config(), Questions(train=["1"], test=[]), tokenizer)
+
+
+def test_what_adapters_will_suffer_from_is_a_warning() -> None:
+    assert adapter_warnings(config()) == []
+    assert adapter_warnings(config("model.lora={}", "learner.policy_lr=2e-5")) == []
+    (rate,) = adapter_warnings(config("model.lora={}"))
+    assert rate.startswith("learner.policy_lr: 1e-06 is for whole weights")
+    half = ("model.lora={}", "learner.policy_lr=2e-5", "model.dtype=bfloat16")
+    (mixed,) = adapter_warnings(config(*half))
+    assert mixed.startswith("model.lora: the learner computes in bfloat16") and "give both the same" in mixed
+    assert adapter_warnings(config(*half, "rollout.dtype=bfloat16")) == []
 
 
 def test_small_data_is_a_warning() -> None:

@@ -103,6 +103,22 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     ),
     "idle ranks": ("rollout:", "learner: {num_workers: 17}\nrollout:", ["learner.num_workers", "16 trajectories"]),
     "endless warm-up": ("rollout:", "learner: {critic_warmup_steps: 2}\nrollout:", ["learner.critic_warmup_steps"]),
+    "adapters of no layer": (
+        "model:\n",
+        "model:\n  lora: {target_modules: [q_prj]}\n",
+        ["small.yaml:3: model.lora.target_modules: the model has no linear layer 'q_prj'; did you mean 'q_proj'?"],
+    ),
+    "adapters by another's names": ("model:\n", "model:\n  lora: {r: 8}\n", ["small.yaml:3: model.lora.r", "rank"]),
+    "adapters with dropout": (
+        "model:\n",
+        "model:\n  lora: {lora_dropout: 0.1}\n",
+        ["model.lora.lora_dropout: unknown"],
+    ),
+    "adapters and a split reference": (
+        "model:\n",
+        "learner: {reference: offloaded}\nmodel:\n  lora: {}\n",
+        ["learner.reference: 'offloaded' has no effect with model.lora"],
+    ),
     "unequal shards": ("rollout:", "rollout:\n  tensor_parallel_size: 2", ["cluster.gpus_per_rollout_worker", "= 2"]),
     "two clusters": ("cluster:", "cluster:\n  address: auto\n  num_cpus: 2", ["cluster.num_cpus", "private Ray"]),
     "slow reward": ("  functions:", "  timeout_s: 9999\n  functions:", ["reward.timeout_s", "step_timeout_s"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from cluster.config.run_config import RunConfig
 from cluster.run.resume import ResumePoint, refuse_foreign_point
 from learner.algorithms.catalogue import build_algorithm
 from learner.checkpoint.foreign import refuse_foreign
-from learner.config import ModelConfig
+from learner.config import LoraOptions, ModelConfig
 from learner.storage.manifest import CheckpointError
 from learner.update.learner import Learner
 from rollout.component import UserError
-from tests.learner.plain_learner import save_checkpoint
+from tests.learner.plain_learner import plain_learner, save_checkpoint
 
 CRITIC = {"num_heads": 2, "num_quantiles": 32}
 
@@ -75,6 +76,45 @@ def test_a_foreign_one_is_refused_at_once(
         else:
             refuse(checkpoint, tiny_model, stage=stage + 1)
     assert time.monotonic() - begin < 10.0
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("same", ""),
+        ("none", r"the run that wrote it trained adapters; go on with model\.lora"),
+        ("rank", r"its adapters were made with model\.lora\.rank 4, and now it is 8; set it back"),
+        ("targets", r"made with model\.lora\.target_modules \['down_proj', .*now it is \['q_proj'\]"),
+        ("weights", r"its adapters are of other frozen weights than those of model\.path"),
+    ],
+)
+def test_adapters_belong_to_frozen_weights(case: str, message: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Their checkpoint does not hold these, so another model of the same shape would be taken for them."""
+    pytest.importorskip("peft", reason="the extra 'lora' is not installed")
+    lora, folder, path = LoraOptions(rank=4, merged_checkpoints=False), tmp_path / "step-3", tiny_model
+    learner = plain_learner(tiny_model, "grpo", model=ModelConfig(path=str(tiny_model), lora=lora))
+    save_checkpoint(learner, folder, tiny_model, lora=lora)
+    now = {
+        "none": None,
+        "rank": lora.model_copy(update={"rank": 8}),
+        "targets": lora.model_copy(update={"target_modules": ["q_proj"]}),
+    }.get(case, lora)
+    if case == "weights":
+        path = tmp_path / "moved"
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        model.get_parameter("model.layers.1.mlp.up_proj.weight").data.mul_(1.001)
+        model.save_pretrained(path)
+    algorithm, stage = build_algorithm("grpo", {}, "algorithm"), learner.settings.config.zero_stage
+    with pytest.raises(CheckpointError, match=message) if message else nullcontext():
+        refuse_foreign(folder, ModelConfig(path=str(path), lora=now), algorithm, stage)
+
+
+def test_adapters_are_not_gone_on_from_whole_weights(checkpoint: Path, tiny_model: Path) -> None:
+    pytest.importorskip("peft", reason="the extra 'lora' is not installed")
+    stage = json.loads((checkpoint / "manifest.json").read_text())["zero_stage"]
+    model, built = ModelConfig(path=str(tiny_model), lora=LoraOptions()), build_algorithm("dvpo", {"critic": CRITIC})
+    with pytest.raises(CheckpointError, match=r"that wrote it trained whole weights; go on with no model\.lora"):
+        refuse_foreign(checkpoint, model, built, stage)
 
 
 def test_steps_that_the_ledger_does_not_know(checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:

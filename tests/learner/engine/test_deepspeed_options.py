@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learner.config import LearnerConfig, ModelConfig, check_compatible
-from learner.engine.deepspeed_options import deepspeed_settings, refusals
+from learner.engine.deepspeed_options import deepspeed_settings, refusals, with_fitting_bucket
 from rollout.component import UserError
 
 
@@ -72,3 +72,16 @@ def test_combinations_that_cannot_work(model: dict[str, Any], learner: dict[str,
 def test_activations_of_large_models_are_computed_again() -> None:
     assert [ModelConfig(path="x").recomputes(n) for n in (999_999_999, 10**9)] == [False, True]
     assert [ModelConfig(path="x", gradient_checkpointing=on).recomputes(10**9) for on in (False, True)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "num_trained", "expected"),
+    [({}, 1000, 1000), ({}, 10**10, 500_000_000), ({"reduce_bucket_size": 77}, 1000, 77), ({}, 0, 1)],
+)
+def test_a_bucket_for_gradients_is_no_larger_than_they_are(
+    given: dict[str, int], num_trained: int, expected: int
+) -> None:
+    options = {"zero_optimization": given} if given else {}
+    settings = deepspeed_settings(LearnerConfig(deepspeed=options), bfloat16=False, on_gpu=False)
+    found = with_fitting_bucket(settings, num_trained)
+    assert found["zero_optimization"] == {**settings["zero_optimization"], "reduce_bucket_size": expected}

@@ -22,17 +22,27 @@ SHAPES = RECIPES / "shapes"
 OF_RECIPE = {
     "8b-8x80": [f"model.path={SHAPES / 'qwen3-8b'}"],
     "32b-4x8x80": [f"model.path={SHAPES / 'qwen3-32b'}", f"model.critic_path={SHAPES / 'qwen3-8b'}"],
+    "8b-8x80-lora": [f"model.path={SHAPES / 'qwen3-8b'}"],
+    "32b-4x8x80-lora": [f"model.path={SHAPES / 'qwen3-32b'}"],
+}
+BILLIONS = {
+    "8b-8x80": (8.19, 7.57),
+    "32b-4x8x80": (32.76, 7.57),
+    "8b-8x80-lora": (8.19, 7.57),
+    "32b-4x8x80-lora": (32.76, 31.98),
 }
 
 
 def plan_of(recipe: str, *overrides: str, **changes: Any) -> Planned:
     config = load_config(RECIPES / f"{recipe}.yaml", [*OF_RECIPE[recipe], *overrides])
-    gpus = Gpus.parse(recipe.partition("-")[2])
+    gpus = Gpus.parse(recipe.split("-")[1])
     return plan_run(changed(config, changes), build_algorithm(config), gpus)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dvpo, ZeRO 3", "grpo, KL, activations again"])
+@pytest.mark.parametrize(
+    "name", ["dvpo, ZeRO 3", "grpo, KL, adapters, activations again", "ppo, bfloat16, adapters of both, ZeRO 3"]
+)
 def test_within_a_fifth_of_counted_tensors(name: str) -> None:
     between, peak = measured(CASES[name])
     expected_between, expected_peak = planned(CASES[name])
@@ -48,10 +58,9 @@ def test_the_recipes_fit(recipe: str) -> None:
     best = next(line for line in plan.lines() if line.startswith("best split"))
     rollout, learner = plan.config.rollout, plan.config.learner
     assert f"learner.num_workers {learner.num_workers}, rollout.num_workers {rollout.num_workers} " in best
-    billions = {"8b-8x80": (8.19, 7.57), "32b-4x8x80": (32.76, 7.57)}[recipe]
     assert plan.critic is not None
     found = (plan.policy.num_weights / 1e9, plan.critic.num_weights / 1e9)
-    assert found == pytest.approx(billions, abs=0.01)
+    assert found == pytest.approx(BILLIONS[recipe], abs=0.01)
 
 
 @pytest.mark.slow
@@ -92,6 +101,20 @@ def test_what_saves_memory_saves_it() -> None:
     assert kept.activations > 10 * base.activations
     fewer = plan_of("8b-8x80", "learner.num_workers=4", "rollout.num_workers=4").rank
     assert fewer.optimiser == pytest.approx(base.optimiser * 5 / 4, rel=1e-6)
+
+
+def test_adapters_save_optimiser_states_gradients_and_the_copy_for_a_kl_penalty() -> None:
+    whole = plan_of("8b-8x80", "algorithm={preset: dvpo, kl_coef: 0.01}").rank
+    policy = plan_of("8b-8x80", "algorithm={preset: dvpo, kl_coef: 0.01}", "model.lora={}").rank
+    both = plan_of("8b-8x80", "algorithm={preset: dvpo, kl_coef: 0.01}", "model.lora={critic: adapter}")
+    assert whole.reference > 0 == policy.reference
+    assert whole.optimiser > 2 * policy.optimiser and policy.optimiser > 50 * both.rank.optimiser
+    assert policy.weights > both.rank.weights > 8.19e9 * 2 / 5
+    # Rank 16 on seven layers of Qwen3-8B: 4096 <-> 4096, 1024, 1024, 4096, and 4096 <-> 12288 three times.
+    widths = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 12288)
+    assert both.policy.adapters == 16 * 36 * widths and both.policy.adapter_ranks == 16 * 36 * 7
+    with pytest.raises(UserError, match=r"model\.lora\.target_modules: the model has no linear layer 'query'"):
+        plan_of("8b-8x80", "model.lora={target_modules: [query]}")
 
 
 def test_the_command(tmp_path: Path) -> None:
