@@ -20,11 +20,13 @@ from ray.exceptions import (
 )
 
 from actors.calls.messages import CallFailedError, UnknownError
-from actors.faults import DataLost, Fault, WorkerDied, WorkerError, WorkerHung
+from actors.faults import ControllerLost, DataLost, Fault, HostLost, WorkerDied, WorkerError, WorkerHung
 from rollout.component import UserError
 
 DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 """What Ray says of an actor whose process is gone."""
+HOST_GONE = "because its node has died"
+"""How Ray says of an actor that the host went with it."""
 ENGINE_DEAD = "EngineDeadError"
 """The exception of an engine that has ended: vLLM's, which is not imported here, or ``rollout.sampling.engine``'s."""
 USER_ERROR = f"{UserError.__name__}: "
@@ -66,7 +68,8 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
         if raised.startswith(USER_ERROR):  # Ray keeps the text of what a constructor raised, not the exception
             return UserError(raised.removeprefix(USER_ERROR))
     if isinstance(cause, DEATHS):
-        return WorkerDied(worker, method, describe_death(cause))
+        kind = HostLost if isinstance(cause, NodeDiedError) or HOST_GONE in str(cause) else WorkerDied
+        return kind(worker, method, describe_death(cause))
     name = cause.type_name if isinstance(cause, UnknownError) else type(cause).__name__
     if name == ENGINE_DEAD:
         return WorkerDied(worker, method, f"{ENGINE_DEAD}: {cause}")
@@ -82,6 +85,12 @@ def unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, RayTaskError | CallFailedError) and error.cause is not None:
         error = error.cause
     return error
+
+
+def controller_fault(error: BaseException) -> BaseException:
+    """What went wrong in the controller, by what its actor has answered; or that its process is gone."""
+    cause = unwrapped(error)
+    return ControllerLost(f"lost the controller: {describe_death(cause)}") if isinstance(cause, DEATHS) else cause
 
 
 def describe_death(error: BaseException) -> str:

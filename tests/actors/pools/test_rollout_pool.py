@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.faults import Quarantined, TooManyQuarantined, WorkerError, WorkersKeepDying
-from actors.pools.pool import PoolObserver, Replacing
+from actors.pools.members import PoolObserver, Replacing
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.suspects import Suspects
 from rollout.trajectory import Prompt, SampleRequest
