@@ -129,7 +129,7 @@ def status(name: str, address: str | None) -> None:
     click.get_current_context().exit(1 if job.state == "FAILED" else 0)
 
 
-class Number(click.ParamType):
+class Number(click.ParamType[int | str]):
     """A number of workers, or ``config``."""
 
     name = "N|config"

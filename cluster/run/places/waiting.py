@@ -16,6 +16,8 @@ from cluster.run.places.rooms import RolloutRooms
 from cluster.run.signals import SignalFlag
 
 LOOK_UP_S, SHORT_S = 0.5, 0.05
+FIRST_TRY_S = 5.0
+"""How long what the run needs besides the learner waits for room that the learner has left, in seconds."""
 ONE_NODE_S = 5.0
 """How long the learner ranks wait for all of them to be on one node, in seconds."""
 FIRST_TOLD_S, TELL_EVERY_S = 1.0, 30.0
@@ -126,9 +128,9 @@ def reserve(
 ) -> tuple[Any, Any, int]:
     """Ray placement groups of the learner ranks and of the reward models, None without any; and rooms of the rollouts.
 
-    What the run needs besides the learner comes first, since its bundles may be larger. Then the learner ranks, which
-    talk most with each other, get one node if they can have one now, else as few as Ray finds. Rollout workers that the
-    run can do without get what is left.
+    The learner ranks come first, beside the driver and its controller if they can, so that the loss of any other host
+    costs workers only. Where the others that the run needs find no room then, they choose first: their bundles may be
+    larger. Rollout workers that the run can do without get what is left.
 
     Args:
         rooms: where those of the rollout workers are kept.
@@ -145,14 +147,16 @@ def reserve(
     """
     require_capacity(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     option, num_needed = "cluster.start_timeout_s", len(demand.rollout_bundles)
-    served = learners = None
+    served, learners = None, learners_group(demand.learner_bundles)
     try:
         if demand.reward_model_bundles:
             served = placement_group(list(demand.reward_model_bundles), strategy="PACK")
-        needed = [*filter(None, [served]), *map(rooms.ask, range(num_needed))]
-        wait_for_room(needed, timeout_s, option, tell, check)
-        learners = learners_group(demand.learner_bundles)
-        wait_for_room([*filter(None, [learners])], timeout_s, option, tell, check)
+        others = [*filter(None, [served]), *map(rooms.ask, range(num_needed))]
+        if learners is not None and not all(group.wait(FIRST_TRY_S) for group in others):
+            remove_placement_group(learners)
+            wait_for_room(others, timeout_s, option, tell, check)
+            learners = learners_group(demand.learner_bundles)
+        wait_for_room([*filter(None, [learners]), *others], timeout_s, option, tell, check)
         return learners, served, num_needed + rooms.take_more(num_needed, num_rollouts)
     except BaseException:
         for made in filter(None, (learners, served)):
@@ -162,7 +166,10 @@ def reserve(
 
 
 def learners_group(bundles: Sequence[Bundle]) -> Any:
-    """A placement group of learner ranks: on one node if one has room for all now, else it waits for several."""
+    """A placement group of learner ranks: on one node if one has room for all now, else it waits for several.
+
+    The driver's node is the first choice.
+    """
     if not bundles:
         return None
     return _on_one_node(bundles) or placement_group(list(bundles), strategy="PACK")
@@ -170,7 +177,8 @@ def learners_group(bundles: Sequence[Bundle]) -> Any:
 
 def _on_one_node(bundles: Sequence[Bundle]) -> Any:
     """A placement group on one node, or None where none has room for it now."""
-    group = placement_group(list(bundles), strategy="STRICT_PACK")
+    here = ray.get_runtime_context().get_node_id()
+    group = placement_group(list(bundles), strategy="STRICT_PACK", _soft_target_node_id=here)
     if group.wait(ONE_NODE_S):
         return group
     remove_placement_group(group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ class Group:
 
     made: list[Group] = []  # noqa: RUF012  # emptied by each test
 
-    def __init__(self, bundles: list[Any], strategy: str, name: str = "") -> None:
+    def __init__(self, bundles: list[Any], strategy: str, name: str = "", _soft_target_node_id: str = "") -> None:
         self.bundles, self.strategy, self.is_removed = bundles, strategy, False
         self.made.append(self)
 
@@ -62,6 +63,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> type[Group]:
     """Of two nodes with two GPUs each; nothing of Ray's is started."""
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}] * 2
     monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
     for module in (waiting, rooms):
         monkeypatch.setattr(module, "placement_group", Group)
         monkeypatch.setattr(module, "remove_placement_group", lambda group: setattr(group, "is_removed", True))
@@ -91,7 +93,7 @@ def test_learner_ranks_get_one_node_where_they_can_have_it(cluster: type[Group])
     assert (learners.strategy, learners.bundles) == ("STRICT_PACK", [RANK, RANK])
     (room,) = kept.groups
     assert number == 1 and room.bundles == [WORKER]
-    assert cluster.made == [served, room, learners]
+    assert cluster.made == [learners, served, room]
 
 
 def test_learner_ranks_that_fit_no_single_node_are_packed_on_several(cluster: type[Group]) -> None:
@@ -106,18 +108,25 @@ def test_evaluation_has_no_learner_ranks(cluster: type[Group]) -> None:
     assert (learners, served, number, kept.groups) == (None, None, 1, cluster.made)
 
 
-def test_workers_that_the_run_can_do_without_get_what_the_learner_has_left(cluster: type[Group]) -> None:
+def test_workers_that_the_run_can_do_without_get_what_the_others_have_left(cluster: type[Group]) -> None:
     """The first is needed. Of the three others, asked for after the learner, the last finds room."""
     cluster.has_room = staticmethod(lambda group: Group.made.index(group) not in (2, 3))
     _, _, number, kept = reserve(Plan((RANK,), (WORKER,)), 4)
-    assert [group.bundles for group in cluster.made] == [[WORKER], [RANK], [WORKER], [WORKER], [WORKER]]
-    assert (number, kept.group(0), kept.group(1)) == (2, cluster.made[0], cluster.made[4])
+    assert [group.bundles for group in cluster.made] == [[RANK], [WORKER], [WORKER], [WORKER], [WORKER]]
+    assert (number, kept.group(0), kept.group(1)) == (2, cluster.made[1], cluster.made[4])
     assert [group.is_removed for group in cluster.made] == [False, False, True, True, False]
 
 
+def test_the_others_choose_first_where_the_learner_has_left_them_no_room(cluster: type[Group]) -> None:
+    cluster.has_room = staticmethod(lambda group: group.bundles == [RANK] or cluster.made[0].is_removed)
+    learners, _, number, kept = reserve(Plan((RANK,), (WORKER,)), 1)
+    assert [group.bundles for group in cluster.made] == [[RANK], [WORKER], [RANK]]
+    assert [group.is_removed for group in cluster.made] == [True, False, False]
+    assert (learners, number, kept.group(0)) == (cluster.made[2], 1, cluster.made[1])
+
+
 def test_a_busy_cluster_gets_back_what_was_reserved(cluster: type[Group]) -> None:
-    cluster.has_room = staticmethod(lambda group: group.bundles == [WORKER])
+    cluster.has_room = staticmethod(lambda group: group.bundles == [RANK])
     with pytest.raises(TimeoutError, match=r"no room in the cluster for 9 s"):
         reserve(Plan((RANK,), (WORKER,)), 2)
-    assert len(cluster.made) == 3
-    assert [group.is_removed for group in cluster.made] == [True, True, True]
+    assert [group.is_removed for group in cluster.made] == [True, True]
