@@ -131,7 +131,8 @@ def rollouts_make_room(hosts: Hosts, run: LiveRun) -> float:
 def rollouts_host_is_removed(hosts: Hosts, run: LiveRun) -> float:
     """A host that has a rollout worker and nothing else is switched off; the other worker goes on."""
     begin = time.monotonic()
-    hosts.switch_off(3)
+    (other,) = {2, 3} - {learners_host(hosts, run)}
+    hosts.switch_off(other)
     run.wait_until(lambda: told(run, "worker", " lost: "), "told of the loss", NOTICED_S)
     further(run, START_S)
     if told(run, "restart", ""):
@@ -188,7 +189,7 @@ ROWS = {
         (0, 1, 2), rollouts_make_room, {"num_workers": 2, "min_workers": 1}
     ),
     "a rollout worker's host is removed": Row(
-        (0, 2, 1), rollouts_host_is_removed, {"num_workers": 2, "min_workers": 1}
+        (0, 2, 2), rollouts_host_is_removed, {"num_workers": 2, "min_workers": 1}
     ),
     "a host is added: until it serves": Row((0, 2), host_is_added, {"num_workers": 1, "max_workers": 2}),
     "the driver is killed, and resumed": Row((0, LEARNER_CPUS), driver_is_killed),
