@@ -14,7 +14,8 @@
     ├── WorkerError               a call of a worker failed; by itself an error that the worker reported
     │   ├── WorkerLost            the worker is gone; a pool replaces it and asks another one
     │   │   ├── WorkerDied        its process, or that of its engine, has ended
-    │   │   │   └── HostLost      with all that ran on its host
+    │   │   │   ├── HostLost      with all that ran on its host
+    │   │   │   └── Unreachable   or so it seems: nobody knows yet whether the worker or its host has died
     │   │   └── WorkerHung        no answer in time
     │   └── DataLost              what the call needed was lost with another process; the worker is well
     ├── LearnerError              what a learner rank reports: rank, step and cause
@@ -89,6 +90,10 @@ class WorkerDied(WorkerLost):
 
 class HostLost(WorkerDied):
     """The worker's whole host is gone, so that nothing which it was doing is to blame."""
+
+
+class Unreachable(WorkerDied):
+    """The worker cannot be reached any more; whether it has died, or its host, or neither is not known yet."""
 
 
 class WorkerHung(WorkerLost):

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
+    ActorUnavailableError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -20,7 +21,7 @@ from ray.exceptions import (
 )
 
 from actors.calls.messages import CallFailedError, UnknownError
-from actors.faults import ControllerLost, DataLost, Fault, HostLost, WorkerDied, WorkerError, WorkerHung
+from actors.faults import ControllerLost, DataLost, Fault, HostLost, Unreachable, WorkerDied, WorkerError, WorkerHung
 from rollout.component import UserError
 
 DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
@@ -68,8 +69,7 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
         if raised.startswith(USER_ERROR):  # Ray keeps the text of what a constructor raised, not the exception
             return UserError(raised.removeprefix(USER_ERROR))
     if isinstance(cause, DEATHS):
-        kind = HostLost if isinstance(cause, NodeDiedError) or HOST_GONE in str(cause) else WorkerDied
-        return kind(worker, method, describe_death(cause))
+        return _death(cause)(worker, method, describe_death(cause))
     name = cause.type_name if isinstance(cause, UnknownError) else type(cause).__name__
     if name == ENGINE_DEAD:
         return WorkerDied(worker, method, f"{ENGINE_DEAD}: {cause}")
@@ -85,6 +85,12 @@ def unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, RayTaskError | CallFailedError) and error.cause is not None:
         error = error.cause
     return error
+
+
+def _death(error: BaseException) -> type[WorkerDied]:
+    if isinstance(error, NodeDiedError) or HOST_GONE in str(error):
+        return HostLost
+    return Unreachable if isinstance(error, ActorUnavailableError) else WorkerDied
 
 
 def controller_fault(error: BaseException) -> BaseException:

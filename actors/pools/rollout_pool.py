@@ -8,7 +8,16 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from actors.calls.caller import Caller
-from actors.faults import DataLost, HostLost, Quarantined, TooManyQuarantined, WorkerDied, WorkerError, WorkerLost
+from actors.faults import (
+    DataLost,
+    HostLost,
+    Quarantined,
+    TooManyQuarantined,
+    Unreachable,
+    WorkerDied,
+    WorkerError,
+    WorkerLost,
+)
 from actors.pools.loss import end, reply
 from actors.pools.members import Member, PoolObserver, Replacing
 from actors.pools.pool import Pool
@@ -18,6 +27,8 @@ from rollout.sampling.evaluation import EvaluationSampling
 from rollout.sampling.weight_check import WeightMismatchError
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 
+FIND_OUT_S = 90.0
+"""Longest wait until Ray knows what has become of a worker, in seconds: of a host that is cut off it needs 65."""
 LET_GO_S = 30.0
 """Longest time for an engine that has left to shut down, in seconds."""
 T = TypeVar("T")
@@ -58,6 +69,7 @@ class RolloutPool:
         self.suspects = suspects or Suspects(0)
         self._load: LoadWeights | None = None
         self._has_weights = asyncio.Event()
+        self._finding_out: set[asyncio.Future[None]] = set()
 
     @property
     def workers_by_name(self) -> dict[str, Any]:
@@ -214,11 +226,31 @@ class RolloutPool:
             self._pool.fail(lost)
         if not self._pool.lose(member, str(lost)):
             return
+        if isinstance(lost, Unreachable):
+            task = asyncio.ensure_future(self._find_out(member, set(member.open)))
+            self._finding_out.add(task)
+            task.add_done_callback(self._finding_out.discard)
+            return
         end(member.worker)
-        if isinstance(lost, HostLost):  # whatever it was doing
+        self._strike(set(member.open), lost)
+
+    async def _find_out(self, member: Member[Any], prompt_ids: set[str]) -> None:
+        """Whether an unreachable worker has died, by itself or with its host, and end it."""
+        try:
+            await reply(member.worker.stats.remote(), member.name, "stats", FIND_OUT_S)
+        except WorkerLost as lost:
+            self._strike(prompt_ids, lost)
+        except WorkerError:  # it lives, and so did not die of a prompt
+            pass
+        finally:
+            end(member.worker)
+
+    def _strike(self, prompt_ids: set[str], lost: WorkerLost) -> None:
+        """Suspect what a worker was doing when it was lost, unless it was its host."""
+        if isinstance(lost, HostLost):
             return
         try:
-            for prompt_id in self.suspects.strike(set(member.open), str(lost)):
+            for prompt_id in self.suspects.strike(prompt_ids, str(lost)):
                 self._tell_quarantined(prompt_id, str(lost))
         except TooManyQuarantined as too_many:
             self._pool.fail(too_many)

@@ -186,7 +186,7 @@ ROWS = {
     "switched off, a host is added": Row((0, LEARNER_CPUS), switched_off_without_a_spare),
     "switched off, no host for too long": Row((0, LEARNER_CPUS), no_room_for_too_long, resource_timeout_s=20.0),
     "switched off, rollout workers have all other room": Row(
-        (0, 1, 2), rollouts_make_room, {"num_workers": 2, "min_workers": 1}
+        (0, 2, 2), rollouts_make_room, {"num_workers": 3, "min_workers": 1}
     ),
     "a rollout worker's host is removed": Row(
         (0, 2, 2), rollouts_host_is_removed, {"num_workers": 2, "min_workers": 1}
