@@ -97,8 +97,8 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         f"{_longest(config)} = {derived.longest_tokens} tokens; a micro-batch holds {learner.micro_batch_tokens} "
         "padded tokens",
         f"sampling: {_plural(rollout.num_workers, 'rollout worker')}{_range(rollout)} x "
-        f"{rollout.max_concurrent_requests} requests at a time; up to {derived.max_trajectories_in_flight} trajectories "
-        f"ahead of training (max_staleness {training.max_staleness}); "
+        f"{rollout.max_concurrent_requests} requests at a time; up to {derived.max_trajectories_in_flight} "
+        f"trajectories ahead of training (max_staleness {training.max_staleness}); "
         + ("each response has its own random stream" if config.is_reproducible else "one random stream an engine"),
         f"learning: {_plural(learner.num_workers, 'rank')}, ZeRO {learner.zero_stage}, learning rate "
         f"{learner.policy_lr:g} policy, {learner.critic_lr:g} critic",
