@@ -128,11 +128,7 @@ class RolloutPool:
         return await self._ask(request, call, self._observer.request_reissued)
 
     async def respond_greedily(self, request: SampleRequest) -> Trajectory:
-        """One greedy response.
-
-        Raises:
-            Quarantined, RunOver: as for :meth:`sample`.
-        """
+        """One greedy response; raises what :meth:`sample` does."""
 
         def call(caller: Caller) -> Awaitable[Trajectory]:
             return caller.call("respond_greedily", request)
@@ -140,11 +136,7 @@ class RolloutPool:
         return await self._ask(request, call)
 
     async def respond(self, request: SampleRequest, sampling: EvaluationSampling) -> Trajectory:
-        """One response sampled at a setting of its own, for evaluation.
-
-        Raises:
-            Quarantined, RunOver: as for :meth:`sample`.
-        """
+        """One response sampled at a setting of its own, for evaluation; raises what :meth:`sample` does."""
 
         def call(caller: Caller) -> Awaitable[Trajectory]:
             return caller.call("respond", request, sampling)
