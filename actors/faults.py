@@ -14,11 +14,14 @@
     ├── WorkerError               a call of a worker failed; by itself an error that the worker reported
     │   ├── WorkerLost            the worker is gone; a pool replaces it and asks another one
     │   │   ├── WorkerDied        its process, or that of its engine, has ended
+    │   │   │   ├── HostLost      with all that ran on its host
+    │   │   │   └── Unreachable   or so it seems: nobody knows yet whether the worker or its host has died
     │   │   └── WorkerHung        no answer in time
     │   └── DataLost              what the call needed was lost with another process; the worker is well
     ├── LearnerError              what a learner rank reports: rank, step and cause
     ├── RunOver                   new processes would not help: the run ends with the message
     │   ├── GuardStop
+    │   ├── NoRoom
     │   ├── NoWorkerLeft
     │   ├── TooManyQuarantined
     │   ├── TooManyRewardErrors
@@ -85,6 +88,14 @@ class WorkerDied(WorkerLost):
     """The worker's process has ended, or that of the engine in it."""
 
 
+class HostLost(WorkerDied):
+    """The worker's whole host is gone, so that nothing which it was doing is to blame."""
+
+
+class Unreachable(WorkerDied):
+    """The worker cannot be reached any more; whether it has died, or its host, or neither is not known yet."""
+
+
 class WorkerHung(WorkerLost):
     """The worker did not answer in time."""
 
@@ -103,6 +114,10 @@ class RunOver(Fault):
 
 class GuardStop(RunOver):
     """A guard whose action is ``stop`` has fired."""
+
+
+class NoRoom(RunOver):
+    """The cluster had no room for the workers that the run needs, for ``recovery.resource_timeout_s``."""
 
 
 class NoWorkerLeft(RunOver):

@@ -59,7 +59,7 @@ class RayMeters(EventCounter):
 
     Args:
         run: name of the run.
-        num_rollout_workers: as configured, to compare with the engines that serve.
+        num_rollout_workers: as many as the run needs, to compare with the engines that serve.
     """
 
     def __init__(self, run: str, num_rollout_workers: int) -> None:
@@ -69,7 +69,7 @@ class RayMeters(EventCounter):
         self._seconds = self._histogram("phase_seconds", "Wall time of a step and of its phases.", SECONDS, "phase")
         self._tokens = self._histogram("response_tokens", "Tokens of each response trained on.", TOKENS)
         self._staleness = self._histogram("staleness_versions", "Weight versions behind the update.", VERSIONS)
-        self._set("rollout_workers", float(num_rollout_workers), "Rollout workers as configured.")
+        self._set("rollout_workers", float(num_rollout_workers), "Rollout workers that the run needs.")
         self._set("last_step_timestamp_seconds", time.time(), "When the last step, or the start, was over.")
         # Ray gives out a value once; a step may take longer than the time between two looks of Prometheus.
         self._is_closed = threading.Event()

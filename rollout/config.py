@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rollout.component import ComponentSpec, StrictModel
+from rollout.component import ComponentSpec, KeyPath, StrictModel
 from rollout.rewards.answers.thinking import ThinkingConfig
 from rollout.rewards.exact_match import FINAL_ANSWER, check_answer_pattern
 
@@ -44,6 +45,20 @@ class RolloutConfig(StrictModel):
     """The rollout workers: how many, and how each one's vLLM engine is set up."""
 
     num_workers: int = Field(1, ge=1, le=4096, description="Rollout workers; each holds one vLLM engine.")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Workers that the run needs to begin and to go on, at most num_workers, which is the default. For "
+        "the others it does not wait: they come as soon as a host has room.",
+    )
+    max_workers: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Workers that hosts with room get in all, those that join later too; at least num_workers, which "
+        "is the default.",
+    )
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share one engine.")
     max_prompt_tokens: int = Field(512, ge=1, description="Longest prompt, in tokens; longer ones are refused.")
     max_conversation_tokens: int | None = Field(
@@ -98,6 +113,36 @@ class RolloutConfig(StrictModel):
         "for runs that can be repeated bit by bit: with training.max_staleness 0, and in studies.",
     )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How training responses are sampled.")
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which the run waits."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that are wanted where there is room for them."""
+        return self.num_workers if self.max_workers is None else self.max_workers
+
+    def conflicts(self) -> Iterator[tuple[KeyPath, str]]:
+        """Values that are right by themselves and wrong together: the key to change, and why."""
+        if self.fewest_workers > self.num_workers:
+            yield (
+                ("rollout", "min_workers"),
+                f"{self.min_workers} is more than rollout.num_workers = {self.num_workers}, with which the run begins",
+            )
+        if self.most_workers < self.num_workers:
+            yield (
+                ("rollout", "max_workers"),
+                f"{self.max_workers} is less than rollout.num_workers = {self.num_workers}, with which the run begins",
+            )
+        prompt, response = self.max_prompt_tokens, self.sampling.max_response_tokens
+        if self.longest_tokens < prompt + response:
+            yield (
+                ("rollout", "max_conversation_tokens"),
+                f"{self.longest_tokens} leaves no room for a prompt and one response: rollout.max_prompt_tokens + "
+                f"rollout.sampling.max_response_tokens = {prompt} + {response} = {prompt + response}",
+            )
 
     @property
     def longest_tokens(self) -> int:

@@ -120,7 +120,7 @@ class Controller:
                 try:
                     return await self._buffer.take(self._step_timeout_s)
                 except TimeoutError as error:
-                    if not self._records.disk.is_waited_for:  # that has its own limit, and tells
+                    if not (self._records.disk.is_waited_for or self._pool.lacks_room):  # they have limits, and tell
                         raise Stalled(str(error)) from error
 
     async def _train(self, groups: list[Group]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls.chunks import Packing
-from actors.faults import LearnerLost, Recoverable, WorkerError
+from actors.faults import LearnerLost, WorkerError, WorkerLost
 from actors.groups import Group
 from actors.pools.checkpoint_saver import CheckpointSaver
 from actors.pools.ranks import Ranks
@@ -89,12 +89,13 @@ class LearnerRanks:
         try:
             return await self._ranks.gather(references, method, timeout_s=self._timeout_s)
         except WorkerError as error:
-            await self._raise_loss(error)
+            await self.raise_loss(error)
             raise
 
-    async def _raise_loss(self, error: WorkerError) -> None:
-        """Raise :class:`LearnerLost` if the error is a rank's death, or comes of one."""
-        dead = [error.worker] if isinstance(error, Recoverable) else await self._ranks.dead(NOTICE_DEATH_S)
+    async def raise_loss(self, error: WorkerError) -> None:
+        """Raise :class:`LearnerLost` if an error, of a rank or of who works with one, comes of a rank's death."""
+        is_known = isinstance(error, WorkerLost) and set(error.worker.split(", ")) <= set(self._ranks.names)
+        dead = [error.worker] if is_known else await self._ranks.dead(NOTICE_DEATH_S)
         if dead:
             raise LearnerLost(f"lost {', '.join(dead)} in {error.method}: {error.reason}") from error
 
@@ -127,7 +128,7 @@ class LearnerRanks:
         try:
             await self._saver.begin(step, controller_state)
         except WorkerError as error:
-            await self._raise_loss(error)
+            await self.raise_loss(error)
             raise
 
     async def finish_save(self) -> str:
@@ -135,7 +136,7 @@ class LearnerRanks:
         try:
             return await self._saver.finish()
         except WorkerError as error:
-            await self._raise_loss(error)
+            await self.raise_loss(error)
             raise
 
     async def open_transfer(self, engines: list[Any], engine_world_size: int) -> str:

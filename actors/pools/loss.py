@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
+    ActorUnavailableError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -20,11 +21,13 @@ from ray.exceptions import (
 )
 
 from actors.calls.messages import CallFailedError, UnknownError
-from actors.faults import DataLost, Fault, WorkerDied, WorkerError, WorkerHung
+from actors.faults import ControllerLost, DataLost, Fault, HostLost, Unreachable, WorkerDied, WorkerError, WorkerHung
 from rollout.component import UserError
 
 DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 """What Ray says of an actor whose process is gone."""
+HOST_GONE = "because its node has died"
+"""How Ray says of an actor that the host went with it."""
 ENGINE_DEAD = "EngineDeadError"
 """The exception of an engine that has ended: vLLM's, which is not imported here, or ``rollout.sampling.engine``'s."""
 USER_ERROR = f"{UserError.__name__}: "
@@ -66,7 +69,7 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
         if raised.startswith(USER_ERROR):  # Ray keeps the text of what a constructor raised, not the exception
             return UserError(raised.removeprefix(USER_ERROR))
     if isinstance(cause, DEATHS):
-        return WorkerDied(worker, method, describe_death(cause))
+        return _death(cause)(worker, method, describe_death(cause))
     name = cause.type_name if isinstance(cause, UnknownError) else type(cause).__name__
     if name == ENGINE_DEAD:
         return WorkerDied(worker, method, f"{ENGINE_DEAD}: {cause}")
@@ -82,6 +85,18 @@ def unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, RayTaskError | CallFailedError) and error.cause is not None:
         error = error.cause
     return error
+
+
+def _death(error: BaseException) -> type[WorkerDied]:
+    if isinstance(error, NodeDiedError) or HOST_GONE in str(error):
+        return HostLost
+    return Unreachable if isinstance(error, ActorUnavailableError) else WorkerDied
+
+
+def controller_fault(error: BaseException) -> BaseException:
+    """What went wrong in the controller, by what its actor has answered; or that its process is gone."""
+    cause = unwrapped(error)
+    return ControllerLost(f"lost the controller: {describe_death(cause)}") if isinstance(cause, DEATHS) else cause
 
 
 def describe_death(error: BaseException) -> str:

@@ -1,98 +1,32 @@
-"""Requests over workers: who takes the next one, who waits for a place, and what comes in the place of a lost worker.
-
-Who wakes whom: a request that finds no free place waits in a queue, with a future of its own. Whoever frees a place (a
-request that ends, a worker that joins, a waiter that gives up) hands it to the first who may take it and wakes nobody
-else, so a request is woken once, however many others wait. Only the end of the pool wakes all of them.
-"""
+"""Workers that take requests: what comes in the place of a lost one, and how many there are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any
 
-from actors.calls.caller import Caller, caller_of
 from actors.faults import NoWorkerLeft, WorkersKeepDying
 from actors.pools.loss import failure
+from actors.pools.members import Member, PoolObserver, Replacing, W
+from actors.pools.places import Places
 
-W = TypeVar("W")
-"""Handle of a worker."""
-
-
-class PoolObserver:
-    """Hears what happens to workers and requests; does nothing by itself."""
-
-    def worker_event(self, worker: str, text: str) -> None:
-        """Something noteworthy happened to a worker."""
-
-    def worker_started(self, worker: str, handle: Any) -> None:
-        """A replacement serves."""
-
-    def request_reissued(self, trajectory_id: str, cause: str) -> None:
-        """A request was lost with its worker and is asked for again."""
-
-    def prompt_quarantined(self, prompt_id: str, reason: str) -> None:
-        """A prompt is not asked for any more."""
+REST_S = 60.0
+"""After so many losses in a row at one place that it would be given up, seconds until the next try; where the pool has
+the workers that it needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replacing(Generic[W]):
-    """How lost workers are replaced.
-
-    Attributes:
-        create: makes the worker of an index.
-        start_timeout_s: longest time until it serves, in seconds; None: as long as it takes.
-        max_failures: losses in a row at one place, with no request finished anywhere in between, above which the pool
-            is given up. By place, since one fault (a node, a restart of the controller) may take many workers at once.
-    """
-
-    create: Callable[[int], W]
-    start_timeout_s: float | None
-    max_failures: float
-
-
-@dataclass(eq=False, slots=True)
-class Member(Generic[W]):
-    """One worker from when it joins until it is lost; what takes its place is another member.
-
-    Attributes:
-        index: its place in the pool.
-        open: keys of the requests that it has.
-        is_exclusive: whether it has one that must be alone.
-        started: for pools whose workers join before they can serve: what their first requests wait for.
-        caller: calls methods of the worker.
-    """
-
-    index: int
-    name: str
-    worker: W
-    open: list[str] = field(default_factory=list)
-    is_exclusive: bool = False
-    started: asyncio.Task[Any] | None = None
-    caller: Caller = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.caller = caller_of(self.worker)
-
-
-@dataclass(eq=False, slots=True)
-class _Waiter(Generic[W]):
-    key: str
-    place: asyncio.Future[Member[W]]
-
-
-class Pool(Generic[W]):
-    """Places at workers. Can be sent to another process before it is used.
+class Pool(Places[W]):
+    """Places at workers that are replaced, and as many as are wanted. Can be sent to another process before it is used.
 
     Args:
         kind: what the workers are called: KIND-0, KIND-1, ...
         workers: their handles.
         max_open: requests at one worker at the same time; more wait here.
         replacing: None: lost workers are missing from then on, and without any the pool has failed.
-        bring_up: makes a new worker, of this name, ready to serve; None if it is so from the beginning.
+        bring_up: makes a new worker, a member but for serving, ready to serve; None if it is so from the beginning.
+        let_go: ends a worker that has left, in order; None if there is nothing to do.
         observer: told of every loss and replacement.
     """
 
@@ -102,42 +36,59 @@ class Pool(Generic[W]):
         workers: Sequence[W],
         max_open: float,
         replacing: Replacing[W] | None = None,
-        bring_up: Callable[[str, W], Awaitable[None]] | None = None,
+        bring_up: Callable[[Member[W]], Awaitable[None]] | None = None,
+        let_go: Callable[[Member[W]], Awaitable[None]] | None = None,
         observer: PoolObserver | None = None,
     ) -> None:
-        self._kind, self._max_open = kind, max_open
-        self._replacing, self._bring_up = replacing, bring_up
+        super().__init__((Member(i, f"{kind}-{i}", worker) for i, worker in enumerate(workers)), max_open)
+        self._kind = kind
+        self._replacing, self._bring_up, self._let_go = replacing, bring_up, let_go
         self._observer = observer or PoolObserver()
-        self._members = {i: Member(i, f"{kind}-{i}", worker) for i, worker in enumerate(workers)}
-        self._alone: deque[_Waiter[W]] = deque()
-        self._others: deque[_Waiter[W]] = deque()
         self._losses_in_a_row: Counter[int] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.failure: Exception | None = None
-        """What every request raises from now on."""
+        self._num_wanted = self._num_needed = len(workers)
+        self._filling: dict[int, asyncio.Task[None]] = {}
+        self._leaving: set[int] = set()
+        self._is_held = False
+        self.waiting: set[int] = set()
+        """Indices of workers that have no room yet."""
         self.num_replaced = 0
 
-    @property
-    def members(self) -> list[Member[W]]:
-        """Those that serve, by index."""
-        return [self._members[index] for index in sorted(self._members)]
-
-    @asynccontextmanager
-    async def place(self, key: str, alone: bool = False) -> AsyncIterator[Member[W]]:
-        """A place at the least busy worker inside the block; waits for one.
+    def resize(self, num_wanted: int, num_needed: int) -> None:
+        """Have other numbers of workers. Those with the highest numbers leave; new ones come when they have room.
 
         Args:
-            key: names the request in :attr:`Member.open`; several may have the same.
-            alone: the worker has nothing else meanwhile. Such requests come before the others.
-
-        Raises:
-            Exception: what :meth:`fail` or :meth:`refuse` was given.
+            num_wanted: workers where there is room for them.
+            num_needed: workers without which whatever keeps one of them from being made ends the pool.
         """
-        member = await self._acquire(key, alone)
-        try:
-            yield member
-        finally:
-            self._release(member, key)
+        self._num_wanted, self._num_needed, self._is_held = num_wanted, num_needed, False
+        for member in self.members:
+            member.is_leaving = member.index >= num_wanted
+            self.became_idle(member)
+        for index, task in list(self._filling.items()):
+            if index >= num_wanted:
+                task.cancel()
+        self._fill_up()
+        self._hand_out()
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether there are fewer workers than needed, for want of room: those that are being made count."""
+        num_placed = len(self._members) + len(self._filling) - len(self.waiting)
+        return bool(self.waiting) and num_placed < self._num_needed
+
+    def hold(self) -> None:
+        """Make no more workers, until :meth:`resize`: others need the room first."""
+        self._is_held = True
+        for task in list(self._filling.values()):
+            task.cancel()
+
+    def dismiss(self, indices: Collection[int]) -> None:
+        """These workers leave, until :meth:`resize`."""
+        for member in self.members:
+            if member.index in indices:
+                member.is_leaving = True
+                self.became_idle(member)
 
     def request_finished(self) -> None:
         """A worker has answered a request: losses before that and losses after it are not in a row."""
@@ -151,32 +102,17 @@ class Pool(Generic[W]):
         self._losses_in_a_row[member.index] += 1
         self._observer.worker_event(member.name, f"lost: {cause}")
         if self._replacing is not None:
-            self._spawn(self._replace(member, self._replacing, cause))
+            if self._replacing.rooms is not None:
+                self._replacing.rooms.give_back(member.index)
+            if not member.is_leaving and not self._is_held:
+                self._fill(member.index, self._replacing, cause)
         elif not self._members:
             self.fail(NoWorkerLeft(f"no {self._kind} worker is left; the last: {cause}"))
         return True
 
-    def fail(self, error: Exception) -> None:
-        """Every request that waits, or comes, raises ``error``; of several errors, the first.
-
-        This wakes all: no place will ever be handed to those that wait.
-        """
-        self.failure = self.failure or error
-        for waiter in (*self._alone, *self._others):
-            if not waiter.place.done():
-                waiter.place.set_exception(self.failure)
-        self._alone.clear()
-        self._others.clear()
-
-    def refuse(self, key: str, error: Exception) -> None:
-        """The requests of this key that wait raise ``error``."""
-        for waiter in (*self._alone, *self._others):
-            if waiter.key == key and not waiter.place.done():
-                waiter.place.set_exception(error)
-        self._hand_out()  # a worker may have been kept free for one of them
-
     async def close(self) -> list[Member[W]]:
         """Stop replacing and hand out no more places; returns the members that were left."""
+        self._is_held = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -185,88 +121,106 @@ class Pool(Generic[W]):
         self._members.clear()
         return left
 
-    async def _acquire(self, key: str, alone: bool) -> Member[W]:
-        if self.failure is not None:
-            raise self.failure
-        waiter: _Waiter[W] = _Waiter(key, asyncio.get_running_loop().create_future())
-        (self._alone if alone else self._others).append(waiter)
-        self._hand_out()  # at once where a place is free, and never past those that came before
-        try:
-            return await waiter.place
-        except asyncio.CancelledError:
-            place = waiter.place
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._release(place.result(), key)  # it was handed over and not yet taken: it goes to the next one
-            else:
-                self._hand_out()  # a worker may have been kept free for this one
-            raise
+    def _fill_up(self) -> None:
+        """Make the workers that are wanted and neither there nor on their way."""
+        if self._replacing is None or self._is_held or self.failure is not None:
+            return
+        for index in range(self._num_wanted):
+            if index not in self._members and index not in self._filling and index not in self._leaving:
+                self._fill(index, self._replacing, "")
 
-    def _release(self, member: Member[W], key: str) -> None:
-        member.open.remove(key)
-        if not member.open:
-            member.is_exclusive = False
-        self._hand_out()
+    def _fill(self, index: int, replacing: Replacing[W], cause: str) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            if self._filling.get(index) is task:
+                del self._filling[index]
+            if task.cancelled():
+                self._fill_up()  # it may be wanted again by now
 
-    def _hand_out(self) -> None:
-        """Give free places to those that wait: those that must be alone first, then the others, in their order."""
-        for waiters, alone in ((self._alone, True), (self._others, False)):
-            while waiters:
-                if waiters[0].place.done():  # given up or refused
-                    waiters.popleft()
-                    continue
-                if (member := self._choose(alone)) is None:
-                    break
-                waiter = waiters.popleft()
-                member.open.append(waiter.key)
-                member.is_exclusive = alone
-                waiter.place.set_result(member)
+        self._filling[index] = self._spawn(self._make(index, replacing, cause))
+        self._filling[index].add_done_callback(done)
 
-    def _choose(self, alone: bool) -> Member[W] | None:
-        """The least busy worker that may take one more; None if there is none now.
+    async def _make(self, index: int, replacing: Replacing[W], cause: str) -> None:
+        """Make the worker of an index; try again until the limit of losses in a row.
 
-        While a request waits to be alone, the least busy worker takes nothing more. So the fewest requests that any
-        worker has can only become fewer, and one worker is idle in the end, whatever comes in meanwhile.
+        Args:
+            cause: why the one before was lost; empty if there was none.
         """
-        free = [m for m in self._members.values() if not m.is_exclusive and len(m.open) < self._max_open]
-        if not free:
-            return None
-        least_busy = min(free, key=_load)
-        if alone:
-            return None if least_busy.open else least_busy
-        if self._alone:
-            return min((member for member in free if member is not least_busy), key=_load, default=None)
-        return least_busy
-
-    async def _replace(self, lost: Member[W], replacing: Replacing[W], cause: str) -> None:
-        """Put a new worker in the place of a lost one; try again until the limit of losses in a row."""
-        while self.failure is None and self._losses_in_a_row[lost.index] <= replacing.max_failures:
+        replaces = bool(cause)
+        while self.failure is None:
+            if self._losses_in_a_row[index] > replacing.max_failures and not await self._is_spared(index, cause):
+                return
             try:
-                worker = replacing.create(lost.index)
-                if self._bring_up is not None:
-                    async with asyncio.timeout(replacing.start_timeout_s):
-                        await self._bring_up(lost.name, worker)
+                member = await self._ready(index, replacing)
             except Exception as error:  # whatever it is, the next attempt or the limit answers it
-                self._losses_in_a_row[lost.index] += 1
-                cause = str(failure(lost.name, "start", error, replacing.start_timeout_s))
-                self._observer.worker_event(lost.name, f"replacement lost: {cause}")
+                self._losses_in_a_row[index] += 1
+                name = f"{self._kind}-{index}"
+                cause = str(failure(name, "start", error, replacing.start_timeout_s))
+                self._observer.worker_event(name, f"replacement lost: {cause}")
                 continue
             # Since `bring_up` looked at the weights for the last time nothing else has run, so none are missed.
-            self._members[lost.index] = Member(lost.index, lost.name, worker)
-            self.num_replaced += 1
-            self._observer.worker_event(lost.name, "replaced")
-            self._observer.worker_started(lost.name, worker)
+            self._members[index] = member
+            if replaces:
+                self.num_replaced += 1
+                self._observer.worker_event(member.name, "replaced")
+            else:
+                self._observer.worker_joined(member.name)
+            self._observer.worker_started(member.name, member.worker)
             self._hand_out()
             return
-        times = f"{lost.name} was lost {self._losses_in_a_row[lost.index]} times and no request was finished in between"
-        limit = f"recovery.max_worker_losses allows {replacing.max_failures:g}"
-        self.fail(WorkersKeepDying(f"{cause.rstrip('.')}; {times} ({limit})"))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _ready(self, index: int, replacing: Replacing[W]) -> Member[W]:
+        """A new worker that can serve, in a room of its own."""
+        rooms = replacing.rooms
+        try:
+            if rooms is not None:
+                self.waiting.add(index)
+                await rooms.take(index)
+                self.waiting.discard(index)
+            member = Member(index, f"{self._kind}-{index}", replacing.create(index))
+            if self._bring_up is not None:
+                async with asyncio.timeout(replacing.start_timeout_s):
+                    await self._bring_up(member)
+            return member
+        except BaseException:
+            if rooms is not None:
+                rooms.give_back(index)
+            raise
+        finally:
+            self.waiting.discard(index)
+
+    async def _is_spared(self, index: int, cause: str) -> bool:
+        """Whether a place at which worker after worker is lost may be tried again, after a rest; else the pool ends."""
+        name, times = f"{self._kind}-{index}", self._losses_in_a_row[index]
+        limit = self._replacing.max_failures if self._replacing is not None else 0
+        why = f"{cause.rstrip('.')}; {name} was lost {times} times and no request was finished in between"
+        if len(self._members) < self._num_needed:
+            self.fail(WorkersKeepDying(f"{why} (recovery.max_worker_losses allows {limit:g})"))
+            return False
+        self._observer.worker_event(name, f"given up for {REST_S:g} s: {why}")
+        await asyncio.sleep(REST_S)
+        self._losses_in_a_row[index] = 0
+        return True
+
+    def became_idle(self, member: Member[W]) -> None:
+        """Let a worker go that is leaving and has nothing left to do."""
+        if member.is_leaving and not member.open and self._members.get(member.index) is member:
+            del self._members[member.index]
+            self._leaving.add(member.index)
+            self._spawn(self._dismiss(member))
+
+    async def _dismiss(self, member: Member[W]) -> None:
+        try:
+            if self._let_go is not None:
+                await self._let_go(member)
+        finally:
+            if self._replacing is not None and self._replacing.rooms is not None:
+                self._replacing.rooms.give_back(member.index)
+            self._leaving.discard(member.index)
+        self._observer.worker_left(member.name)
+        self._fill_up()  # it may be wanted again by now
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _load(member: Member[Any]) -> tuple[int, int]:
-    """What the least busy worker has least of; of several the first is taken."""
-    return len(member.open), member.index
+        return task

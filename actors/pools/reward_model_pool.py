@@ -10,7 +10,8 @@ from typing import Any
 
 from actors.faults import WorkerError, WorkerLost
 from actors.pools.loss import reply, unwrapped
-from actors.pools.pool import Pool, Replacing
+from actors.pools.members import Member, Replacing
+from actors.pools.pool import Pool
 from rollout.component import UserError
 from rollout.rewards.base import RewardUnavailable
 from rollout.trajectory import Message
@@ -65,11 +66,11 @@ async def _ready(name: str, worker: Any) -> None:
         raise unwrapped(error.__cause__ or error) from None
 
 
-async def _wait_until_back(name: str, worker: Any) -> None:
+async def _wait_until_back(member: Member[Any]) -> None:
     """Wait until a worker answers again, be it with an error: whoever asks it next will see that."""
     while True:
         try:
-            await reply(worker.ready.remote(), name, "ready")
+            await reply(member.worker.ready.remote(), member.name, "ready")
             return
         except WorkerLost:
             await asyncio.sleep(ASK_AGAIN_S)

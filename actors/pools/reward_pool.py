@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.faults import NoWorkerLeft, WorkerError, WorkerHung, WorkerLost
+from actors.faults import HostLost, NoWorkerLeft, WorkerError, WorkerHung, WorkerLost
 from actors.pools.loss import end, reply
-from actors.pools.pool import Member, Pool, PoolObserver, Replacing
+from actors.pools.members import Member, PoolObserver, Replacing
+from actors.pools.pool import Pool
 from actors.recovery import RecoveryConfig
 from rollout.component import UserError
 from rollout.rewards.errors import RewardErrorKind
@@ -91,6 +92,8 @@ class RewardPool:
         while len(losses) < self._recovery.max_reward_losses and _hangs(losses) < self._recovery.max_reward_hangs:
             try:
                 return await self._ask(method, prompt, trajectory, alone=bool(losses))
+            except HostLost:
+                continue  # the trajectory had no part in it
             except WorkerLost as lost:
                 losses.append(lost)
             except NoWorkerLeft:

@@ -1,21 +1,36 @@
-"""All rollout workers as one: requests go to the least busy, weights to all, and a worker that is lost is replaced."""
+"""All rollout workers as one: requests go to the least busy, weights to all, lost ones are replaced, others join."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from actors.calls.caller import Caller
-from actors.faults import DataLost, Quarantined, TooManyQuarantined, WorkerDied, WorkerError, WorkerLost
+from actors.faults import (
+    DataLost,
+    HostLost,
+    Quarantined,
+    TooManyQuarantined,
+    Unreachable,
+    WorkerDied,
+    WorkerError,
+    WorkerLost,
+)
 from actors.pools.loss import end, reply
-from actors.pools.pool import Member, Pool, PoolObserver, Replacing
+from actors.pools.members import Member, PoolObserver, Replacing
+from actors.pools.pool import Pool
 from actors.pools.suspects import Suspects
 from rollout.component import UserError
 from rollout.sampling.evaluation import EvaluationSampling
 from rollout.sampling.weight_check import WeightMismatchError
 from rollout.trajectory import SampleRequest, Trajectory, TrajectorySummary
 
+FIND_OUT_S = 90.0
+"""Longest wait until Ray knows what has become of a worker, in seconds: of a host that is cut off it needs 65."""
+LET_GO_S = 30.0
+"""Longest time for an engine that has left to shut down, in seconds."""
 T = TypeVar("T")
 LoadWeights = Callable[[str, Any], Awaitable[None]]
 """Brings one worker (name, handle) to the current weights."""
@@ -46,11 +61,15 @@ class RolloutPool:
         observer: PoolObserver | None = None,
     ) -> None:
         self._observer = observer or PoolObserver()
-        self._pool = Pool("rollout", workers, max_requests_per_worker, replacing, self._bring_up, self._observer)
+        self._pool = Pool(
+            "rollout", workers, max_requests_per_worker, replacing, self._bring_up, self._let_go, self._observer
+        )
         self._request_timeout_s = request_timeout_s
-        self._is_replacing = replacing is not None
+        self._is_replacing, self._rooms = replacing is not None, replacing.rooms if replacing is not None else None
         self.suspects = suspects or Suspects(0)
         self._load: LoadWeights | None = None
+        self._has_weights = asyncio.Event()
+        self._finding_out: set[asyncio.Future[None]] = set()
 
     @property
     def workers_by_name(self) -> dict[str, Any]:
@@ -62,9 +81,38 @@ class RolloutPool:
         """Workers replaced so far."""
         return self._pool.num_replaced
 
+    @property
+    def waiting(self) -> list[str]:
+        """Names of workers that are wanted and have no room."""
+        return [f"rollout-{index}" for index in sorted(self._pool.waiting)]
+
+    @property
+    def lacks_room(self) -> bool:
+        """See :attr:`actors.pools.pool.Pool.lacks_room`."""
+        return self._pool.lacks_room
+
+    def resize(self, num_wanted: int, num_needed: int) -> None:
+        """See :meth:`actors.pools.pool.Pool.resize`. Whoever leaves finishes its requests first."""
+        self._pool.resize(num_wanted, num_needed)
+
+    def hold(self) -> None:
+        """See :meth:`actors.pools.pool.Pool.hold`. The weights of before are not the current ones any more."""
+        self._pool.hold()
+        self._load = None
+        self._has_weights.clear()
+
+    def dismiss(self, names: Collection[str]) -> None:
+        """These workers leave, until :meth:`resize`."""
+        self._pool.dismiss({member.index for member in self._pool.members if member.name in names})
+
+    def fail(self, error: Exception) -> None:
+        """Serve nothing any more: every request raises ``error``."""
+        self._pool.fail(error)
+
     def set_weights(self, load: LoadWeights) -> None:
         """Say how a replacement is brought to the current weights before it serves."""
         self._load = load
+        self._has_weights.set()
 
     async def sample(self, request: SampleRequest) -> tuple[TrajectorySummary, Any]:
         """One training trajectory: its summary, and a reference to the tokens in the object store.
@@ -80,11 +128,7 @@ class RolloutPool:
         return await self._ask(request, call, self._observer.request_reissued)
 
     async def respond_greedily(self, request: SampleRequest) -> Trajectory:
-        """One greedy response.
-
-        Raises:
-            Quarantined, RunOver: as for :meth:`sample`.
-        """
+        """One greedy response; raises what :meth:`sample` does."""
 
         def call(caller: Caller) -> Awaitable[Trajectory]:
             return caller.call("respond_greedily", request)
@@ -92,11 +136,7 @@ class RolloutPool:
         return await self._ask(request, call)
 
     async def respond(self, request: SampleRequest, sampling: EvaluationSampling) -> Trajectory:
-        """One response sampled at a setting of its own, for evaluation.
-
-        Raises:
-            Quarantined, RunOver: as for :meth:`sample`.
-        """
+        """One response sampled at a setting of its own, for evaluation; raises what :meth:`sample` does."""
 
         def call(caller: Caller) -> Awaitable[Trajectory]:
             return caller.call("respond", request, sampling)
@@ -178,9 +218,31 @@ class RolloutPool:
             self._pool.fail(lost)
         if not self._pool.lose(member, str(lost)):
             return
+        if isinstance(lost, Unreachable):
+            task = asyncio.ensure_future(self._find_out(member, set(member.open)))
+            self._finding_out.add(task)
+            task.add_done_callback(self._finding_out.discard)
+            return
         end(member.worker)
+        self._strike(set(member.open), lost)
+
+    async def _find_out(self, member: Member[Any], prompt_ids: set[str]) -> None:
+        """Whether an unreachable worker has died, by itself or with its host, and end it."""
         try:
-            for prompt_id in self.suspects.strike(set(member.open), str(lost)):
+            await reply(member.worker.stats.remote(), member.name, "stats", FIND_OUT_S)
+        except WorkerLost as lost:
+            self._strike(prompt_ids, lost)
+        except WorkerError:  # it lives, and so did not die of a prompt
+            pass
+        finally:
+            end(member.worker)
+
+    def _strike(self, prompt_ids: set[str], lost: WorkerLost) -> None:
+        """Suspect what a worker was doing when it was lost, unless it was its host."""
+        if isinstance(lost, HostLost):
+            return
+        try:
+            for prompt_id in self.suspects.strike(prompt_ids, str(lost)):
                 self._tell_quarantined(prompt_id, str(lost))
         except TooManyQuarantined as too_many:
             self._pool.fail(too_many)
@@ -199,10 +261,13 @@ class RolloutPool:
         # Other samples of the prompt may wait for a place, and nobody must have to die for them.
         self._pool.refuse(prompt_id, Quarantined(self.suspects.quarantined[prompt_id]))
 
-    async def _bring_up(self, name: str, handle: Any) -> None:
+    async def _bring_up(self, member: Member[Any]) -> None:
         """Start the engine and load the current weights, anew if they have changed meanwhile."""
+        name, handle = member.name, member.worker
+        watching = asyncio.ensure_future(self._end_with_its_host(member))
         try:
             await reply(handle.start.remote(), name, "start")
+            await self._has_weights.wait()
             loaded = None
             while (current := self._load) is not loaded:
                 assert current is not None
@@ -213,3 +278,20 @@ class RolloutPool:
             if isinstance(error, WeightMismatchError):  # the next engine would not hold the learner's weights either
                 self._pool.fail(error)
             raise
+        finally:
+            watching.cancel()
+
+    async def _end_with_its_host(self, member: Member[Any]) -> None:
+        """End a worker whose host is lost before it has been made: Ray would keep it for when the host is back."""
+        if self._rooms is not None:
+            await self._rooms.lost(member.index)
+            end(member.worker)
+
+    async def _let_go(self, member: Member[Any]) -> None:
+        """Shut the engine of a worker down that has left."""
+        member.caller.close()
+        try:
+            with suppress(WorkerError):  # an engine that does not answer, or fails, is ended with its actor
+                await reply(member.worker.stop.remote(), member.name, "stop", LET_GO_S)
+        finally:
+            end(member.worker)

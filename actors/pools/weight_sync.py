@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from actors.faults import WorkerDied
+from actors.faults import DataLost, WorkerDied
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.loss import reply
 from actors.pools.rollout_pool import RolloutPool
@@ -137,6 +137,9 @@ class ObjectStoreRoute:
             loaded = time.monotonic()
             check_s = max((shipment.accept(*outcome) for outcome in outcomes.items()), default=0.0)
             gap = await _canary_gap_max(self._pool, self._canary, version, await scoring)
+        except DataLost as lost:  # an engine misses the weights, which were with the learner
+            await self._learner.raise_loss(lost)
+            raise
         finally:
             exporting.cancel()
             scoring.cancel()

@@ -100,6 +100,11 @@ class RunStatus:
         self._workers[name] = _Worker(pid, host)
         self._write()
 
+    def forget(self, worker: str) -> None:
+        """A worker has left."""
+        self._workers.pop(worker, None)
+        self._write()
+
     def note(self, worker: str, text: str) -> None:
         """Remember the last event of a worker."""
         entry = self._workers.setdefault(worker, _Worker())

@@ -77,12 +77,19 @@ class Hosts:
 
     def within(self, number: int) -> tuple[str, ...]:
         """What runs a command on a host."""
-        return ("nsenter", "-t", str(self.holders[number].pid), "-m", "-n", "-u", "--")
+        # Where a run starts is what it ships to the others; left alone it would be the root of the whole disk.
+        return ("nsenter", "-t", str(self.holders[number].pid), "-m", "-n", "-u", f"--wd={self.home}", "--")
+
+    @property
+    def home(self) -> Path:
+        """The folder in which commands start on each host."""
+        return self.folder / "home"
 
     def boot(self, number: int, num_cpus: int) -> None:
         """Switch a host on, also one that was switched off, and start Ray on it; host 1 is the head."""
         name, link = self.name(number), f"v{number}"
         own = self.folder / name
+        self.home.mkdir(parents=True, exist_ok=True)
         (own / "ray").mkdir(parents=True, exist_ok=True)
         names = self.folder / "names"
         known = "".join(f"{self.address(i)} {self.name(i)}\n" for i in range(1, 10))

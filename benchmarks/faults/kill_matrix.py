@@ -135,6 +135,8 @@ def what_happened(run: LiveRun, since: int) -> str:
     for event in read_events(run.folder / "events.jsonl")[since:]:
         if event["kind"] == "worker" and "replaced" in event["text"]:
             found.append(f"{event['worker'].rpartition('-')[0]} worker replaced")
+        elif event["kind"] == "restart" and "controller and workers stay" in event["text"]:
+            found.append("learner restarted")
         elif event["kind"] in TOLD:
             found.append(TOLD[event["kind"]])
     return ", ".join(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What happens to a run when a whole host is lost? Hosts are namespaces of this machine, see ``hosts.py``.
+"""What happens to a run when hosts come and go, or what they share fails? Hosts are namespaces, see ``hosts.py``.
 
 The driver is on host 1, which has no CPUs for Ray; the run's other processes are on the others. A row is survived when
 the run makes further steps in time, ends in order, and its ledger balances with nothing lost or trained twice; or,
@@ -6,18 +6,22 @@ where it cannot go on, when it ends by itself with the cause and a later ``--res
 
     python -m benchmarks.faults.lost_hosts [--row NAME ...]
 
-Exit status 1 if a row was not survived. Needs root and iproute2.
+Exit status 1 if a row was not survived. Needs root, iproute2, e2fsprogs and a loop device.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from actors.recording.event_log import read_events
 from benchmarks.faults.evidence_store import EVIDENCE
@@ -28,6 +32,8 @@ from benchmarks.faults.live_run import FaultTestError, LiveRun, make_small_model
 NOTICED_S = 120.0
 """Ray takes a host that is cut off for dead after about a minute."""
 START_S = 300.0
+JOIN_S, GONE_S = 120.0, 60.0
+HANGS_S, DISK_MIB = 30.0, 512
 LEARNER_CPUS = 3
 """Room for the run's three processes: a learner rank and two rollout workers."""
 
@@ -39,10 +45,14 @@ class Row:
     Attributes:
         num_cpus: CPUs of the hosts at the start.
         play: does it; returns the seconds from the loss, or from the moment the cure is there, to two more steps.
+        rollout: how many rollout workers.
+        resource_timeout_s: how long the run waits for room.
     """
 
     num_cpus: tuple[int, ...]
     play: Callable[[Hosts, LiveRun], float]
+    rollout: Mapping[str, int] = field(default_factory=lambda: {"num_workers": 2})
+    resource_timeout_s: float = 300.0
 
 
 def learners_host(hosts: Hosts, run: LiveRun) -> int:
@@ -60,7 +70,7 @@ def further(run: LiveRun, within_s: float) -> float:
 def recovered(run: LiveRun) -> float:
     """Seconds until the loss was told of and two more steps are done."""
     begin = time.monotonic()
-    run.wait_until(lambda: any(event["kind"] == "restart" for event in events(run)), "told of the loss", NOTICED_S)
+    run.wait_until(lambda: told(run, "restart", "start"), "told of the loss", NOTICED_S)
     further(run, START_S)
     return time.monotonic() - begin
 
@@ -109,12 +119,102 @@ def no_room_for_too_long(hosts: Hosts, run: LiveRun) -> float:
     return time.monotonic() - begin
 
 
+def rollouts_make_room(hosts: Hosts, run: LiveRun) -> float:
+    """The learner's host loses power, and rollout workers have all room elsewhere; one of them makes room."""
+    hosts.switch_off(learners_host(hosts, run))
+    seconds = recovered(run)
+    if "make room" not in run.log.read_text():
+        raise run.failure("no rollout worker made room")
+    return seconds
+
+
+def rollouts_host_is_removed(hosts: Hosts, run: LiveRun) -> float:
+    """A host that has a rollout worker and nothing else is switched off; the other worker goes on."""
+    begin = time.monotonic()
+    (other,) = {2, 3} - {learners_host(hosts, run)}
+    hosts.switch_off(other)
+    run.wait_until(lambda: told(run, "worker", " lost: "), "told of the loss", NOTICED_S)
+    further(run, START_S)
+    if told(run, "restart", ""):
+        raise run.failure("the learner started again, which had nothing to do with it")
+    return time.monotonic() - begin
+
+
+def host_is_added(hosts: Hosts, run: LiveRun) -> float:
+    """A host is switched on; seconds until a rollout worker there serves."""
+    hosts.boot(3, 1)
+    begin = time.monotonic()
+    name = hosts.name(3)
+    run.wait_until(lambda: name in {who["host"] for who in run.status()["workers"].values()}, "grown", JOIN_S)
+    seconds = time.monotonic() - begin
+    further(run, START_S)
+    return seconds
+
+
+def driver_is_killed(hosts: Hosts, run: LiveRun) -> float:
+    """The driver on the head gets SIGKILL; what it had on the hosts goes, and a new one goes on."""
+    before = {worker["pid"] for worker in run.status()["workers"].values()}
+    run.kill("driver")
+    begin = time.monotonic()
+    while any(psutil.pid_exists(pid) for pid in before):
+        if time.monotonic() - begin > GONE_S:
+            raise run.failure(f"processes of the run are left {GONE_S:g} s after its driver")
+        time.sleep(0.1)
+    begin = time.monotonic()
+    run.start(resume=True)
+    further(run, START_S)
+    return time.monotonic() - begin
+
+
+def disk_hangs(hosts: Hosts, run: LiveRun) -> float:
+    """Nothing can be written to the shared disk for half a minute; seconds from then on to two more steps."""
+    disk = str(run.folder.parent)
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        time.sleep(HANGS_S)
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+    seconds = further(run, START_S)
+    if told(run, "restart", ""):
+        raise run.failure("the run started again, though everything came back by itself")
+    return seconds
+
+
 ROWS = {
     "cut off, disk reachable, a spare": Row((0, LEARNER_CPUS, LEARNER_CPUS), cut_off),
     "switched off, a spare": Row((0, LEARNER_CPUS, LEARNER_CPUS), switched_off),
     "switched off, a host is added": Row((0, LEARNER_CPUS), switched_off_without_a_spare),
-    "switched off, no host for too long": Row((0, LEARNER_CPUS), no_room_for_too_long),
+    "switched off, no host for too long": Row((0, LEARNER_CPUS), no_room_for_too_long, resource_timeout_s=20.0),
+    "switched off, rollout workers have all other room": Row(
+        (0, 2, 2), rollouts_make_room, {"num_workers": 3, "min_workers": 1}
+    ),
+    "a rollout worker's host is removed": Row(
+        (0, 2, 2), rollouts_host_is_removed, {"num_workers": 2, "min_workers": 1}
+    ),
+    "a host is added: until it serves": Row((0, 2), host_is_added, {"num_workers": 1, "max_workers": 2}),
+    "the driver is killed, and resumed": Row((0, LEARNER_CPUS), driver_is_killed),
+    "the shared disk hangs for 30 s: from then on": Row((0, LEARNER_CPUS), disk_hangs),
 }
+
+
+@contextmanager
+def shared_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own at ``folder``, which can be made to hang."""
+    folder.mkdir()
+    image = folder.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(DISK_MIB << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def told(run: LiveRun, kind: str, text: str) -> bool:
+    """Whether the run has told of an event of a kind with this text in it."""
+    return any(event["kind"] == kind and text in str(event["text"]) for event in events(run))
 
 
 def events(run: LiveRun) -> list[dict[str, object]]:
@@ -134,12 +234,12 @@ def play(name: str, folder: Path, model: Path) -> str:
         model,
         "run",
         training={"max_staleness": 1, "checkpoint_every_steps": 5},
-        rollout={"num_workers": 2},
+        rollout=dict(row.rollout),
         cluster={"num_cpus": None, "object_store_mib": None},
-        recovery={"resource_timeout_s": 20.0 if row.play is no_room_for_too_long else 300.0},
+        recovery={"resource_timeout_s": row.resource_timeout_s},
         **EVIDENCE,
     )
-    with hosts(folder / "hosts", row.num_cpus) as made:
+    with shared_disk(folder / "runs"), hosts(folder / "hosts", row.num_cpus) as made:
         run = LiveRun(config, within=made.within(1), environment=made.environment)
         try:
             run.start()
@@ -164,7 +264,7 @@ def main() -> int:
         print(f"not possible here: {reason}", file=sys.stderr)
         return 2
     failures = 0
-    print("| what happens to the learner's host | seconds to two more steps | ledger |\n|---|---|---|")
+    print("| what happens | seconds to two more steps | ledger |\n|---|---|---|")
     for name in wanted:
         with tempfile.TemporaryDirectory(prefix="dvpo-hosts-") as folder:
             try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,8 @@ PORT = 8265
 REACH_S, AGENT_S, LOOK_S = 5.0, 60.0, 0.5
 """Seconds to reach the cluster in, to wait for the agent of a head that has just started, and between two looks."""
 STOP_WAIT_S = 300
+COMMAND_S = 120.0
+"""Longest time that a short command on the cluster may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,25 @@ class Jobs:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise UserError(f"{self.address}: Ray refuses the job: {_shortened(error)}") from error
                 time.sleep(LOOK_S)
+
+    def run(self, words: Sequence[str]) -> None:
+        """Run a short command of dvpo on the cluster, which sees folders that this machine may not see.
+
+        Raises:
+            UserError: it failed; says what it printed last.
+        """
+        job_id = f"dvpo-{words[0]}-{secrets.token_hex(4)}"
+        with TemporaryDirectory() as empty:
+            command = shlex.join(["python", "-m", "cluster.cli", *words])
+            self._submitted(entrypoint=command, submission_id=job_id, runtime_env=shipped(Path(empty)))
+        deadline = time.monotonic() + COMMAND_S
+        while not (state := self._asked(lambda: self._client.get_job_status(job_id))).is_terminal():
+            if time.monotonic() > deadline:
+                raise UserError(f"{self.address}: dvpo {words[0]} has not ended there within {COMMAND_S:g} s")
+            time.sleep(LOOK_S)
+        if state.value != "SUCCEEDED":
+            printed: str = self._asked(lambda: self._client.get_job_logs(job_id))
+            raise UserError(f"{self.address}: dvpo {words[0]} failed there: {printed.strip()[-500:]}")
 
     def all(self) -> list[Job]:
         """The jobs of dvpo that the cluster knows, oldest first."""

@@ -164,12 +164,12 @@ def _rank_tokens(config: RunConfig) -> int:
 
 def _engines_mib(config: RunConfig, sizes: ModelSizes) -> int:
     """Weights of each engine, the ones that replace them while they are loaded, and the KV cache."""
-    rollout = config.rollout
+    rollout, number = config.rollout, config.rollout.most_workers
     if config.cluster.gpus_per_rollout_worker > 0:
-        return rollout.num_workers * ENGINE_PROCESS_MIB
+        return number * ENGINE_PROCESS_MIB
     width = 4 if rollout.dtype == "float32" else 2
     loading = 4 + width
-    return rollout.num_workers * (ENGINE_PROCESS_MIB + rollout.kv_cache_mib + _mib(sizes.policy * (width + loading)))
+    return number * (ENGINE_PROCESS_MIB + rollout.kv_cache_mib + _mib(sizes.policy * (width + loading)))
 
 
 def _checkpoint_bytes(config: RunConfig, sizes: ModelSizes) -> float:

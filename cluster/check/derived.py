@@ -9,6 +9,7 @@ from typing import Protocol
 from cluster.config.run_config import RunConfig
 from cluster.run.places.placement import plan as placement_plan
 from cluster.run.reward_models import served_models
+from rollout.config import RolloutConfig
 
 
 class UpdateShape(Protocol):
@@ -95,9 +96,9 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         f"{_plural(derived.micro_batches_per_step, 'micro-batch', 'micro-batches')} a rank and epoch",
         f"{_longest(config)} = {derived.longest_tokens} tokens; a micro-batch holds {learner.micro_batch_tokens} "
         "padded tokens",
-        f"sampling: {_plural(rollout.num_workers, 'rollout worker')} x {rollout.max_concurrent_requests} requests at a "
-        f"time; up to {derived.max_trajectories_in_flight} trajectories ahead of training (max_staleness "
-        f"{training.max_staleness}); "
+        f"sampling: {_plural(rollout.num_workers, 'rollout worker')}{_range(rollout)} x "
+        f"{rollout.max_concurrent_requests} requests at a time; up to {derived.max_trajectories_in_flight} "
+        f"trajectories ahead of training (max_staleness {training.max_staleness}); "
         + ("each response has its own random stream" if config.is_reproducible else "one random stream an engine"),
         f"learning: {_plural(learner.num_workers, 'rank')}, ZeRO {learner.zero_stage}, learning rate "
         f"{learner.policy_lr:g} policy, {learner.critic_lr:g} critic",
@@ -111,6 +112,12 @@ def plan_lines(config: RunConfig, update: UpdateShape) -> list[str]:
         f"resources: {demand.total('CPU'):g} CPUs, {demand.total('GPU'):g} GPUs, "
         + (f"Ray at {config.cluster.address}" if config.cluster.address else "a private Ray on this machine"),
     ]
+
+
+def _range(rollout: RolloutConfig) -> str:
+    """Between which numbers there may be others, if they may."""
+    fewest, most = rollout.fewest_workers, rollout.most_workers
+    return f" ({fewest} to {most} as there is room)" if fewest < most else ""
 
 
 def _longest(config: RunConfig) -> str:

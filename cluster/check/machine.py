@@ -174,6 +174,6 @@ def _sum_in_words(config: RunConfig) -> str:
     cluster = config.cluster
     models = [model.options for model in served_models(config)]
     return (
-        f"{config.rollout.num_workers} rollout workers x {cluster.cpus_per_rollout_worker:g} + "
+        f"{config.rollout.fewest_workers} rollout workers x {cluster.cpus_per_rollout_worker:g} + "
         f"{config.learner.num_workers} learner ranks x {cluster.cpus_per_learner_worker:g}"
     ) + "".join(f" + {model.num_workers} reward model workers x {model.num_cpus:g}" for model in models)

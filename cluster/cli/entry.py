@@ -65,6 +65,7 @@ for command in (
     cli_jobs.jobs,
     cli_jobs.status,
     cli_jobs.stop,
+    cli_jobs.scale,
     cli_report.report,
     cli_report.explain,
     cli_report.compare,

@@ -1,4 +1,4 @@
-"""Commands of a cluster: submit, jobs, stop, status."""
+"""Commands of a cluster: submit, jobs, stop, status, scale."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from actors.ledger.report import find_run
 from actors.recording.safe_text import safe
+from actors.recording.scale_order import write_order
 from cluster.cli.output import print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from cluster.cli.run import CONFIG, OVERRIDES, checked_run
@@ -26,6 +27,7 @@ ADDRESS = click.option(
     "--address", metavar="HOST[:PORT]", help="Ray's dashboard; by default RAY_ADDRESS, or port 8265 of this machine."
 )
 STOP_MARGIN_S = 30.0
+CONFIGURED, MOST_ROLLOUTS = "config", 4096
 SHOWN_LINES = 5
 RATES = {
     "rollout/tokens_per_s": "tokens a second",
@@ -125,6 +127,52 @@ def status(name: str, address: str | None) -> None:
         print_lines(format_table(rows))
         print_lines([safe(line) for line in cluster.last_lines(job, SHOWN_LINES)])
     click.get_current_context().exit(1 if job.state == "FAILED" else 0)
+
+
+class Number(click.ParamType[int | str]):
+    """A number of workers, or ``config``."""
+
+    name = "N|config"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """See click."""
+        if value == CONFIGURED:
+            return CONFIGURED
+        if not (str(value).isdecimal() and 1 <= int(value) <= MOST_ROLLOUTS):
+            self.fail(f"{value!r} is neither a number from 1 to {MOST_ROLLOUTS} nor {CONFIGURED!r}", param, ctx)
+        return int(value)
+
+
+@click.command(short_help="Give a run more or fewer rollout workers while it goes on.")
+@click.argument("name", metavar="RUN|JOB", type=PATH_TEXT)
+@click.option("--rollouts", type=Number(), required=True, help="How many, or 'config' for what the configuration says.")
+@ADDRESS
+def scale(name: str, rollouts: int | str, address: str | None) -> None:
+    """Have so many rollout workers from now on, also after --resume: more as hosts have room, fewer when they are done.
+
+    RUN is a folder or a name in runs/; with --address, a job or a run on a cluster. What is sampled, trained on and
+    learned does not depend on the number. `dvpo status` and events.jsonl show what becomes of it.
+    """
+    number = rollouts if isinstance(rollouts, int) else None
+    if address is None:
+        _order(find_run(name), number)
+    else:
+        from cluster.api.jobs import Jobs
+
+        cluster = Jobs(address)
+        job = cluster.get(name)
+        if (Path(job.folder) / "config.yaml").is_file():
+            _order(Path(job.folder), number)
+        else:  # the folder is the cluster's
+            cluster.run(["scale", job.folder, "--rollouts", str(rollouts)])
+    print_lines([f"{name}: rollout workers wanted: {number or 'as configured'}"])
+
+
+def _order(folder: Path, number: int | None) -> None:
+    try:
+        write_order(folder, number)
+    except OSError as error:
+        raise UserError(f"RUN: {folder} cannot be written: {error.strerror}") from error
 
 
 def _folder_rows(folder: Path) -> list[tuple[str, str]]:

@@ -204,13 +204,7 @@ class RunConfig(StrictModel):
                 ("rollout", "sampling", "temperature"),
                 "must be above 0 for training: greedy samples carry no exploration (evaluation has its own settings)",
             )
-        prompt, response = rollout.max_prompt_tokens, rollout.sampling.max_response_tokens
-        if rollout.longest_tokens < prompt + response:
-            yield (
-                ("rollout", "max_conversation_tokens"),
-                f"{rollout.longest_tokens} leaves no room for a prompt and one response: rollout.max_prompt_tokens + "
-                f"rollout.sampling.max_response_tokens = {prompt} + {response} = {prompt + response}",
-            )
+        yield from rollout.conflicts()
         yield from self.evaluation.conflicts(rollout)
         if training.trajectories_per_step < learner.num_workers:
             yield (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +20,7 @@ from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
 from actors.meters import make_meters
 from actors.pools.learner_ranks import LearnerRanks
-from actors.pools.pool import PoolObserver, Replacing
+from actors.pools.members import PoolObserver, Replacing, Rooms
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.suspects import Suspects
@@ -37,7 +35,6 @@ from actors.recording.trajectory_log import TrajectoryLog
 from cluster.config.object_store import uses_nccl
 from cluster.config.prompts import RunPrompts
 from cluster.config.run_config import RunConfig
-from cluster.run.processes import Processes
 from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
 from rollout.data.prompt_source import PromptSource
@@ -69,40 +66,9 @@ class Staff(Protocol):
     def reward_factory(self) -> Callable[[int], Any]:
         """Makes the reward service of an index."""
 
-
-class FleetObserver(PoolObserver):
-    """Writes down what happens to workers and requests.
-
-    Args:
-        records: where.
-        processes: get to know the workers that come in the place of others.
-    """
-
-    def __init__(self, records: Records, processes: Processes) -> None:
-        self._ledger, self._tell, self._status = records.ledger, records.tell, records.status
-        self._processes = processes
-        self._registering: set[asyncio.Task[None]] = set()
-
-    def worker_event(self, worker: str, text: str) -> None:
-        """See :class:`actors.pools.pool.PoolObserver`."""
-        self._status.note(worker, text)
-        self._tell("worker", self._status.step, f"{worker} {text}", "warning", worker=worker)
-
-    def worker_started(self, worker: str, handle: Any) -> None:
-        """See :class:`actors.pools.pool.PoolObserver`."""
-        task = asyncio.get_running_loop().create_task(self._processes.register({worker: handle}))
-        self._registering.add(task)  # the event loop itself would let go of it
-        task.add_done_callback(self._registering.discard)
-
-    def request_reissued(self, trajectory_id: str, cause: str) -> None:
-        """See :class:`actors.pools.pool.PoolObserver`."""
-        with suppress(LedgerError):  # a full disk costs one count here; whatever changes a state waits for space
-            self._ledger.reissue(trajectory_id, cause)
-
-    def prompt_quarantined(self, prompt_id: str, reason: str) -> None:
-        """See :class:`actors.pools.pool.PoolObserver`."""
-        text = f"prompt {prompt_id} is set aside: {reason}"
-        self._tell("quarantine", self._status.step, text, "warning", prompt_id=prompt_id)
+    @property
+    def rooms(self) -> Rooms | None:
+        """Where the rollout workers are; None if that needs no looking for."""
 
 
 def open_records(
@@ -124,7 +90,7 @@ def open_records(
     ledger = _open_ledger(folder / LEDGER, len(prompts.training), config, step)  # whoever had it writes no more
     journal, status = Journal(), RunStatus(folder / "status.json", may_write=ledger.fence.is_intact)
     status.step = step
-    meters = make_meters(config.name, config.rollout.num_workers)
+    meters = make_meters(config.name, config.rollout.fewest_workers)
     tell = teller(journal, EventLog(folder / "events.jsonl"), meters)
     # Metrics of later steps are removed; without a checkpoint those of all steps that an earlier attempt has written.
     last_valid_step = None if is_new else step if state else -1
@@ -158,7 +124,7 @@ def assemble(
     fleet: Staff,
     prompts: RunPrompts,
     records: Records,
-    observer: PoolObserver,
+    pools: tuple[RolloutPool, RewardPool],
     step: int,
     state: dict[str, Any] | None,
 ) -> Controller:
@@ -166,11 +132,11 @@ def assemble(
 
     Args:
         fleet: the actors that it works with.
-        observer: told what happens to them.
+        pools: of :func:`make_pools`, over these.
         step, state: of the checkpoint to go on from: updates done, and the controller's part, None without one.
     """
     training, kept = config.training, state or {}
-    pool, rewards = _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
+    pool, rewards = pools
     learner = _learner_ranks(config, folder, fleet, records.ledger.fence)
     clock = ActivityClock()
     buffer = GroupBuffer(training.prompts_per_step, training.max_staleness, training.num_steps, step)
@@ -206,12 +172,23 @@ def assemble(
     )
 
 
+def make_pools(config: RunConfig, fleet: Staff, observer: PoolObserver) -> tuple[RolloutPool, RewardPool]:
+    """Pools of those who sample and of those who score, which may outlive a controller.
+
+    Args:
+        observer: told what happens to them.
+    """
+    return _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
+
+
 def _rollout_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RolloutPool:
     return RolloutPool(
         workers=fleet.rollouts,
         max_requests_per_worker=config.rollout.max_concurrent_requests,
         request_timeout_s=config.recovery.request_timeout_s,
-        replacing=Replacing(fleet.rollout_factory, config.cluster.start_timeout_s, config.recovery.max_worker_losses),
+        replacing=Replacing(
+            fleet.rollout_factory, config.cluster.start_timeout_s, config.recovery.max_worker_losses, fleet.rooms
+        ),
         suspects=Suspects(config.recovery.max_quarantined_prompts),
         observer=observer,
     )

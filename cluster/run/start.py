@@ -119,7 +119,7 @@ def _run(
     supervisor = Supervisor(config, run_dir, fleet, progress, signals)
     if joined_address(config) is not None:  # a private Ray is on this machine, which `dvpo check` has looked at
         try:
-            preflight(config, run_dir, fleet.placements, lambda line: supervisor.tell("start", line))
+            preflight(config, run_dir, fleet.groups, lambda line: supervisor.tell("start", line))
         except BaseException:
             fleet.stop(config.cluster.shutdown_timeout_s)
             raise

@@ -1,6 +1,6 @@
 """Keeps a run going: learner and controller are started, and started again from the newest checkpoint when one is lost.
 
-Rollout workers and reward actors outlive the controller; the controller itself replaces those that are lost.
+The controller outlives the learner, rollout workers and reward actors outlive both; it replaces those that are lost.
 """
 
 from __future__ import annotations
@@ -15,22 +15,31 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from actors.faults import ControllerLost, Fault, Recoverable, RollbackRequested, Stalled
+from actors.faults import (
+    ControllerLost,
+    DataLost,
+    Fault,
+    LearnerLost,
+    Recoverable,
+    RollbackRequested,
+    Stalled,
+    WorkerLost,
+)
 from actors.ledger.fence import take_over
 from actors.meters import make_event_counter
-from actors.pools.loss import DEATHS, describe_death, end, unwrapped
+from actors.pools.loss import controller_fault, end
 from actors.processes import stack_dump
 from actors.processes.lease import Lease
 from actors.recording.event_log import EventLog, Level
 from actors.recording.journal import Entry
-from actors.recording.run_status import RunStatus
 from cluster.config.run_config import RunConfig
 from cluster.display.pace import Pace
 from cluster.display.progress import Progress
 from cluster.display.report import accuracies, intervals, with_interval
 from cluster.run.assembly import LEDGER
 from cluster.run.controller_actor import create_controller
-from cluster.run.places.waiting import wait_for, wait_for_room
+from cluster.run.places.waiting import wait_for
+from cluster.run.rehousing import NewPlaces
 from cluster.run.resume import ResumePoint, newest_resume_point
 from cluster.run.signals import SignalFlag
 from cluster.run.workers import Fleet, learner_spec
@@ -40,6 +49,8 @@ from rollout.component import UserError
 POLL_S = 1.0
 LOOK_S = 0.2
 """Seconds between two looks at the signals."""
+ANSWER_S = 60.0
+"""Longest wait for a controller that stands still, in seconds."""
 
 
 class Supervisor:
@@ -58,6 +69,7 @@ class Supervisor:
         self._progress, self._signals = progress, signals
         self._events = EventLog(run_dir / "events.jsonl")
         self._meters = make_event_counter(config.name)
+        self._places = NewPlaces(config, run_dir, fleet, signals, lambda text: self.tell("restart", text, "warning"))
         self._controller: Any = None
         self._step = 0
         self._started = False
@@ -85,7 +97,7 @@ class Supervisor:
             try:
                 return self._attempt(point, is_first=furthest < 0)
             except (RayError, Fault) as error:
-                fault = _without_ray(error)
+                fault = controller_fault(error)
                 # Before its first step a run cannot begin as it is configured; later (a full disk) it has failed.
                 if isinstance(fault, UserError) and self._step == (point.step if point else 0):
                     raise UserError(str(fault)) from error
@@ -99,14 +111,12 @@ class Supervisor:
                     ) from error
                 self._note_rollback(fault)
                 furthest = max(furthest, self._step)
-                self._end_controller(0.0)
-                take_over(self._run_dir / LEDGER)  # whatever lives on of the former controller changes nothing now
-                self._wait_for_the_lease(fault)
+                who = self._clear_up(fault)
                 self._fleet.replace_learners()
-                self._wait_for_places(fault)
+                self._places.wait(fault, self._step, self._controller)
                 point = newest_resume_point(self._run_dir)
                 where = f"step {point.step}" if point else "the beginning"
-                self.tell("restart", f"{fault}; learner and controller start again from {where}", "warning")
+                self.tell("restart", f"{fault}; {who} from {where}", "warning")
                 for skipped in point.skipped if point else ():
                     self.tell("restart", f"skipped {skipped}", "warning")
 
@@ -114,18 +124,44 @@ class Supervisor:
         """Let the controller shut the engines down, and end it."""
         self._end_controller(timeout_s)
 
+    def _clear_up(self, fault: BaseException) -> str:
+        """End what does not go on after a fault; returns who starts again, in words.
+
+        A controller whose learner is lost is well: it stays, with its pools, so rollout and reward workers stay too.
+        """
+        kept = _is_elsewhere(fault) and self._is_held()
+        if not kept:
+            self._end_controller(0.0)
+        take_over(self._run_dir / LEDGER)  # whatever lives on of the former attempt changes nothing now
+        self._wait_for_the_lease(fault)
+        if kept:
+            return "the learner starts again, controller and workers stay,"
+        self._fleet.rooms.release(all_of_them=False)  # of workers that the controller has made, which end with it
+        return "learner and controller start again"
+
+    def _is_held(self) -> bool:
+        """Whether the controller makes no new workers from here on; False if it does not answer."""
+        try:
+            ray.get(self._controller.hold.remote(), timeout=ANSWER_S)
+        except RayError:
+            return False
+        return True
+
     def _attempt(self, point: ResumePoint | None, is_first: bool) -> dict[str, Any]:
         """Start what has to be started, and follow the controller until its run is over."""
         begin = time.monotonic()
         if point is not None:  # or the abandoned branch would be taken for the newest one day
             set_aside_newer(self._run_dir / "checkpoints", point.step)
         # First of all, since reading prompts and loading models use different processors.
-        self._controller = create_controller(self._config, self._run_dir, self._fleet)
-        prompts = {"controller": self._controller.load_prompts.remote()}
+        prompts = {}
+        if self._controller is None:
+            self._controller = create_controller(self._config, self._run_dir, self._fleet)
+            prompts = {"controller": self._controller.load_prompts.remote()}
         state = self._start_workers(point, is_first)
         deadline = time.monotonic() + self._config.cluster.start_timeout_s
         wait_for(prompts, "load_prompts", deadline, self._signals)
-        prepared = {"controller": self._controller.prepare.remote(point.step if point else 0, state)}
+        step, learners = point.step if point else 0, self._fleet.learners
+        prepared = {"controller": self._controller.prepare.remote(step, state, learners)}
         is_apart = wait_for(prepared, "prepare", deadline, self._signals)["controller"]
         self._lease = Lease(self._config.recovery.controller_lease_s) if is_apart else None
         self._started = True
@@ -229,40 +265,6 @@ class Supervisor:
             self._signals.check()
             time.sleep(min(LOOK_S, lease.left_s))
 
-    def _wait_for_places(self, fault: BaseException) -> None:
-        """Until the new learner ranks live, however long the cluster has no room for them.
-
-        status.json says so meanwhile, as there is no controller to do it.
-
-        Raises:
-            RuntimeError: it had none for ``recovery.resource_timeout_s``.
-        """
-        status = RunStatus(self._run_dir / "status.json")
-        status.step = self._step
-        places = [learner.address.remote() for learner in self._fleet.learners]
-        deadline = time.monotonic() + self._config.cluster.start_timeout_s
-        with status.stage("wait for room"):
-            while places and time.monotonic() < deadline:
-                self._signals.check()
-                begin = time.monotonic()
-                try:
-                    self._wait_for_room()  # again and again: that a host is lost is known only after a while
-                except TimeoutError as error:
-                    raise RuntimeError(f"{fault}; {error}. Add a host, and go on with --resume") from error
-                deadline += time.monotonic() - begin
-                _, places = ray.wait(places, num_returns=len(places), timeout=LOOK_S)
-
-    def _wait_for_room(self) -> None:
-        """Until all processes have a host."""
-        for group in filter(None, self._fleet.placements):
-            wait_for_room(
-                group,
-                self._config.recovery.resource_timeout_s,
-                "recovery.resource_timeout_s",
-                lambda text: self.tell("restart", text, "warning"),
-                self._signals.check,
-            )
-
     def _note_rollback(self, fault: BaseException) -> None:
         if not isinstance(fault, RollbackRequested):
             return
@@ -282,10 +284,11 @@ class Supervisor:
         self._events.write(kind, self._step, text, level)
 
 
-def _without_ray(error: BaseException) -> BaseException:
-    """What went wrong in the controller, or that its process is gone."""
-    cause = unwrapped(error)
-    return ControllerLost(f"lost the controller: {describe_death(cause)}") if isinstance(cause, DEATHS) else cause
+def _is_elsewhere(fault: BaseException) -> bool:
+    """Whether a fault is one of others than the controller, which has told of it and has ended its attempt."""
+    if isinstance(fault, WorkerLost | DataLost):
+        return fault.worker != "controller"
+    return isinstance(fault, LearnerLost | RollbackRequested)
 
 
 def _in_words(error: BaseException) -> str:

@@ -22,8 +22,9 @@ from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.object_store import uses_nccl
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
-from cluster.run.places.placement import Bundle, Plan, plan
-from cluster.run.places.waiting import reserve
+from cluster.run.places.placement import Bundle, Plan, plan, rollout_bundle
+from cluster.run.places.rooms import RolloutRooms
+from cluster.run.places.waiting import learners_group, reserve
 from cluster.run.reward_models import ServedModel, served_models, serving_options
 from learner.config import learner_environment
 from rollout.sampling.vllm_options import engine_environment
@@ -35,24 +36,24 @@ class RolloutFactory:
 
     Attributes:
         policy_path: what the engine loads first; the learner publishes its weights before anything is sampled.
-        placement: the placement group whose first bundles are the workers'.
-        bundles: resources of each worker.
+        rooms: where the workers are.
+        bundle: resources of each worker.
     """
 
     config: RunConfig
     policy_path: str
     tokenizer_path: str
-    placement: Any
-    bundles: tuple[Bundle, ...]
+    rooms: RolloutRooms
+    bundle: Bundle
 
     def __call__(self, index: int) -> Any:
-        """The actor of worker ``index``."""
-        config, bundle = self.config, self.bundles[index]
+        """The actor of worker ``index``, which has a room."""
+        config, bundle = self.config, self.bundle
         on_gpu = "GPU" in bundle
         actor = placed(
             RolloutWorker,
-            self.placement,
-            index,
+            self.rooms.group(index),
+            0,
             bundle,
             engine_environment(on_gpu, threads_of(bundle["CPU"])),
             max_concurrency=2 * config.rollout.max_concurrent_requests,
@@ -97,7 +98,7 @@ class Fleet:
 
     Attributes:
         models: reward models with the handles of their workers.
-        placements: the placement groups of the learner ranks, if there are any, and of all others.
+        placements: the placement groups of the learner ranks and of the reward models, None without any.
         learner_bundles: resources of each learner rank.
         engines_started: whether the rollout workers can shut their engines down in order.
     """
@@ -112,15 +113,28 @@ class Fleet:
     learner_bundles: tuple[Bundle, ...]
     engines_started: bool = False
 
-    def named(self) -> dict[str, Any]:
-        """Handles of those whom the controller works with, by the names that messages use."""
-        kinds = {"rollout": self.rollouts, "reward": self.rewards, "learner": self.learners}
+    def others(self) -> dict[str, Any]:
+        """Handles of those whom the controller works with but for rollout workers, by the names that messages use."""
+        kinds = {"reward": self.rewards, "learner": self.learners}
         return {f"{kind}-{i}": handle for kind, handles in kinds.items() for i, handle in enumerate(handles)}
 
+    @property
+    def rooms(self) -> RolloutRooms:
+        """Of the rollout workers."""
+        return self.rollout_factory.rooms
+
+    @property
+    def groups(self) -> list[Any]:
+        """All placement groups that this process knows of."""
+        return [*filter(None, self.placements), *self.rooms.groups]
+
     def replace_learners(self) -> None:
-        """End all learner ranks and create new ones in their places."""
+        """End all learner ranks, give their room back, ask for room anew, and create new ones there."""
         for learner in self.learners:
             end(learner)
+        former, others = self.placements
+        remove_placement_group(former)
+        self.placements = (learners_group(self.learner_bundles), others)
         self.learners = _learners(self.learner_bundles, self.placements[0])
 
     def stop(self, timeout_s: float) -> None:
@@ -134,6 +148,8 @@ class Fleet:
         for placement in filter(None, self.placements):
             with suppress(Exception):  # without a cluster there is nothing to give back
                 remove_placement_group(placement)
+        with suppress(Exception):
+            self.rooms.release(all_of_them=True)
 
 
 def threads_of(cpus: float) -> int:
@@ -184,24 +200,30 @@ def create_fleet(
     demand = plan(config, models)
     if not with_learners:
         demand = replace(demand, learner_bundles=())
-    learner_placement, placement = reserve(demand, config.cluster.start_timeout_s, tell, check)
+    rooms = RolloutRooms(rollout_bundle(config))
+    wanted = config.rollout.num_workers
+    learner_group, served_group, num_rollouts = reserve(
+        demand, rooms, wanted, config.cluster.start_timeout_s, tell, check
+    )
+    if num_rollouts < wanted:
+        tell(f"{num_rollouts} of {wanted} rollout workers have room; the others come when a host has some")
     rollout_factory = RolloutFactory(
         config=config,
         policy_path=policy_path,
         tokenizer_path=tokenizer_path,
-        placement=placement,
-        bundles=demand.rollout_bundles,
+        rooms=rooms,
+        bundle=rollout_bundle(config),
     )
-    served = _serve(config, models, placement, demand)
+    served = _serve(config, models, served_group, demand)
     reward_factory = RewardFactory(config, {model.place: RewardModelClient(model.handles) for model in served})
     return Fleet(
-        rollouts=[rollout_factory(index) for index in range(config.rollout.num_workers)],
+        rollouts=[rollout_factory(index) for index in range(num_rollouts)],
         rewards=[reward_factory(index) for index in range(config.reward.num_workers)],
-        learners=_learners(demand.learner_bundles, learner_placement),
+        learners=_learners(demand.learner_bundles, learner_group),
         models=tuple(served),
         rollout_factory=rollout_factory,
         reward_factory=reward_factory,
-        placements=(learner_placement, placement),
+        placements=(learner_group, served_group),
         learner_bundles=demand.learner_bundles,
     )
 
@@ -216,7 +238,7 @@ def _learners(bundles: Sequence[Bundle], placement: Any) -> list[Any]:
 
 def _serve(config: RunConfig, models: Sequence[ServedModel], placement: Any, demand: Plan) -> list[ServedModel]:
     """The models with their workers. Ray starts them again when they die."""
-    places = iter(enumerate(demand.reward_model_bundles, len(demand.rollout_bundles)))
+    places = iter(enumerate(demand.reward_model_bundles))
     served = []
     for model in models:
         options = serving_options(config, model.options, "cuda" if model.options.num_gpus else "cpu")

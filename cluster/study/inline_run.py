@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.pools.inline import InlineActor
-from actors.pools.pool import PoolObserver
+from actors.pools.members import PoolObserver
 from actors.workers.learner_worker import LearnerWorker
 from actors.workers.rollout_worker import RolloutWorker
 from cluster.config.components import resolve
 from cluster.config.paths import absolute_model_path
 from cluster.config.prompts import RenderedPrompts, RunPrompts, render_prompts
 from cluster.config.run_config import RunConfig, dump_config
-from cluster.run.assembly import assemble, open_records
+from cluster.run.assembly import assemble, make_pools, open_records
 from cluster.run.start import write_config
 from cluster.run.workers import learner_spec
 from cluster.study.remembered import Answers, RememberingWorker
@@ -41,6 +41,7 @@ class InlineStaff:
     learners: list[Any]
     rollout_factory: Callable[[int], Any]
     reward_factory: Callable[[int], Any]
+    rooms: None = None
 
 
 def pooled(config: RolloutConfig) -> RolloutConfig:
@@ -48,6 +49,8 @@ def pooled(config: RolloutConfig) -> RolloutConfig:
     return config.model_copy(
         update={
             "num_workers": 1,
+            "min_workers": None,
+            "max_workers": None,
             "max_concurrent_requests": config.num_workers * config.max_concurrent_requests,
             "kv_cache_mib": config.num_workers * config.kv_cache_mib,
         }
@@ -118,7 +121,7 @@ async def run_inline(config: RunConfig, folder: Path, workshop: Workshop) -> dic
             fleet=staff,
             prompts=prompts,
             records=records,
-            observer=PoolObserver(),
+            pools=make_pools(config, staff, PoolObserver()),
             step=0,
             state=None,
         )

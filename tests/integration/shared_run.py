@@ -26,7 +26,7 @@ class ControllerProcess:
         """What :class:`ControllerActor` does with a run."""
         host = ControllerActor(config, run_dir, model, fleet)
         host.load_prompts()
-        host.prepare(0, None)
+        host.prepare(0, None, fleet.learners)
         return await host.run()
 
 

@@ -39,7 +39,7 @@ def test_three_kills_of_one_run(tmp_path: Path, tiny_model: Path) -> None:
     expected = [
         "rollout worker replaced",
         "reward worker replaced",
-        "learner and controller restarted",
+        "learner restarted",
     ]
     assert [how for how, cell in zip(expected, cells, strict=True) if how not in cell.how] == []
     assert (account["num_lost"], account["num_trained_twice"], account["quarantined"]) == (0, 0, [])

@@ -139,6 +139,10 @@ def actors_of(head: Head) -> list[str]:
     return [title for title in titles if any(name in title for name in wanted)]
 
 
+SCALE = """
+from cluster.api.jobs import Jobs
+Jobs().run(["scale", {folder!r}, "--rollouts", "2"])  # as dvpo scale does where the folder is not seen from here
+"""
 MY_REWARD = """
 def right(prompt, trajectory):
     return float(trajectory.response_text.strip() == prompt.reference)
@@ -177,6 +181,10 @@ def test_a_job_trains_and_another_goes_on_in_a_full_object_store_and_leaves_noth
     shown = dvpo("status", "endless", "--address", cluster_environment["RAY_ADDRESS"])
     for word in ("running", "step", "now", "told", "tokens a second", "observed score"):
         assert word in shown
+    script = SCALE.format(folder=str(tmp_path / "runs" / "endless"))
+    scaled = start_command("-c", script, program=(sys.executable,), **cluster_environment)
+    assert scaled.finish(120.0) == 0, scaled.output
+    job.wait_for("rollout-1 has joined")
     assert dvpo("jobs").count("endless") >= 2  # in the job's name and the run's
     assert "stopped" in dvpo("stop", "endless")
     assert job.finish(60.0) == 143, job.output

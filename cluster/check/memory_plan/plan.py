@@ -143,7 +143,8 @@ class Planned:
         tokens = self.config.training.trajectories_per_step * self.config.rollout.sampling.max_response_tokens
         for ranks in range(1, total - shards + 1):
             engines = (total - ranks) // shards
-            other = self._with({"learner.num_workers": ranks, "rollout.num_workers": engines})
+            fixed = {"rollout.min_workers": None, "rollout.max_workers": None}
+            other = self._with({"learner.num_workers": ranks, "rollout.num_workers": engines, **fixed})
             if other is None or other.speed is None or next(other.problems(), None) is not None:
                 continue
             seconds = other.speed.step_s(tokens, self.config.training.max_staleness > 0)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from ray.exceptions import (
     ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
     RayActorError,
@@ -16,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from actors.faults import DataLost, Recoverable, WorkerDied, WorkerError, WorkerHung, WorkerLost
+from actors.faults import DataLost, HostLost, Recoverable, Unreachable, WorkerDied, WorkerError, WorkerHung, WorkerLost
 from actors.pools.loss import reply
 from rollout.component import UserError
 
@@ -66,6 +68,17 @@ CASES: dict[str, tuple[Exception, type[Exception], str]] = {
         "cd, name=RolloutWorker) was running was 15.2GB / 16.0GB (0.95), which exceeds the memory usage threshold of "
         "0.95",
     ),
+    "host": (NodeDiedError("its host"), HostLost, "w failed in m: its process died: its host"),
+    "host, of an actor": (
+        RayActorError(error_msg="The actor died because its node has died. Node Id: ab"),
+        HostLost,
+        "w failed in m: its process died: The actor died because its node has died",
+    ),
+    "unreachable": (
+        ActorUnavailableError("connection reset", None),
+        Unreachable,
+        "w failed in m: its process died: ",
+    ),
     "data": (LOST, DataLost, "w failed in m: data it needs were lost with another process: "),
     "data in the worker": (in_actor(LOST), DataLost, "w failed in m: data it needs were lost with another process: "),
 }
@@ -82,8 +95,8 @@ async def test_each_error_becomes_one_of_ours(error: Exception, kind: type[Excep
     assert str(caught.value).startswith(text)
     assert caught.value.__cause__ is error
     is_loss = isinstance(caught.value, WorkerLost)
-    assert is_loss == (kind is WorkerDied)
-    assert isinstance(caught.value, Recoverable) == (kind in (WorkerDied, DataLost))
+    assert is_loss == issubclass(kind, WorkerDied)
+    assert isinstance(caught.value, Recoverable) == (is_loss or kind is DataLost)
 
 
 async def test_no_answer_is_a_hang() -> None:

@@ -11,7 +11,8 @@ import pytest
 from ray import cloudpickle
 
 from actors.faults import NoWorkerLeft, WorkersKeepDying
-from actors.pools.pool import Member, Pool, PoolObserver, Replacing
+from actors.pools.members import Member, PoolObserver, Replacing
+from actors.pools.pool import Pool
 from tests.actors.pools.wakes import Counted
 
 
@@ -251,7 +252,7 @@ async def test_nothing_comes_between_the_last_step_of_bringing_up_and_serving() 
     noticed: list[list[str]] = []
     pool: Pool[str]
 
-    async def bring_up(name: str, worker: str) -> None:
+    async def bring_up(member: Member[str]) -> None:
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_soon(lambda: noticed.append([member.worker for member in pool.members]))
 
@@ -264,7 +265,7 @@ async def test_nothing_comes_between_the_last_step_of_bringing_up_and_serving() 
 async def test_workers_that_are_lost_in_a_row_end_the_pool_with_the_last_cause_first() -> None:
     num_starts = 0
 
-    async def bring_up(name: str, worker: str) -> None:
+    async def bring_up(member: Member[str]) -> None:
         nonlocal num_starts
         num_starts += 1
         raise OSError(f"no licence {num_starts}\nand more")
@@ -320,10 +321,10 @@ async def test_without_replacements_the_others_serve_until_none_is_left() -> Non
 async def test_closing_ends_replacements_and_hands_over_who_is_left() -> None:
     ended: list[str] = []
 
-    async def bring_up(name: str, worker: str) -> None:
+    async def bring_up(member: Member[str]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        ended.append(worker)
+        ended.append(member.worker)
         raise asyncio.CancelledError
 
     pool = Pool("worker", ["a", "b"], 1, Replacing(lambda index: "new", 60.0, 3), bring_up)

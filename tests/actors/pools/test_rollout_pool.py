@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from actors.faults import Quarantined, TooManyQuarantined, WorkerError, WorkersKeepDying
-from actors.pools.pool import PoolObserver, Replacing
+from actors.pools.members import PoolObserver, Replacing
 from actors.pools.rollout_pool import RolloutPool
 from actors.pools.suspects import Suspects
 from rollout.trajectory import Prompt, SampleRequest
@@ -177,6 +178,52 @@ async def test_the_prompt_that_kills_workers_is_found_and_no_other(monkeypatch: 
     assert farm.pool.num_replaced in (2, 3)
     with pytest.raises(Quarantined):
         await farm.pool.sample(request("p5", 1))
+
+
+class NodeGone(ActorDiedError):
+    """As Ray tells of an actor whose host has gone."""
+
+    def __str__(self) -> str:
+        return "The actor died unexpectedly. The actor died because its node has died. Node Id: 1"
+
+
+@pytest.mark.parametrize(
+    "seems", [NodeGone(), ActorUnavailableError("connection reset", b"\0" * 16)], ids=["known", "found out"]
+)
+async def test_nobody_is_suspected_of_the_loss_of_a_host(monkeypatch: pytest.MonkeyPatch, seems: Exception) -> None:
+    """Also if at first nobody knows more than that the worker cannot be reached."""
+    farm = Farm(1, monkeypatch, endless=("p0",))
+    for number in (1, 2, 3):
+        gone = farm.made[-1]
+        gone.sample, gone.stats = Method(partial(_lost, seems)), Method(partial(_lost, NodeGone()))
+        if number == 3:
+            farm.kind = {}
+        asking = asyncio.ensure_future(farm.pool.sample(request("p0")))
+        while farm.pool.num_replaced < number:
+            await asyncio.sleep(0)
+        if number < 3:
+            asking.cancel()
+    assert str((await asyncio.wait_for(asking, 10))[0]) == "p0#0"
+    assert not farm.pool.suspects.must_be_alone("p0") and farm.seen.quarantined == []
+    while len(farm.killed) < 3:
+        await asyncio.sleep(0)
+
+
+async def test_an_unreachable_worker_that_died_by_itself_puts_its_prompt_under_suspicion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    farm = Farm(1, monkeypatch)
+    unreachable = ActorUnavailableError("connection reset", b"\0" * 16)
+    first = farm.made[0]
+    first.sample, first.stats = Method(partial(_lost, unreachable)), Method(partial(_lost, ActorDiedError()))
+    assert str((await asyncio.wait_for(farm.pool.sample(request("p0")), 10))[0]) == "p0#0"
+    while farm.killed != farm.made[:1]:
+        await asyncio.sleep(0)
+    assert farm.pool.suspects._strikes == {"p0": 1}
+
+
+async def _lost(error: Exception, *_: Any) -> None:
+    raise error
 
 
 async def test_the_prompt_that_hangs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.faults import WorkerDied, WorkerError
+from actors.faults import DataLost, LearnerLost, WorkerDied, WorkerError
 from actors.pools.weight_sync import NcclRoute, ObjectStoreRoute, SyncReport
 from rollout.sampling.engine import LoadOutcome
 from rollout.sampling.weight_check import Canary, TensorFact, WeightMismatchError, differences, facts_of
@@ -27,6 +28,11 @@ class Learner:
         self.calls: list[str] = []
         self.engines: list[Any] = []
         self.lost = self.lost_in_opening = ""
+        self.is_dead = False
+
+    async def raise_loss(self, error: WorkerError) -> None:
+        if self.is_dead:
+            raise LearnerLost(f"lost learner-0 in {error.method}: {error.reason}")
 
     async def export_weights(self, checksums: bool) -> tuple[Any, dict[str, TensorFact]]:
         self.calls.append("export_weights")
@@ -78,7 +84,8 @@ class Worker:
         if self.hangs:
             await asyncio.Event().wait()
         if method == "load_weights":
-            return self.load(*arguments)
+            loaded = self.load(*arguments)
+            return await loaded if inspect.isawaitable(loaded) else loaded
         if method == "score":
             return [0.0] + [self.weight] * (len(arguments[0]) - 1)
         if method == "set_version":
@@ -125,6 +132,20 @@ def object_store(pool: Any, learner: Any, canary: Canary | None = CANARY) -> Obj
 
 def nccl(pool: Any, learner: Any) -> NcclRoute:
     return NcclRoute(learner, pool, 1, CANARY, FAST_S)
+
+
+async def test_weights_that_went_with_the_learner_are_called_the_learner_s_loss() -> None:
+    pool, learner = Pool(1), Learner()
+
+    async def lose(worker: str) -> None:
+        raise DataLost(worker, "load_weights", "data it needs were lost with another process")
+
+    pool.workers_by_name["rollout-0"].load = lambda *_: lose("rollout-0")  # type: ignore[method-assign, assignment]
+    with pytest.raises(DataLost):
+        await object_store(pool, learner).publish(1)
+    learner.is_dead = True
+    with pytest.raises(LearnerLost, match="lost learner-0 in load_weights: data it needs"):
+        await object_store(pool, learner).publish(1)
 
 
 async def test_a_publish_reports_the_gap_and_whether_weights_changed() -> None:

@@ -65,6 +65,32 @@ def test_several_conflicts_are_separate_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fewest", "most"),
+    [
+        ("", 1, 1),
+        ("num_workers: 4", 4, 4),
+        ("num_workers: 4, min_workers: 2", 2, 4),
+        ("num_workers: 4, max_workers: 9", 4, 9),
+        ("max_workers: 9", 1, 9),
+    ],
+)
+def test_a_run_has_a_fixed_number_of_rollout_workers_unless_it_says_otherwise(
+    text: str, fewest: int, most: int
+) -> None:
+    rollout = parse(f"model: {{path: m}}\nrollout: {{{text}}}").rollout
+    assert (rollout.fewest_workers, rollout.most_workers) == (fewest, most)
+
+
+def test_the_number_to_begin_with_is_between_the_fewest_and_the_most() -> None:
+    with pytest.raises(UserError) as caught:
+        parse("model: {path: m}\nrollout: {num_workers: 3, min_workers: 4, max_workers: 2}")
+    assert str(caught.value).splitlines() == [
+        "my run.yaml:2: rollout.min_workers: 4 is more than rollout.num_workers = 3, with which the run begins",
+        "my run.yaml:2: rollout.max_workers: 2 is less than rollout.num_workers = 3, with which the run begins",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("training: {samples_per_prompt: 1}", "training.samples_per_prompt: reward.pseudo_labels needs at least 2"),

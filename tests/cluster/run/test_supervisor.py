@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors.faults import ControllerLost, Fault, LearnerLost, Stalled
+from actors.faults import ControllerLost, DataLost, Fault, LearnerLost, RollbackRequested, Stalled, WorkerDied
 from actors.processes.lease import Lease
 from actors.recording.event_log import read_events
 from cluster.config.run_config import RunConfig
 from cluster.display.progress import make_progress
 from cluster.run.signals import Interrupted, SignalFlag
-from cluster.run.supervisor import Supervisor
+from cluster.run.supervisor import Supervisor, _is_elsewhere
 
 LEASE_S = 0.3
 
@@ -53,3 +53,19 @@ def test_a_signal_ends_the_waiting(tmp_path: Path) -> None:
     signals.received = 2
     with pytest.raises(Interrupted):
         supervisor(tmp_path, signals, Lease(1000.0))._wait_for_the_lease(ControllerLost("lost"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_kept"),
+    [
+        (LearnerLost("learner-0"), True),
+        (RollbackRequested("loss"), True),
+        (DataLost("learner-0", "train", "why"), True),
+        (WorkerDied("learner-1", "setup", "why"), True),
+        (WorkerDied("controller", "prepare", "why"), False),
+        (ControllerLost("lost"), False),
+        (Stalled("nothing moves"), False),
+    ],
+)
+def test_a_controller_stays_where_the_fault_is_another_s(fault: Fault, is_kept: bool) -> None:
+    assert _is_elsewhere(fault) is is_kept

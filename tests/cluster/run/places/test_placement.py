@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.config.run_config import RunConfig
-from cluster.run.places.placement import Plan, plan, require_capacity
+from cluster.run.places.placement import Plan, plan, require_capacity, who_makes_room
 from rollout.component import UserError
 
 
@@ -21,6 +21,34 @@ def test_plan_has_one_bundle_a_process() -> None:
     demand = plan(config, [])
     assert demand.bundles == [{"CPU": 2.0}] * 2 + [{"CPU": 0.5, "GPU": 1.0}] * 3
     assert (demand.total("CPU"), demand.total("GPU")) == (5.5, 3.0)
+
+
+def test_only_the_workers_that_a_run_needs_have_to_fit() -> None:
+    rollout = {"num_workers": 3, "min_workers": 2, "max_workers": 9}
+    config = RunConfig.model_validate({"model": {"path": "m"}, "rollout": rollout})
+    assert len(plan(config, []).rollout_bundles) == 2
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "spare", "leaving"),
+    [
+        ([1.0], {"a": 1.0, "b": 0.0}, 3, []),  # there is room
+        ([1.0], {"a": 0.0, "b": 0.0}, 3, [1]),
+        ([1.0], {"a": 0.0, "b": 0.0}, 0, []),  # none can be spared
+        ([2.0], {"a": 0.0, "b": 1.0}, 3, [3]),  # one at b instead of two at a
+        ([2.0, 1.0], {"a": 0.0, "b": 1.0}, 3, [3, 1]),
+        ([2.0, 2.0], {"a": 0.0, "b": 0.0}, 3, []),  # all four would have to go
+        ([5.0], {"a": 1.0, "b": 1.0}, 4, []),  # no host is as large
+    ],
+)
+def test_the_fewest_workers_make_room(
+    needed: list[float], free: dict[str, float], spare: int, leaving: list[int]
+) -> None:
+    """Two workers of one CPU each are on host a, and two on b; those that came last go first."""
+    homes = {0: "a", 1: "a", 2: "b", 3: "b"}
+    bundles = [{"CPU": cpus} for cpus in needed]
+    nodes = {node: {"CPU": cpus} for node, cpus in free.items()}
+    assert who_makes_room(bundles, nodes, homes, {"CPU": 1.0}, spare) == leaving
 
 
 def test_bundles_are_packed_on_nodes() -> None:

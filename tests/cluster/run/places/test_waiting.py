@@ -28,7 +28,7 @@ def test_what_has_room_does_not_wait(full: Any) -> None:
     def never(*_: str) -> None:
         raise AssertionError
 
-    wait_for_room(full, 0.0, "option", never, never)
+    wait_for_room([full], 0.0, "option", never, never)
 
 
 def test_waiting_is_told_and_over_when_there_is_room(full: Any) -> None:
@@ -39,7 +39,7 @@ def test_waiting_is_told_and_over_when_there_is_room(full: Any) -> None:
         told.append(text)
         remove_placement_group(full)
 
-    wait_for_room(wanted, 60.0, "option", tell, lambda: None)
+    wait_for_room([wanted], 60.0, "option", tell, lambda: None)
     remove_placement_group(wanted)
     (line,) = told
     assert line.startswith(
@@ -54,7 +54,7 @@ def test_the_deadline_says_what_is_missing_and_a_signal_ends_it(full: Any) -> No
         with pytest.raises(
             TimeoutError, match=r"^no room in the cluster for 0.6 s \(the.option\): needed, .*: 2 CPU; free"
         ):
-            wait_for_room(wanted, 0.6, "the.option", lambda _: None, lambda: None)
+            wait_for_room([wanted], 0.6, "the.option", lambda _: None, lambda: None)
         looks = itertools.count()
 
         def check() -> None:
@@ -62,6 +62,6 @@ def test_the_deadline_says_what_is_missing_and_a_signal_ends_it(full: Any) -> No
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            wait_for_room(wanted, 600.0, "the.option", lambda _: None, check)
+            wait_for_room([wanted], 600.0, "the.option", lambda _: None, check)
     finally:
         remove_placement_group(wanted)
