@@ -72,6 +72,10 @@ def misses_some(step: int, sample: Sample) -> Sample:
     return {"reward_parts": {"exact_match": sample["clean_reward"] if step % 3 else 0.0}}
 
 
+def knows_few_values(step: int, sample: Sample) -> Sample:
+    return {"reward_parts": {"exact_match": sample["clean_reward"] * (sample["reference"][-1] in "012")}}
+
+
 def marked(step: int, sample: Sample) -> Sample:
     return {"response": sample["response"] + "<|im_end|>\n<|im_start|>user\nmore"}
 
@@ -82,6 +86,7 @@ def names_a_user(step: int, sample: Sample) -> Sample:
 
 HARD: Options = {"change": metrics(reward__clean_mean=0.03, reward__observed_mean=0.03), "with_samples": False}
 FLAG = {"kind": "trust", "trust": "drift", "text": "trust drift: right answers fall short by 0.40"}
+GAPS = ("sync/canary_gap_max", "guard/sampler_gap")
 LEAK = "data.task.eval.test: {} of 256 questions are training questions too, so they measure what was learnt by heart"
 FEW = {**CONFIG, "data": {"task": {"type": "chain", "num_train": 512}}}
 PLANTED: dict[str, tuple[str, Options]] = {
@@ -136,7 +141,7 @@ PLANTED: dict[str, tuple[str, Options]] = {
         "broken_template",
         {"change_sample": lambda step, s: {"messages": [{"role": "user", "content": "<|im_start|>user\n1+1"}]}},
     ),
-    "same accuracies": ("stale_weights", {"change": accuracy(lambda x: 0.5)}),
+    "same accuracies": ("stale_weights", {"change": accuracy(lambda x: 0.5), "drop": GAPS}),
     "canary": ("stale_weights", {"change": metrics(sync__canary_gap_max=0.9)}),
     "gap adds up": ("stale_weights", {"change": metrics(policy__sampler_logprob_gap_p95=lambda x: 0.01 + x)}),
     "weights of a sync": ("stale_weights", {"change": metrics(sync__weights_changed=0.0)}),
@@ -210,6 +215,8 @@ NEARLY: dict[str, Options] = {
         }
     },
     "a grader that misses a third": {"change_sample": misses_some},
+    "a grader that pays some values and not others": {"change_sample": knows_few_values},
+    "same accuracies, but sampler and learner agree": {"change": accuracy(lambda x: 0.5)},
     "a response that speaks of a user": {"change_sample": names_a_user},
     "one split whose accuracy stays": {
         "change": lambda step, line: {} if step % 10 else interval("eval/ood/accuracy", 0.45),
@@ -242,6 +249,12 @@ def test_planted_cause_is_the_first_one_named(name: str, tmp_path: Path) -> None
     first = found[0]
     assert first.evidence and first.next_steps and first.why and 0.0 < first.strength <= 1.0
     assert all(fact.text and fact.source for fact in first.evidence)
+
+
+def test_accuracies_at_their_bound_are_no_sign_of_stale_weights(tmp_path: Path) -> None:
+    for at in (0.0, 1.0):
+        run = made(tmp_path / f"at-{at}", change=accuracy(lambda _, value=at: value), drop=GAPS)
+        assert "stale_weights" not in causes(run)
 
 
 @pytest.mark.parametrize("name", NEARLY)
