@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import pickle
 import re
 import shlex
 import subprocess
@@ -30,7 +31,9 @@ from cluster.config.run_config import RunConfig
 from cluster.reward_model.config import RewardModelConfig
 from cluster.study.config import StudyConfig
 from learner.algorithms.catalogue import build_algorithm
-from rollout.component import Component, ComponentSpec, resolve_class
+from rollout.component import Component, ComponentSpec, UserError, resolve_class
+from rollout.component.errors import mistake_in
+from rollout.component.mistakes import NotFound, Unreadable
 from rollout.noise import NOISES
 from rollout.rewards import REWARDS
 from rollout.tasks import TASKS
@@ -171,14 +174,42 @@ def test_a_json_block_is_json(block: Block) -> None:
         left = left[end:].lstrip()
 
 
-def test_every_message_that_is_written_where_it_is_raised_has_its_entry() -> None:
+@pytest.fixture(scope="module")
+def listing() -> Any:
+    """The program that writes docs/errors.md."""
     spec = importlib.util.spec_from_file_location("list_errors", ROOT / "docs" / "list_errors.py")
     assert spec is not None and spec.loader is not None
-    listing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(listing)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found  # where a dataclass looks for what its annotations name
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_code_and_message_of_the_source_has_its_entry(listing: Any) -> None:
     written = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     assert written == listing.catalogue(), "run: python docs/list_errors.py"
-    assert written.count("\n- `") > 150 and "the data set has no rows" in written
+    kinds, _ = listing.kinds()
+    assert set(re.findall(r"^### (.+)$", written, re.MULTILINE)) == set(kinds) and len(kinds) > 60
+    assert written.count("\n- `") > 250 and "the data set has no rows" in written
+    for kind in kinds.values():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)+", kind.code) and len(kind.meaning) > 30 and kind.meaning.endswith(".")
+
+
+def test_every_error_that_is_raised_has_a_code(listing: Any) -> None:
+    """An error without a kind may hand on what has a code, and may not say anything of its own."""
+    own = [(module, text) for module, name, text in listing.raised() if name == listing.ROOT_CLASS]
+    assert own == [], "a class of rollout/component/mistakes.py says which kind of mistake this is"
+    _, codes = listing.kinds()
+    assert {codes[name] for _, name, _ in listing.raised() if name in codes} >= {"run-exists", "data-bad-row"}
+
+
+def test_an_error_keeps_the_code_of_its_cause() -> None:
+    cause = NotFound("x.yaml: no such file")
+    assert str(cause) == "x.yaml: no such file [file-not-found]"
+    assert str(UserError(f"study.yaml: {cause}")) == str(Unreadable(f"study.yaml: {cause}")) == f"study.yaml: {cause}"
+    assert str(pickle.loads(pickle.dumps(cause))) == str(cause) and str(UserError("by a reward")) == "by a reward"
+    assert mistake_in(f"NotFound: {cause}") == str(cause)
+    assert mistake_in("ValueError: x") is None and mistake_in("Not at all") is None
 
 
 def test_the_index_names_every_page() -> None:

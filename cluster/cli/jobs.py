@@ -17,7 +17,7 @@ from cluster.cli.output import print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from cluster.cli.run import CONFIG, OVERRIDES, checked_run
 from cluster.display.report import format_table
-from rollout.component import UserError
+from rollout.component.mistakes import Unreadable
 
 if TYPE_CHECKING:
     from cluster.api.jobs import Job
@@ -136,7 +136,7 @@ def _folder_rows(folder: Path) -> list[tuple[str, str]]:
         quiet = now - float(found["last_progress"])
         rows = [("folder", str(folder)), ("step", str(found["step"])), ("now", ", ".join(doing) or "nothing")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/status.json: cannot be read: {error}") from error
+        raise Unreadable(f"{folder}/status.json: cannot be read: {error}") from error
     rows.append(("told", f"{max(0.0, time.time() - now):.0f} s ago; something got done {max(0.0, quiet):.0f} s before"))
     last: dict[str, Any] = {}
     with suppress(OSError, ValueError, IndexError):

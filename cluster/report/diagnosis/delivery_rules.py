@@ -16,8 +16,8 @@ class StaleWeights(Rule):
     why = (
         "Evaluations that agree to the last digit on every split while the policy moves are evaluations of the same "
         "weights, unless nothing or everything is right, or sampler and learner agree ten times as closely as the "
-        "policy moved. A canary prompt that sampler and learner rate half a nat apart after a sync, or fresh responses a "
-        "nat apart at the 99th percentile, are two policies: kernels alone differ by hundredths."
+        "policy moved. A canary prompt that sampler and learner rate half a nat apart after a sync, or fresh responses "
+        "a nat apart at the 99th percentile, are two policies: kernels alone differ by hundredths."
     )
     consequences = frozenset({"staleness_too_high", "lr_too_low", "lr_too_high", "critic_collapse"})
     MOVED, REPEATED, AGREES, CANARY, FRESH = 0.003, 3, 0.1, 0.5, 1.0

@@ -77,12 +77,13 @@ class UnreadableReferences(Rule):
     why = (
         "Half of the responses that end in their reference get nothing from the reward before noise, and references "
         "written alike get nothing nine times in ten: who reads '3' reads '7' too, and a grader that pays for one and "
-        "not for the other misses right answers, whatever they look like. Abstentions count where they are as many."
+        "not for the other misses right answers, whatever they look like. A reward that abstains nine times in ten "
+        "reads nothing either; one that abstains less often leaves scores missing."
     )
     consequences = frozenset(
         {"too_hard", "lr_too_low", "false_negatives", "critic_collapse", "missing_scores", "uninformative_reward"}
     )
-    SHARE, LEAST, OF_FORM, ABSTAINED = 0.5, 10, 0.9, 0.5
+    SHARE, LEAST, OF_FORM, ABSTAINED = 0.5, 10, 0.9, 0.9
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
         evidence, strength = [], 0.9
@@ -118,7 +119,6 @@ class UnreadableReferences(Rule):
             ],
             strength,
         )
-
 
     def _never_paid(self, said: list[LoggedTrajectory]) -> list[LoggedTrajectory]:
         """Responses that say references of a form for which there is next to never anything."""

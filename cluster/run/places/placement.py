@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import ServedModel
-from rollout.component import UserError
+from rollout.component.mistakes import ClusterTooSmall
 
 Bundle = dict[str, float]
 """Resources of one process: ``{"CPU": 1.0, "GPU": 1.0}``."""
@@ -71,7 +71,7 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
             count = len(demand.reward_model_bundles)
             models = f" and {count} reward model workers" if count else ""
             needed = {name: demand.total(name) for name in ("CPU", "GPU") if demand.total(name)}
-            raise UserError(
+            raise ClusterTooSmall(
                 f"the cluster is too small: the run needs {describe(needed)} for {len(demand.learner_bundles)} "
                 f"learner ranks and {len(demand.rollout_bundles)} rollout workers{models}; the nodes have {have}. "
                 "Lower rollout.num_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, or for a private "
@@ -94,7 +94,7 @@ def _require_whole_nodes(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> 
         for bundle in bundles:
             if not any(all(node.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items()) for node in nodes):
                 have = "; ".join(describe(node) for node in nodes) or "no nodes"
-                raise UserError(
+                raise ClusterTooSmall(
                     f"no node is large enough: a {owner} needs {describe(bundle)} on one node, with all GPUs of its "
                     f"engine; the nodes have {have}. Lower {keys}, or add larger nodes"
                 )

@@ -134,7 +134,7 @@ PLANTED: dict[str, tuple[str, Options]] = {
     "unreadable": ("unreadable_references", {"change_sample": unreadable, "change": HARD["change"]}),
     "abstains": (
         "unreadable_references",
-        {"change": metrics(reward__num_abstained=100.0, reward__num_scored=28.0), "with_samples": False},
+        {"change": metrics(reward__num_abstained=120.0, reward__num_scored=8.0), "with_samples": False},
     ),
     "template": ("broken_template", {"change_sample": marked}),
     "template applied twice": (
@@ -176,6 +176,10 @@ PLANTED: dict[str, tuple[str, Options]] = {
     "entropy": (
         "entropy_collapse",
         {"change": accuracy(lambda x: 0.5 + 0.01 * x, policy__entropy=lambda x: 0.1 * 0.01**x, reward__clean_mean=0.5)},
+    ),
+    "cut at evaluation": (
+        "truncation",
+        {"change": lambda step, line: {"eval/ood/truncated_frac": 0.9, "eval/test/truncated_frac": 0.1}},
     ),
     "cut": ("truncation", {"change": metrics(rollout__truncated_frac=0.4), "change_sample": cut}),
     "easy": (
@@ -231,6 +235,10 @@ NEARLY: dict[str, Options] = {
     "entropy falls as the task is learned": {
         "change": accuracy(lambda x: 0.5 + 0.45 * x, policy__entropy=lambda x: 0.15 * 0.05**x),
     },
+    "a critic that swings around the returns": {
+        "change": metrics(critic__bias=lambda x: 0.3 if x < 0.6 else -0.25),
+    },
+    "a third of a held-out split is cut": {"change": metrics(eval__ood__truncated_frac=0.3)},
     "a few are cut": {"change": metrics(rollout__truncated_frac=0.05)},
     "easy at the end": {"change": metrics(reward__clean_mean=lambda x: 0.6 + 0.38 * x)},
     "hard at the start": {"change": metrics(reward__clean_mean=lambda x: 0.05 + 0.4 * x)},
@@ -252,9 +260,9 @@ def test_planted_cause_is_the_first_one_named(name: str, tmp_path: Path) -> None
 
 
 def test_accuracies_at_their_bound_are_no_sign_of_stale_weights(tmp_path: Path) -> None:
-    for at in (0.0, 1.0):
-        run = made(tmp_path / f"at-{at}", change=accuracy(lambda _, value=at: value), drop=GAPS)
-        assert "stale_weights" not in causes(run)
+    none = made(tmp_path / "none", change=accuracy(lambda x: 0.0), drop=GAPS)
+    every = made(tmp_path / "every", change=accuracy(lambda x: 1.0), drop=GAPS)
+    assert "stale_weights" not in causes(none) + causes(every)
 
 
 @pytest.mark.parametrize("name", NEARLY)
