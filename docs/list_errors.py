@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,11 +96,12 @@ class Kind:
     messages: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    """Module and tree of each file."""
-    for floor in FLOORS:
-        for path in sorted((ROOT / floor).rglob("*.py")):
-            yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def sources() -> tuple[tuple[str, list[ast.AST]], ...]:
+    """Module of each file, and everything that is in it."""
+    paths = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return tuple((name, list(ast.walk(ast.parse(path.read_text())))) for name, path in zip(names, paths, strict=True))
 
 
 def template(node: ast.expr) -> str:
@@ -117,8 +119,8 @@ def kinds() -> tuple[dict[str, Kind], dict[str, str]]:
     """Kinds by code, and the code of each class that is raised, those that have it of their base included."""
     found: dict[str, Kind] = {}
     codes, bases = {}, {}
-    for _, tree in sources():
-        for node in ast.walk(tree):
+    for _, nodes in sources():
+        for node in nodes:
             if not isinstance(node, ast.ClassDef):
                 continue
             bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
@@ -137,8 +139,8 @@ def kinds() -> tuple[dict[str, Kind], dict[str, str]]:
 
 def raised() -> Iterator[tuple[str, str, str]]:
     """Module, class and message of each place that makes an error out of text of its own."""
-    for module, tree in sources():
-        for node in ast.walk(tree):
+    for module, nodes in sources():
+        for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 text = " ".join(re.sub(r"…(\s*…)+", "…", template(node.args[0])).split())
                 if re.search(r"[a-z]{3}", text):
