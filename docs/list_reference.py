@@ -93,7 +93,8 @@ def _short(value: Any) -> str:
     """A default; a section's own defaults are in its table."""
     if isinstance(value, dict):
         return "{...}" if value else "{}"
-    return json.dumps(value) if value is None or isinstance(value, bool | list) else str(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool | list) else str(value)
+    return text.replace("|", "\\|")  # or it would end the cell
 
 
 def table(section: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
