@@ -161,7 +161,7 @@ def test_a_python_block_runs_and_calls_what_there_is(block: Block, monkeypatch: 
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     tree = ast.parse(textwrap.dedent(block.text))
     defined = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    body = [node for node in tree.body if isinstance(node, defined)]
+    body: list[ast.stmt] = [node for node in tree.body if isinstance(node, defined)]
     names: dict[str, Any] = {"__name__": "block"}
     exec(compile(ast.Module(body, []), block.place, "exec"), names)
     for call in ast.walk(tree):
