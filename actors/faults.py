@@ -34,9 +34,17 @@ Any other exception ends the run too. A mistake of the user's is a :class:`rollo
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class Fault(RuntimeError):
-    """Root of the tree."""
+    """Root of the tree.
+
+    Attributes:
+        code: what ends the message of a run that it has ended; its entry in ``docs/errors.md`` is the class's sentence.
+    """
+
+    code: ClassVar[str] = ""
 
 
 class Recoverable(Fault):
@@ -44,23 +52,33 @@ class Recoverable(Fault):
 
 
 class ControllerLost(Recoverable):
-    """The controller's process died."""
+    """The controller's process died, and with it the state of the loop."""
+
+    code = "run-lost-controller"
 
 
 class LearnerLost(Recoverable):
     """A learner rank died or does not answer; the message names it."""
 
+    code = "run-lost-learner"
+
 
 class Stalled(Recoverable):
     """Nothing moved for ``recovery.stall_timeout_s``; the message is the watchdog's report."""
+
+    code = "run-stalled"
 
 
 class Abandoned(Recoverable):
     """The controller stopped by itself, since the driver has not asked for it for ``recovery.controller_lease_s``."""
 
+    code = "run-abandoned"
+
 
 class RollbackRequested(Recoverable):
     """A guard wants the run to go back to the newest checkpoint with smaller learning rates."""
+
+    code = "run-rollback"
 
 
 class WorkerError(Fault):
@@ -71,6 +89,8 @@ class WorkerError(Fault):
         method: what it was asked to do.
         reason: what went wrong, root cause first.
     """
+
+    code = "run-worker-failed"
 
     def __init__(self, worker: str, method: str, reason: str) -> None:
         super().__init__(worker, method, reason)
@@ -87,6 +107,8 @@ class WorkerLost(WorkerError, Recoverable):
 class WorkerDied(WorkerLost):
     """The worker's process has ended, or that of the engine in it."""
 
+    code = "run-worker-died"
+
 
 class HostLost(WorkerDied):
     """The worker's whole host is gone, so that nothing which it was doing is to blame."""
@@ -99,13 +121,19 @@ class Unreachable(WorkerDied):
 class WorkerHung(WorkerLost):
     """The worker did not answer in time."""
 
+    code = "run-worker-hung"
+
 
 class DataLost(WorkerError, Recoverable):
     """What the call needed, or its answer, was lost with another process."""
 
+    code = "run-data-lost"
+
 
 class LearnerError(Fault):
     """A learner rank failed; the message names the rank and what it was doing."""
+
+    code = "run-learner-failed"
 
 
 class RunOver(Fault):
@@ -115,6 +143,8 @@ class RunOver(Fault):
 class GuardStop(RunOver):
     """A guard whose action is ``stop`` has fired."""
 
+    code = "run-guard-stop"
+
 
 class NoRoom(RunOver):
     """The cluster had no room for the workers that the run needs, for ``recovery.resource_timeout_s``."""
@@ -123,17 +153,25 @@ class NoRoom(RunOver):
 class NoWorkerLeft(RunOver):
     """All workers of a pool are lost, and it replaces none."""
 
+    code = "run-no-worker-left"
+
 
 class TooManyQuarantined(RunOver):
     """More prompts than ``recovery.max_quarantined_prompts`` had to be set aside."""
+
+    code = "run-too-many-quarantined"
 
 
 class TooManyRewardErrors(RunOver):
     """The reward failed on more than the configured share of a step's trajectories."""
 
+    code = "run-too-many-reward-errors"
+
 
 class WorkersKeepDying(RunOver):
     """A worker and those in its place were lost more than ``recovery.max_worker_losses`` times in a row."""
+
+    code = "run-workers-keep-dying"
 
 
 class Quarantined(Fault):

@@ -1,6 +1,6 @@
 """Planted faults in real runs: is what `dvpo explain` names first the fault? And does it name nothing in healthy runs?
 
-    python -m benchmarks.blind_diagnosis run FOLDER [--only NAME ...]    # what is there is not made again
+    python -m benchmarks.blind_diagnosis run FOLDER [--only NAME ...] [--seed N]    # what is there is not made again
     python -m benchmarks.blind_diagnosis table FOLDER
 
 Twenty faults, two variants of ten kinds, and twenty healthy runs of four kinds with five seeds. Each is a run of the
@@ -176,17 +176,19 @@ def group_of(planted: Planted, name: str) -> str:
     return name if own else "demo"
 
 
-def config_of(name: str, root: Path) -> RunConfig:
-    """The configuration of a run whose folder is there."""
+def config_of(name: str, root: Path, seed: int | None = None) -> RunConfig:
+    """The configuration of a run whose folder is there; ``seed`` in place of its own."""
     planted, folder = RUNS[name], root / name
     source = read_source("configs/demo.yaml")
     changes = {**BASE, "name": name, "output_dir": str(root), "model.path": str(model_of(planted, folder))}
     for key, value in {**changes, **data_of(planted, folder), **planted.changes}.items():
         source.assign(key, value, "benchmark")
+    if seed is not None:
+        source.assign("seed", seed, "benchmark")
     return parse_config(source)
 
 
-async def run_group(names: list[str], root: Path) -> None:
+async def run_group(names: list[str], root: Path, seed: int | None = None) -> None:
     """Make runs in this process; the first that fails ends it."""
     # In here: the environment has to be set before torch is imported.
     from cluster.study.inline_run import Workshop, run_inline
@@ -196,7 +198,7 @@ async def run_group(names: list[str], root: Path) -> None:
         folder = root / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        config, error = config_of(name, root), ""
+        config, error = config_of(name, root, seed), ""
         workshop = workshop or Workshop(config)
         try:
             await run_inline(config, folder, workshop)
@@ -210,7 +212,7 @@ async def run_group(names: list[str], root: Path) -> None:
             return
 
 
-def run(root: Path, only: list[str]) -> None:
+def run(root: Path, only: list[str], seed: int | None = None) -> None:
     """Make all runs that are not there, group by group."""
     while True:
         left = [name for name in (only or RUNS) if not (root / name / DONE).exists()]
@@ -218,7 +220,8 @@ def run(root: Path, only: list[str]) -> None:
             return
         group = group_of(RUNS[left[0]], left[0])
         names = [name for name in left if group_of(RUNS[name], name) == group]
-        subprocess.run([sys.executable, "-m", HERE, "group", str(root), "--only", *names], check=False)
+        with_seed = [] if seed is None else ["--seed", str(seed)]
+        subprocess.run([sys.executable, "-m", HERE, "group", str(root), "--only", *names, *with_seed], check=False)
         if not (root / names[0] / DONE).exists():
             raise SystemExit(f"{names[0]} was not made")
 
@@ -254,14 +257,15 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "table", "group"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=[], choices=list(RUNS))
+    parser.add_argument("--seed", type=int, help="of every run, in place of its own; in a folder of its own")
     given = parser.parse_args()
     root = given.folder.resolve()
     if given.command == "group":
         os.environ.update(engine_environment(on_gpu=False))
         os.environ.update(learner_environment(on_gpu=False))
-        asyncio.run(run_group(given.only, root))
+        asyncio.run(run_group(given.only, root, given.seed))
     elif given.command == "run":
-        run(root, given.only)
+        run(root, given.only, given.seed)
     else:
         table(root)
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rollout.component import PathText, StrictModel, UserError
+from rollout.component import PathText, StrictModel
+from rollout.component.mistakes import Conflict, WithoutEffect
 
 ReferencePlace = Literal["replicated", "sharded", "offloaded"]
 RECOMPUTED_FROM = 10**9
@@ -153,26 +154,26 @@ def check_compatible(model: ModelConfig, learner: LearnerConfig) -> None:
     """
     if learner.offload != "none" and learner.zero_stage < (3 if learner.offload == "all" else 1):
         least = "3, which splits weights" if learner.offload == "all" else "1, 2 or 3"
-        raise UserError(f"learner.offload: {learner.offload!r} needs learner.zero_stage {least}")
+        raise Conflict(f"learner.offload: {learner.offload!r} needs learner.zero_stage {least}")
     if learner.reference == "sharded" and learner.zero_stage != 3:
-        raise UserError("learner.reference: 'sharded' needs learner.zero_stage 3; or take 'offloaded'")
+        raise Conflict("learner.reference: 'sharded' needs learner.zero_stage 3; or take 'offloaded'")
     if learner.reference != "replicated" and model.lora is not None:
-        raise UserError(
+        raise WithoutEffect(
             f"learner.reference: {learner.reference!r} has no effect with model.lora, whose reference is the policy "
             "without its adapters; leave it out"
         )
     if model.critic_adapts and model.critic_path is not None:
-        raise UserError(
+        raise WithoutEffect(
             "model.critic_path: has no effect with model.lora.critic 'adapter', whose critic has the policy's frozen "
             "weights; leave it out, or set model.lora.critic to 'whole'"
         )
     if model.attention is not None and model.pack_rows:
-        raise UserError(
+        raise WithoutEffect(
             "model.attention: has no effect on packed rows, which choose between flash-attention and sdpa themselves; "
             "leave it out, or set model.pack_rows to false"
         )
     if model.dtype == "bfloat16" and learner.zero_stage == 0:
-        raise UserError(
+        raise Conflict(
             "learner.zero_stage: 0 keeps no float32 master weights, which model.dtype 'bfloat16' needs; "
             "set learner.zero_stage to 1, 2 or 3 (1 splits only optimiser states)"
         )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
+import pickle
 import re
 import shlex
 import subprocess
@@ -30,14 +32,18 @@ from cluster.config.run_config import RunConfig
 from cluster.reward_model.config import RewardModelConfig
 from cluster.study.config import StudyConfig
 from learner.algorithms.catalogue import build_algorithm
-from rollout.component import Component, ComponentSpec, resolve_class
+from rollout.component import Component, ComponentSpec, UserError, resolve_class
+from rollout.component.errors import mistake_in
+from rollout.component.mistakes import NotFound, Unreadable
 from rollout.noise import NOISES
 from rollout.rewards import REWARDS
 from rollout.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"yaml", "bash", "python", "json", "mermaid", ""}
+FOLDERS = ("docs", "requirements", "deploy", "examples", "benchmarks", "studies", "configs", "cluster", "rollout")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+"""Every page of the repository: those in docs/, READMEs of folders and of the projects that `dvpo init` writes."""
+LANGUAGES = {"yaml", "bash", "python", "json", "mermaid", "text", ""}
 NEVER_OURS = {"source", "export", "cd", "ray", "pip", "inspect", "--", "for", "done", "kill", "cat"}
 """First words of lines in shell blocks that other programs read."""
 
@@ -150,16 +156,36 @@ def parse(arguments: list[str]) -> None:
 
 
 @of("python")
-def test_a_python_block_compiles_and_what_it_imports_is_there(block: Block) -> None:
-    for node in ast.walk(ast.parse(textwrap.dedent(block.text))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {
-            "rollout",
-            "learner",
-            "actors",
-            "cluster",
-        }:
-            module = importlib.import_module(node.module or "")
-            assert all(hasattr(module, alias.name) for alias in node.names), block.place
+def test_a_python_block_runs_and_calls_what_there_is(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it imports and defines is run; a call of ours, which may start a run, is held against its signature."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    tree = ast.parse(textwrap.dedent(block.text))
+    defined = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    body: list[ast.stmt] = [node for node in tree.body if isinstance(node, defined)]
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(compile(ast.Module(body, []), block.place, "exec"), names)
+    for call in ast.walk(tree):
+        called = names.get(call.func.id) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
+        if isinstance(call, ast.Call) and called is not None and not _is_built_in(called):
+            inspect.signature(called).bind(*call.args, **{word.arg: word for word in call.keywords if word.arg})
+
+
+def _is_built_in(called: Any) -> bool:
+    """An exception without a constructor of its own, which takes anything."""
+    return isinstance(called, type) and issubclass(called, Exception) and "__init__" not in vars(called)
+
+
+@of("mermaid")
+def test_a_diagram_names_what_it_draws(block: Block) -> None:
+    """Brackets and subgraphs are closed, and who takes part in a sequence has been introduced."""
+    kind, *lines = (line.strip() for line in block.text.strip().splitlines())
+    assert kind.split()[0] in {"flowchart", "sequenceDiagram", "stateDiagram-v2"}, block.place
+    assert all(block.text.count(one) == block.text.count(other) for one, other in ("()", "[]", "{}"))
+    assert sum(line.startswith("subgraph") for line in lines) == sum(line == "end" for line in lines)
+    if kind == "sequenceDiagram":
+        known = {line.split()[1] for line in lines if line.startswith("participant")}
+        spoken = (re.match(r"(\w+)\s*--?>>[+-]?\s*(\w+)\s*:", line) for line in lines)
+        assert all(set(found.groups()) <= known for found in spoken if found is not None)
 
 
 @of("json")
@@ -171,14 +197,51 @@ def test_a_json_block_is_json(block: Block) -> None:
         left = left[end:].lstrip()
 
 
-def test_every_message_that_is_written_where_it_is_raised_has_its_entry() -> None:
-    spec = importlib.util.spec_from_file_location("list_errors", ROOT / "docs" / "list_errors.py")
+@pytest.fixture(scope="module")
+def listing() -> Any:
+    """The program that writes docs/errors.md."""
+    return program("list_errors")
+
+
+def program(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    listing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(listing)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found  # where a dataclass looks for what its annotations name
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_code_and_message_of_the_source_has_its_entry(listing: Any) -> None:
     written = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     assert written == listing.catalogue(), "run: python docs/list_errors.py"
-    assert written.count("\n- `") > 150 and "the data set has no rows" in written
+    kinds, _ = listing.kinds()
+    assert set(re.findall(r"^### (.+)$", written, re.MULTILINE)) == set(kinds) and len(kinds) > 60
+    assert written.count("\n- `") > 250 and "the data set has no rows" in written
+    for kind in kinds.values():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)+", kind.code) and len(kind.meaning) > 30 and kind.meaning.endswith(".")
+
+
+def test_the_reference_is_that_of_the_source() -> None:
+    for name, made in program("list_reference").PAGES.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made(), "run: python docs/list_reference.py"
+
+
+def test_every_error_that_is_raised_has_a_code(listing: Any) -> None:
+    """An error without a kind may hand on what has a code, and may not say anything of its own."""
+    own = [(module, text) for module, name, text in listing.raised() if name == listing.ROOT_CLASS]
+    assert own == [], "a class of rollout/component/mistakes.py says which kind of mistake this is"
+    _, codes = listing.kinds()
+    assert {codes[name] for _, name, _ in listing.raised() if name in codes} >= {"run-exists", "data-bad-row"}
+
+
+def test_an_error_keeps_the_code_of_its_cause() -> None:
+    cause = NotFound("x.yaml: no such file")
+    assert str(cause) == "x.yaml: no such file [file-not-found]"
+    assert str(UserError(f"study.yaml: {cause}")) == str(Unreadable(f"study.yaml: {cause}")) == f"study.yaml: {cause}"
+    assert str(pickle.loads(pickle.dumps(cause))) == str(cause) and str(UserError("by a reward")) == "by a reward"
+    assert mistake_in(f"NotFound: {cause}") == str(cause)
+    assert mistake_in("ValueError: x") is None and mistake_in("Not at all") is None
 
 
 def test_the_index_names_every_page() -> None:

@@ -150,7 +150,12 @@ def forbidden(module: str, found: Import) -> str:
         return "maths knows neither processes nor files"
     if found.name not in SOURCES or found.name == top:
         return ""
-    if top != layer and "*" not in lower and found.name not in lower and not breaks_order(module, found.name):
+    if (
+        top != layer
+        and "*" not in lower
+        and not is_in(found.name, tuple(lower))
+        and not breaks_order(module, found.name)
+    ):
         return f"{layer} reads only {', '.join(sorted(lower))} of {top}"
     return breaks_order(module, found.name)
 

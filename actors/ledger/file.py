@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.ledger.errors import LedgerError, TakenOver
 from actors.ledger.fence import Fence, become_owner, is_owner
-from rollout.component import UserError
+from rollout.component.mistakes import RunDiffers
 
 LEDGER_FORMAT = 2
 """``PRAGMA user_version`` of the file. Format 1 had no scores; it is read as one whose samples have none."""
@@ -124,7 +124,7 @@ class LedgerFile:
                     db.execute(f"ALTER TABLE samples ADD COLUMN {column}")
                 db.execute(f"PRAGMA user_version = {LEDGER_FORMAT}")
             elif found_format != LEDGER_FORMAT:
-                raise UserError(f"{self._path}: a ledger of format {found_format}; this version has {LEDGER_FORMAT}")
+                raise RunDiffers(f"{self._path}: a ledger of format {found_format}; this version has {LEDGER_FORMAT}")
             self._compare(facts, dict(db.execute("SELECT name, value FROM facts")))
             # The newest opener owns the file; every change by an older one then fails.
             become_owner(db, self._owner)
@@ -139,7 +139,7 @@ class LedgerFile:
             words[name].format(found.get(name), value) for name, value in facts.items() if found.get(name) != str(value)
         ]
         if wrong:
-            raise UserError(
+            raise RunDiffers(
                 f"{self._path}: the run was begun differently: {'; '.join(wrong)}. Go on with what it was begun with, "
                 "or start a new run: under another name, or with --overwrite"
             )

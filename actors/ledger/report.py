@@ -19,6 +19,7 @@ from actors.ledger.file import open_for_reading
 from actors.ledger.samples import SampleState
 from actors.recording.sinks import read_metrics
 from rollout.component import UserError, nearest
+from rollout.component.mistakes import NoRun, NothingRecorded
 
 LEDGER_NAME = "ledger.sqlite"
 RUNS = Path("runs")
@@ -119,10 +120,12 @@ def find_run(name: str) -> Path:
             return folder
     for folder in (Path(name), RUNS / name):
         if folder.is_dir():
-            raise UserError(f"RUN: {folder} has no {LEDGER_NAME}: it is no run, or one that did not begin to train")
+            raise NothingRecorded(
+                f"RUN: {folder} has no {LEDGER_NAME}: it is no run, or one that did not begin to train"
+            )
     known = [file.parent.name for file in RUNS.glob(f"*/{LEDGER_NAME}")]
     hint = nearest(name, known) if known else f"{RUNS} has none with a ledger"
-    raise UserError(f"RUN: no such run: {name!r}; {hint}")
+    raise NoRun(f"RUN: no such run: {name!r}; {hint}")
 
 
 def build_report(run_dir: Path) -> LedgerReport:

@@ -168,13 +168,16 @@ def split_metrics(answers: Sequence[Answer], category: str | None = None) -> dic
 
     Returns:
         ``accuracy``, the clean score, and where all scores are 0 or 1 ``accuracy_low`` and ``accuracy_high``, the ends
-        of its exact 95 % interval; ``reward/NAME``, the clean score of each reward function where there are
-        several; every number that environments report of their conversations, by its name; and
-        ``category/NAME`` with ``_low`` and ``_high``, the same as ``accuracy`` of one category.
+        of its exact 95 % interval; ``truncated_frac``, the share that ended at the limit on tokens; ``reward/NAME``,
+        the clean score of each reward function where there are several; every number that environments report of their
+        conversations, by its name; and ``category/NAME`` with ``_low`` and ``_high``, the same as ``accuracy`` of one
+        category.
     """
     values: dict[str, list[float]] = defaultdict(list)
     several = len({name for answer in answers for name in answer.reward.parts}) > 1
     for answer in answers:
+        if not answer.trajectory.failure:
+            values["truncated_frac"].append(float(answer.trajectory.finish_reason == "length"))
         for name, score in answer.reward.parts.items() if several else ():
             values[f"reward/{name}"].append(score)
         if answer.trajectory.outcome is not None:

@@ -23,6 +23,7 @@ from ray.exceptions import (
 from actors.calls.messages import CallFailedError, UnknownError
 from actors.faults import ControllerLost, DataLost, Fault, HostLost, Unreachable, WorkerDied, WorkerError, WorkerHung
 from rollout.component import UserError
+from rollout.component.errors import mistake_in
 
 DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 """What Ray says of an actor whose process is gone."""
@@ -30,7 +31,6 @@ HOST_GONE = "because its node has died"
 """How Ray says of an actor that the host went with it."""
 ENGINE_DEAD = "EngineDeadError"
 """The exception of an engine that has ended: vLLM's, which is not imported here, or ``rollout.sampling.engine``'s."""
-USER_ERROR = f"{UserError.__name__}: "
 OUT_OF_MEMORY_ADVICE = "lower learner.micro_batch_tokens, rollout.kv_cache_mib or the number of workers"
 
 
@@ -65,9 +65,9 @@ def failure(worker: str, method: str, error: BaseException, timeout_s: float | N
     if cause is error and isinstance(error, Fault):
         return error  # it has been told already
     if isinstance(cause, RayActorError) and cause.actor_init_failed:
-        raised = describe_death(cause)
-        if raised.startswith(USER_ERROR):  # Ray keeps the text of what a constructor raised, not the exception
-            return UserError(raised.removeprefix(USER_ERROR))
+        mistake = mistake_in(describe_death(cause))  # Ray keeps the text of what a constructor raised
+        if mistake is not None:
+            return UserError(mistake)
     if isinstance(cause, DEATHS):
         return _death(cause)(worker, method, describe_death(cause))
     name = cause.type_name if isinstance(cause, UnknownError) else type(cause).__name__

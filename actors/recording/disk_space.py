@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from learner.storage.disk_full import is_disk_full
-from rollout.component import UserError
+from rollout.component.mistakes import DiskIsFull
 
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
@@ -84,7 +84,7 @@ class DiskSpace:
                 if not is_disk_full(error):
                     raise
                 if now() >= deadline:
-                    raise UserError(
+                    raise DiskIsFull(
                         f"the disk has been full for {self._timeout_s:g} s (recovery.disk_full_timeout_s) and {what} "
                         f"cannot be written: {error}. Make space and go on with --resume; the checkpoints are intact"
                     ) from error

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from actors.recording.append_file import AppendFile
 from actors.recording.trackers import TRACKERS
-from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.component import Component, ComponentSpec, build
+from rollout.component.mistakes import BadLine, Unreadable
 
 
 class Sink(Protocol):
@@ -174,7 +175,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise Unreadable(f"{path}: cannot be read: {error.strerror}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -183,7 +184,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         except (ValueError, AttributeError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path}:{number}: not a JSON object") from error
+            raise BadLine(f"{path}:{number}: not a JSON object") from error
     return records
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from cluster.config.run_config import RunConfig
 from cluster.report.run_record import CONFIG
 from learner.storage.manifest import find_newest_complete
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import ModelFiles, NoCheckpoint, UnknownName
 
 
 def policy_folder(checkpoint: Path) -> Path:
@@ -21,13 +22,13 @@ def policy_folder(checkpoint: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if (checkpoint / "adapter" / "adapter_config.json").is_file():
-        raise UserError(
+        raise ModelFiles(
             f"CHECKPOINT: {checkpoint} holds adapters without a whole policy (model.lora.merged_checkpoints: false); "
             f"put them into the model with peft, PeftModel.from_pretrained(model, {str(checkpoint / 'adapter')!r})"
             ".merge_and_unload(), and give the folder in which you save it, its tokenizer beside it"
         )
     reason = "has neither policy/config.json nor config.json" if checkpoint.is_dir() else "no such folder"
-    raise UserError(f"CHECKPOINT: {checkpoint}: {reason}; give .../checkpoints/step-N or a model folder")
+    raise NoCheckpoint(f"CHECKPOINT: {checkpoint}: {reason}; give .../checkpoints/step-N or a model folder")
 
 
 def model_of(path: Path) -> tuple[Path, Path | None]:
@@ -40,7 +41,7 @@ def model_of(path: Path) -> tuple[Path, Path | None]:
     if (path / CONFIG).is_file():
         newest, _ = find_newest_complete(path / "checkpoints")
         if newest is None:
-            raise UserError(f"CHECKPOINT: {path} is a run without a complete checkpoint")
+            raise NoCheckpoint(f"CHECKPOINT: {path} is a run without a complete checkpoint")
         checkpoint = newest
     folder = policy_folder(checkpoint)
     # .../RUN/checkpoints/step-N/policy
@@ -63,5 +64,5 @@ def chosen_splits(run: RunConfig, splits: Sequence[str], name: str = "--split") 
     known = build_task(run).splits
     for split in splits:
         if split not in known:
-            raise UserError(f"{name}: unknown split {split!r}; {nearest(split, list(known))}")
+            raise UnknownName(f"{name}: unknown split {split!r}; {nearest(split, list(known))}")
     return tuple(splits) or tuple(known)

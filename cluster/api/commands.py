@@ -22,6 +22,7 @@ from cluster.config.run_config import RunConfig, parse_config
 from cluster.config.yaml_source import ConfigSource, read_source
 from cluster.report.compare import Comparison, compare_runs
 from rollout.component import UserError
+from rollout.component.mistakes import BadArgument
 
 Config = str | Path | Mapping[str, Any]
 
@@ -47,7 +48,7 @@ def train(
         KeyboardInterrupt, SystemExit: the run was stopped by Ctrl-C or SIGTERM; it has written a checkpoint.
     """
     if resume is not None and overwrite:
-        raise UserError("overwrite: deletes what resume would go on from; give one of them")
+        raise BadArgument("overwrite: deletes what resume would go on from; give one of them")
     source, run = _read(config, changes)
     from cluster.run.start import delete_run, run_training
 
@@ -102,7 +103,7 @@ def evaluate(
     """
     folder, own_config = model_of(model.folder if isinstance(model, Run) else Path(model))
     if config is None and own_config is None:
-        raise UserError(f"config: {folder} lies in no run's folder, so say which task and rewards to measure it with")
+        raise BadArgument(f"config: {folder} lies in no run's folder, so say which task and rewards to measure it with")
     wanted = str(own_config) if config is None else config
     source, run = _read(wanted, {**(changes or {}), "model.path": str(folder)})
     # No run is written, so that one of the same name exists is no mistake.
@@ -129,7 +130,7 @@ def compare(*runs: Run | str | Path, metrics: Sequence[str] = ()) -> Comparison:
         UserError: a run or metric does not exist, or fewer than two runs are given.
     """
     if len(runs) < 2:
-        raise UserError("runs: at least two are compared")
+        raise BadArgument("runs: at least two are compared")
     return compare_runs([run.record if isinstance(run, Run) else load_run(run).record for run in runs], metrics)
 
 
@@ -138,7 +139,7 @@ def _read(config: Config, changes: Mapping[str, Any] | None) -> tuple[ConfigSour
     prepare_process()
     if isinstance(config, Mapping):
         if "name" not in config:
-            raise UserError("config: 'name' is missing: what the run and its folder are called")
+            raise BadArgument("config: 'name' is missing: what the run and its folder are called")
         source = ConfigSource("config", copy.deepcopy(dict(config)), {})
     else:
         source = read_source(config)

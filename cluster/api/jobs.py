@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from cluster.check.joined import STOP_VARIABLE
 from cluster.config.processes.shipping import shipped
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import BadArgument, JobRefused, TokenRefused, Unreachable
 
 RUN, FOLDER = "dvpo_run", "dvpo_folder"
 """Keys of a job's metadata."""
@@ -112,7 +113,7 @@ class Jobs:
         try:
             inside = config_file.resolve().relative_to(folder.resolve())
         except ValueError:
-            raise UserError(
+            raise BadArgument(
                 f"--working-dir: {config_file} is not in {folder}, the folder that is shipped to the cluster; give one "
                 "that it is in"
             ) from None
@@ -138,7 +139,7 @@ class Jobs:
             except RuntimeError as error:
                 # The agent, which starts jobs, is there some seconds after the head.
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
-                    raise UserError(f"{self.address}: Ray refuses the job: {_shortened(error)}") from error
+                    raise JobRefused(f"{self.address}: Ray refuses the job: {_shortened(error)}") from error
                 time.sleep(LOOK_S)
 
     def run(self, words: Sequence[str]) -> None:
@@ -154,11 +155,11 @@ class Jobs:
         deadline = time.monotonic() + COMMAND_S
         while not (state := self._asked(lambda: self._client.get_job_status(job_id))).is_terminal():
             if time.monotonic() > deadline:
-                raise UserError(f"{self.address}: dvpo {words[0]} has not ended there within {COMMAND_S:g} s")
+                raise JobRefused(f"{self.address}: dvpo {words[0]} has not ended there within {COMMAND_S:g} s")
             time.sleep(LOOK_S)
         if state.value != "SUCCEEDED":
             printed: str = self._asked(lambda: self._client.get_job_logs(job_id))
-            raise UserError(f"{self.address}: dvpo {words[0]} failed there: {printed.strip()[-500:]}")
+            raise JobRefused(f"{self.address}: dvpo {words[0]} failed there: {printed.strip()[-500:]}")
 
     def all(self) -> list[Job]:
         """The jobs of dvpo that the cluster knows, oldest first."""
@@ -177,7 +178,7 @@ class Jobs:
                 return job
         names = sorted({name for job in jobs for name in (job.job_id, job.run)})
         hint = nearest(name, names) if names else "there is no job of dvpo"
-        raise UserError(f"no such job or run on {self.address}: {name!r}; {hint}")
+        raise JobRefused(f"no such job or run on {self.address}: {name!r}; {hint}")
 
     def follow(self, job: Job, show: Callable[[str], None]) -> Job:
         """Show what a job prints until it is over; returns it as it ended."""
@@ -216,12 +217,12 @@ class Jobs:
         try:
             return call()
         except AuthenticationError as error:
-            raise UserError(
+            raise TokenRefused(
                 f"{self.address}: the cluster refuses this token: set RAY_AUTH_MODE=token, with the cluster's "
                 "~/.ray/auth_token or RAY_AUTH_TOKEN (docs/cluster.md)"
             ) from error
         except (ConnectionError, RuntimeError) as error:
-            raise UserError(f"{self.address}: {_shortened(error)}") from error
+            raise JobRefused(f"{self.address}: {_shortened(error)}") from error
 
 
 def dashboard_url(address: str) -> str:
@@ -243,7 +244,7 @@ def _require_reachable(url: str) -> None:
         with socket.create_connection(address, timeout=REACH_S):
             return
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise Unreachable(
             f"--address: no Ray dashboard answers at {url} ({_shortened(error)}); is the head started, with "
             "--dashboard-host if this is another machine?"
         ) from error

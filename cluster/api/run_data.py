@@ -18,7 +18,7 @@ from cluster.report.diagnosis.base import Finding
 from cluster.report.diagnosis.diagnose import diagnose
 from cluster.report.run_record import RunRecord, find_run_folder, read_run
 from cluster.report.verdict import Verdict, verdict
-from rollout.component import UserError
+from rollout.component.mistakes import NothingRecorded
 
 Read = TypeVar("Read")
 
@@ -119,8 +119,10 @@ class Run:
     def _of_ledger(self, read: Callable[[Path], Read]) -> Read:
         path = self.folder / LEDGER_NAME
         if not path.is_file():
-            raise UserError(f"{self.folder} has no {LEDGER_NAME}: the run did not begin to train, or it was removed")
+            raise NothingRecorded(
+                f"{self.folder} has no {LEDGER_NAME}: the run did not begin to train, or it was removed"
+            )
         try:
             return read(path)
         except LedgerError as error:
-            raise UserError(f"{self.folder}: the ledger cannot be read: {error}") from error
+            raise NothingRecorded(f"{self.folder}: the ledger cannot be read: {error}") from error

@@ -22,7 +22,7 @@ from rollout.audit.pairs import GoldPair, is_binary
 from rollout.audit.phrases import Phrase, suspect_phrase
 from rollout.audit.report import AuditReport, feature_correlations, gold_findings, outlier_share
 from rollout.audit.retest import retest
-from rollout.component import UserError
+from rollout.component.mistakes import Conflict, NothingScored, NotWritable
 from rollout.scoring.record import RewardRecord
 from rollout.scoring.service import RewardService
 
@@ -51,7 +51,7 @@ def run_audit(
         UserError: a wrong reward or noise model, unreadable responses, or not one of them could be scored.
     """
     if config.reward.pseudo_labels is not None:
-        raise UserError(
+        raise Conflict(
             "reward.pseudo_labels: a vote has no score for a single response; audit without it, or watch "
             "votes/label_accuracy and trust/ during training"
         )
@@ -95,7 +95,7 @@ def _report(responses: Sequence[Response], records: Sequence[Sequence[RewardReco
     kept = [(response, row, value) for response, row, value in scored if value is not None]
     if not kept:
         failed = records[0][0]
-        raise UserError(
+        raise NothingScored(
             f"not one of {len(responses)} responses could be scored; the first: {failed.outcome.value}: {failed.error}"
         )
     values = [value for _, _, value in kept]
@@ -156,7 +156,7 @@ def write_report(report: AuditReport | RepeatReport, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from error
+        raise NotWritable(f"{output}: cannot be written: {error.strerror}") from error
 
 
 def _write(report: AuditReport, output: Path) -> None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rollout.audit.calibration import Calibration
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 
 
 def has_matplotlib() -> bool:
@@ -47,4 +47,4 @@ def draw_calibration(curves: Mapping[str, Calibration], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+        raise NotWritable(f"{path}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,7 @@ from actors.ledger.scored_cells import ScoredCell, read_scores
 from rollout.audit.cells.counts import CellCounts
 from rollout.audit.cells.rates import measure_rates
 from rollout.audit.cells.report import RepeatReport
-from rollout.component import UserError
+from rollout.component.mistakes import BadArgument, NothingRecorded
 
 
 def audit_run(folder: Path, *, exclusive: bool = False) -> RepeatReport:
@@ -29,11 +29,11 @@ def audit_run(folder: Path, *, exclusive: bool = False) -> RepeatReport:
     try:
         scores = read_scores(ledger)
     except LedgerError as error:
-        raise UserError(str(error)) from error
+        raise NothingRecorded(str(error)) from error
     if not scores.cells:
-        raise UserError(f"{ledger}: has no scores: no sample has one yet, or an earlier version made it")
+        raise NothingRecorded(f"{ledger}: has no scores: no sample has one yet, or an earlier version made it")
     if scores.num_other:
-        raise UserError(
+        raise BadArgument(
             f"{ledger}: {scores.num_other} scores are neither 0 nor 1, and error rates are about right and wrong; give "
             "the configuration instead: its logged responses are then scored again"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.recording.trajectory_log import step_files
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError
+from rollout.component.mistakes import BadLine, NoRows, NothingRecorded
 from rollout.data.prompts import load_tokenizer, render
 from rollout.tasks.base import Example
 from rollout.tasks.json_values import NoJsonForm, json_value
@@ -65,7 +65,7 @@ def gold_responses(config: RunConfig, path: Path, num_samples: int | None = None
     """
     rows = [row for file in find_files(str(path)) for row in read_rows(file)]
     if not rows:
-        raise UserError(f"{path}: has no rows; each needs 'prompt', 'response' and 'gold'")
+        raise NoRows(f"{path}: has no rows; each needs 'prompt', 'response' and 'gold'")
     return _responses(config, [_gold_entry(row) for row in rows], num_samples)
 
 
@@ -78,7 +78,7 @@ def logged_responses(config: RunConfig, num_samples: int | None = None) -> list[
     folder = config.run_dir / "trajectories"
     entries = [_logged_entry(row, step) for step, path in step_files(folder).items() for row in read_rows(path)]
     if not entries:
-        raise UserError(
+        raise NothingRecorded(
             f"{folder}: no trajectories to audit the reward with; train first, or give gold-labelled responses"
         )
     return _responses(config, entries, num_samples)
@@ -125,12 +125,12 @@ def _gold_entry(row: Row) -> _Entry:
     value = _object(row)
     for key in ("prompt", "response", "gold"):
         if key not in value:
-            raise UserError(f"{row.place}: no {key!r}; {hint(key, map(str, value), 'keys there')}")
+            raise BadLine(f"{row.place}: no {key!r}; {hint(key, map(str, value), 'keys there')}")
     gold = value["gold"]
     if not isinstance(gold, bool | int | float) or not math.isfinite(gold):
-        raise UserError(f"{row.place}: 'gold' must be a number, or true or false, got {gold!r}")
+        raise BadLine(f"{row.place}: 'gold' must be a number, or true or false, got {gold!r}")
     if is_chat_as_text(value["prompt"]):
-        raise UserError(f"{row.place}: 'prompt' holds a chat written as text; it must be the list of messages itself")
+        raise BadLine(f"{row.place}: 'prompt' holds a chat written as text; it must be the list of messages itself")
     messages = _messages(row, value["prompt"])
     prompt_id = value.get("prompt_id")
     if prompt_id is None:  # the same prompt is the same prompt wherever it stands
@@ -150,7 +150,7 @@ def _further(row: Row, key: str, value: Any) -> Any:
     try:
         return json_value(value)
     except NoJsonForm as error:
-        raise UserError(f"{row.place}: {key!r} {error}") from error
+        raise BadLine(f"{row.place}: {key!r} {error}") from error
 
 
 def _logged_entry(row: Row, step: int) -> _Entry:
@@ -171,28 +171,28 @@ def _logged_entry(row: Row, step: int) -> _Entry:
             outcome=Outcome(**value["outcome"]) if "outcome" in value else None,
         )
     except KeyError as error:
-        raise UserError(f"{row.place}: no {error.args[0]!r}; not a line of a trajectory log of this version") from error
+        raise BadLine(f"{row.place}: no {error.args[0]!r}; not a line of a trajectory log of this version") from error
     except ValueError as error:
-        raise UserError(f"{row.place}: {error}; not a line of a trajectory log of this version") from error
+        raise BadLine(f"{row.place}: {error}; not a line of a trajectory log of this version") from error
 
 
 def _object(row: Row) -> Mapping[str, Any]:
     if row.problem is not None:
-        raise UserError(f"{row.place}: {row.problem}")
+        raise BadLine(f"{row.place}: {row.problem}")
     if not isinstance(row.value, dict):
-        raise UserError(f"{row.place}: every line must be one JSON object, got {type(row.value).__name__}")
+        raise BadLine(f"{row.place}: every line must be one JSON object, got {type(row.value).__name__}")
     return row.value
 
 
 def _text(row: Row, key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{row.place}: {key!r} must be a text, got {value!r}")
+        raise BadLine(f"{row.place}: {key!r} must be a text, got {value!r}")
     return str(as_written(value))
 
 
 def _named_values(row: Row, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{row.place}: 'extra' must be an object, got {value!r:.80}")
+        raise BadLine(f"{row.place}: 'extra' must be an object, got {value!r:.80}")
     return value
 
 
@@ -200,7 +200,7 @@ def _messages(row: Row, value: Any) -> tuple[Message, ...]:
     if isinstance(value, str):
         return ({"role": "user", "content": value},)
     if not isinstance(value, list) or not value or not all(map(_is_message, value)):
-        raise UserError(
+        raise BadLine(
             f"{row.place}: the prompt must be a text or a list of {{'role': ..., 'content': ...}}, got {value!r:.80}"
         )
     return tuple({key: text for key, text in message.items() if isinstance(text, str)} for message in value)

@@ -7,7 +7,7 @@ engine; of the model only its configuration and tokenizer are loaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +29,7 @@ from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import served_models
 from learner.config import check_compatible
 from rollout.component import UserError, user_code
+from rollout.component.mistakes import Conflict, MachineTooSmall, NoCheckpoint, NoRows, NotWritable, OutOfRange
 from rollout.data.prompts import all_splits, questions, render_split
 from rollout.rewards.function import build_reward
 from rollout.tasks.base import Task
@@ -67,6 +68,10 @@ class CheckReport:
             if str(error) not in self.errors:
                 self.errors.append(str(error))
             return None
+
+    def too_small(self, errors: Iterable[str]) -> None:
+        """Note what the run needs and the machine does not have."""
+        self.errors += [str(MachineTooSmall(error)) for error in errors]
 
 
 def check_run(
@@ -122,7 +127,7 @@ def check_run(
     is_private = joined_address(config) is None
     found = (machine or inspect_machine(config.run_dir)) if is_private and models is not None else None
     if found is not None:
-        report.errors += machine_errors(config, found)
+        report.too_small(machine_errors(config, found))
         report.warnings += machine_warnings(config, found)
     if algorithm is not None and tokenizer is not None:
         if found is not None:
@@ -143,7 +148,7 @@ def check_gpu_memory(config: RunConfig, algorithm: Algorithm, machine: Machine |
     gpus = Gpus(nodes=1, per_node=len(sizes), num_bytes=min(sizes) << 20) if sizes else None
     planned = plan_run(config, algorithm, gpus)
     report.plan += planned.lines()
-    report.errors += planned.problems()
+    report.too_small(planned.problems())
 
 
 def check_demand(config: RunConfig, algorithm: Algorithm, machine: Machine, report: CheckReport) -> None:
@@ -152,7 +157,7 @@ def check_demand(config: RunConfig, algorithm: Algorithm, machine: Machine, repo
     if sizes is None:
         return
     found = compare(config, demand_of(config, sizes), machine)
-    report.errors += found.errors
+    report.too_small(found.errors)
     report.warnings += found.warnings
     report.plan += found.plan
 
@@ -166,25 +171,25 @@ def check_update_shape(config: RunConfig, algorithm: Algorithm) -> None:
     samples = config.training.samples_per_prompt
     for index, correction in enumerate(algorithm.corrections):
         if samples < correction.min_samples_per_prompt:
-            raise UserError(
+            raise OutOfRange(
                 f"training.samples_per_prompt: algorithm.reward_correction.{index} compares the samples of one prompt, "
                 f"so it needs at least {correction.min_samples_per_prompt} (got {samples})"
             )
     if samples < algorithm.min_samples_per_prompt:
-        raise UserError(
+        raise OutOfRange(
             f"training.samples_per_prompt: {config.algorithm.name} compares the samples of one prompt, so it needs at "
             f"least {algorithm.min_samples_per_prompt} (got {samples})"
         )
     prompts = config.training.prompts_per_step
     if prompts < algorithm.min_prompts:
-        raise UserError(
+        raise OutOfRange(
             f"training.prompts_per_step: {config.algorithm.name} compares prompts with each other, so it needs at "
             f"least {algorithm.min_prompts} in a step (got {prompts})"
         )
     derived, options = derive(config, algorithm.config), algorithm.config
     needed = options.num_minibatches * config.learner.num_workers
     if derived.trajectories_per_step < needed:
-        raise UserError(
+        raise Conflict(
             f"algorithm.num_minibatches: {options.num_minibatches} mini-batches on {config.learner.num_workers} ranks "
             f"need at least {needed} trajectories a step; there are {derived.trajectories_per_step} "
             "(training.prompts_per_step x training.samples_per_prompt)"
@@ -198,22 +203,22 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
         UserError: they are to be, and none is; or labels are asked for that nothing uses.
     """
     if config.reward.gold_labels is not None and not algorithm.reads_gold:
-        raise UserError(
+        raise Conflict(
             f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' or "
             "'gold_only' to algorithm.reward_correction, or leave this out"
         )
     if config.reward.gold_labels is None and any(correction.needs_gold for correction in algorithm.corrections):
-        raise UserError(
+        raise Conflict(
             "reward.gold_labels: missing, and algorithm.reward_correction trains on trajectories with a gold label "
             "only; give it, with a share"
         )
     if config.reward.answer_key == "none" and any(correction.needs_answers for correction in algorithm.corrections):
-        raise UserError(
+        raise Conflict(
             "reward.answer_key: 'none', and algorithm.reward_correction compares the answers of a prompt's samples; "
             "leave it out, or give what makes two responses one answer"
         )
     if algorithm.takes_estimated_rates and config.reward.compared_share == 0.0:
-        raise UserError(
+        raise Conflict(
             "algorithm: 'estimated: true' needs trajectories whose true score is known: give reward.gold, and "
             "reward.gold_share above 0"
         )
@@ -250,7 +255,7 @@ def check_data(config: RunConfig, task: Task, tokenizer: Any | None) -> dict[str
     sizes, name = {}, config.data.task.type
     for split in all_splits(task, name):
         if not questions(task, split, name):
-            raise UserError(f"data.task: split {split!r} has no questions")
+            raise NoRows(f"data.task: split {split!r} has no questions")
         if tokenizer is not None:
             render_split(tokenizer, task, split, config.rollout.max_prompt_tokens, MAX_RENDERED_PROMPTS, name)
         if split != "train":
@@ -276,13 +281,13 @@ def check_run_folder(config: RunConfig, resume: str | None, overwrite: bool) -> 
     folder = config.run_dir
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UserError(f"output_dir: {str(existing)!r} is a file, so no folder {str(folder)!r} can be made")
+        raise NotWritable(f"output_dir: {str(existing)!r} is a file, so no folder {str(folder)!r} can be made")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir: folder {str(existing)!r} is not writable")
+        raise NotWritable(f"output_dir: folder {str(existing)!r} is not writable")
     if resume not in (None, "auto") and not Path(str(resume)).is_dir():
-        raise UserError(f"--resume: no such checkpoint folder: {resume!r}; 'auto' takes the newest of {folder}")
+        raise NoCheckpoint(f"--resume: no such checkpoint folder: {resume!r}; 'auto' takes the newest of {folder}")
     if resume is None and not overwrite and (folder / "metrics.jsonl").exists():
-        raise UserError(
+        raise NoCheckpoint(
             f"name: {str(folder)!r} already holds a run; go on with it (--resume), delete it (--overwrite), or give "
             "this one another name (--set name=...)"
         )

@@ -6,7 +6,8 @@ from typing import Any
 
 from cluster.config.components import reward_specs
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError, user_code
+from rollout.component import user_code
+from rollout.component.mistakes import Conflict
 from rollout.conversation.conversation import ChatTokens
 from rollout.conversation.options import require_methods
 from rollout.data.prompts import questions, render
@@ -34,14 +35,14 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
     require_methods(environment, f"data.task: what make_environment of {name!r} gives")
     if rollout.max_conversation_tokens is None:
         least = rollout.longest_tokens
-        raise UserError(
+        raise Conflict(
             f"rollout.max_conversation_tokens: task {name!r} has environments, so say how many tokens a conversation "
             f"may have: prompt, up to {rollout.max_turns} responses (rollout.max_turns) and what is said between them; "
             f"at least {least} for the prompt and one response"
         )
     longest = (rollout.max_turns + 1) * rollout.environment_timeout_s
     if longest >= config.recovery.request_timeout_s:
-        raise UserError(
+        raise Conflict(
             f"rollout.environment_timeout_s: reset and {rollout.max_turns} steps may take {longest:g} s, but a "
             f"conversation that takes recovery.request_timeout_s = {config.recovery.request_timeout_s:g} counts as hung"
         )
@@ -52,4 +53,4 @@ def check_environment(config: RunConfig, task: Task, tokenizer: Any | None) -> l
 def _refuse_outcomes(config: RunConfig, task: str) -> None:
     for place, spec in reward_specs(config).items():
         if spec.type == "outcome":
-            raise UserError(f"{place}: 'outcome' is the verdict of an environment, and task {task!r} has none")
+            raise Conflict(f"{place}: 'outcome' is the verdict of an environment, and task {task!r} has none")

@@ -14,7 +14,8 @@ from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from learner.engine.deepspeed_options import deepspeed_settings
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import Conflict, EngineArgument, ModelFiles, ModelMismatch, ModelUnsupported
 from rollout.data.prompts import load_tokenizer
 from rollout.rewards.errors import one_line
 from rollout.sampling.engine_args import check_values
@@ -39,7 +40,7 @@ def check_model(config: RunConfig) -> Any:
         # Some kinds of models state the width of a head, for others it follows.
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         if head_dim < MIN_CPU_HEAD_DIM:
-            raise UserError(
+            raise ModelUnsupported(
                 f"model.path: {config.model.path!r} has attention heads of {head_dim} dimensions; vLLM on a CPU needs "
                 f"at least {MIN_CPU_HEAD_DIM}"
             )
@@ -47,18 +48,18 @@ def check_model(config: RunConfig) -> Any:
     longest, positions = config.rollout.longest_tokens, max_positions(model)
     if positions is not None and positions < longest:
         if config.rollout.max_conversation_tokens is not None:
-            raise UserError(
+            raise ModelMismatch(
                 f"rollout.max_conversation_tokens: {longest} tokens, but the model {config.model.path!r} has "
                 f"{positions} positions"
             )
-        raise UserError(
+        raise ModelMismatch(
             f"rollout.max_prompt_tokens: with rollout.sampling.max_response_tokens it makes {longest} tokens, but the "
             f"model {config.model.path!r} has {positions} positions; lower one of them"
         )
     _check_files(config, model)
     tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
     if len(tokenizer) > text.vocab_size:
-        raise UserError(
+        raise ModelMismatch(
             f"model.path: the tokenizer of {config.model.path!r} has {len(tokenizer)} tokens, its model only "
             f"{text.vocab_size}; they do not belong together"
         )
@@ -112,7 +113,7 @@ def check_deepspeed(config: RunConfig) -> None:
 
     where, settings = "learner.deepspeed.zero_optimization", deepspeed_settings(config.learner, False, on_gpu=False)
     if not isinstance(added, dict):
-        raise UserError(f"{where}: must be a mapping of DeepSpeed's keys (got {added!r})")
+        raise EngineArgument(f"{where}: must be a mapping of DeepSpeed's keys (got {added!r})")
     try:
         DeepSpeedZeroConfig(**settings["zero_optimization"])
     except ValidationError as error:
@@ -120,7 +121,7 @@ def check_deepspeed(config: RunConfig) -> None:
         key = ".".join(map(str, first["loc"]))
         known = {name for n, f in DeepSpeedZeroConfig.model_fields.items() for name in (n, f.alias) if name}
         hint = f"; {nearest(key, sorted(known))}" if first["type"] == "extra_forbidden" else ""
-        raise UserError(f"{where}.{key}: DeepSpeed does not accept it: {first['msg']}{hint}") from error
+        raise EngineArgument(f"{where}.{key}: DeepSpeed does not accept it: {first['msg']}{hint}") from error
 
 
 def _check_shards(config: RunConfig, text: Any) -> None:
@@ -135,7 +136,7 @@ def _check_shards(config: RunConfig, text: Any) -> None:
     shards, heads = config.rollout.tensor_parallel_size, text.num_attention_heads
     if heads % shards:
         possible = [n for n in range(1, heads + 1) if heads % n == 0]
-        raise UserError(
+        raise Conflict(
             f"rollout.tensor_parallel_size: {shards} GPUs cannot share the {heads} attention heads of "
             f"{config.model.path!r} evenly; possible are {', '.join(map(str, possible))}"
         )
@@ -160,21 +161,21 @@ def _check_files(config: RunConfig, model: Any) -> None:
     folder = Path(path)
     unreadable = [file.name for file in folder.glob("*") if file.is_file() and not os.access(file, os.R_OK)]
     if unreadable:
-        raise UserError(f"model.path: {path}/{unreadable[0]} cannot be read, so no checkpoint could carry it")
+        raise ModelFiles(f"model.path: {path}/{unreadable[0]} cannot be read, so no checkpoint could carry it")
     try:
         GenerationConfig.from_pretrained(path, local_files_only=True)
     except OSError as error:
         if (folder / "generation_config.json").exists():
-            raise UserError(f"model.path: {path}/generation_config.json is not valid JSON") from error
+            raise ModelFiles(f"model.path: {path}/generation_config.json is not valid JSON") from error
     except Exception as error:  # what it does not accept, as errors of many kinds
-        raise UserError(f"model.path: {path}/generation_config.json: {one_line(error)}") from error
+        raise ModelFiles(f"model.path: {path}/generation_config.json: {one_line(error)}") from error
     try:
         with torch.device("meta"):  # shapes alone
             made = AutoModelForCausalLM.from_config(model, trust_remote_code=config.model.trust_remote_code)
         with tempfile.TemporaryDirectory() as scratch:
             made.config.save_pretrained(scratch)
     except Exception as error:  # of transformers or of the model's own code
-        raise UserError(f"model.path: {path}/config.json cannot be used or saved: {one_line(error)}") from error
+        raise ModelFiles(f"model.path: {path}/config.json cannot be used or saved: {one_line(error)}") from error
     if config.model.lora is not None:
         require_peft()
         target_layers(made, config.model.lora)
@@ -192,7 +193,7 @@ def check_critic_body(config: RunConfig) -> None:
     critic = load_model_config(config.model.critic_body_path, "model.critic_path", trust).get_text_config()
     policy = load_model_config(config.model.path, "model.path", trust).get_text_config()
     if critic.vocab_size < policy.vocab_size:
-        raise UserError(
+        raise ModelMismatch(
             f"model.critic_path: {config.model.critic_path!r} has a vocabulary of {critic.vocab_size} tokens, the "
             f"policy one of {policy.vocab_size}; the critic reads the policy's tokens, so they must be the same"
         )
@@ -212,7 +213,7 @@ def _require_causal_lm(model: Any, config: RunConfig) -> None:
     # Only a model with code of its own has an auto_map, which names the class for each use.
     brings_code = config.model.trust_remote_code and "AutoModelForCausalLM" in getattr(model, "auto_map", {})
     if model.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not brings_code:
-        raise UserError(
+        raise ModelUnsupported(
             f"model.path: {config.model.path!r} is of type {model.model_type!r}, which is not a causal language model "
             "that transformers knows"
         )

@@ -23,6 +23,8 @@ from cluster.cli import tools as cli_tools
 from cluster.cli.output import UserMistake
 from cluster.config.processes.search_path import prepare_process
 from rollout.component import UserError
+from rollout.component.errors import coded
+from rollout.component.mistakes import Usage
 
 
 class Commands(click.Group):
@@ -34,6 +36,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise UserMistake(str(error)) from error
+        except click.UsageError as error:
+            raise click.UsageError(coded(error.format_message(), Usage.code), error.ctx) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)

@@ -18,7 +18,7 @@ from cluster.cli.output import print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from cluster.cli.run import CONFIG, OVERRIDES, checked_run
 from cluster.display.report import format_table
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable, Unreadable
 
 if TYPE_CHECKING:
     from cluster.api.jobs import Job
@@ -172,7 +172,7 @@ def _order(folder: Path, number: int | None) -> None:
     try:
         write_order(folder, number)
     except OSError as error:
-        raise UserError(f"RUN: {folder} cannot be written: {error.strerror}") from error
+        raise NotWritable(f"RUN: {folder} cannot be written: {error.strerror}") from error
 
 
 def _folder_rows(folder: Path) -> list[tuple[str, str]]:
@@ -184,7 +184,7 @@ def _folder_rows(folder: Path) -> list[tuple[str, str]]:
         quiet = now - float(found["last_progress"])
         rows = [("folder", str(folder)), ("step", str(found["step"])), ("now", ", ".join(doing) or "nothing")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/status.json: cannot be read: {error}") from error
+        raise Unreadable(f"{folder}/status.json: cannot be read: {error}") from error
     rows.append(("told", f"{max(0.0, time.time() - now):.0f} s ago; something got done {max(0.0, quiet):.0f} s before"))
     last: dict[str, Any] = {}
     with suppress(OSError, ValueError, IndexError):

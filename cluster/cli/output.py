@@ -9,6 +9,7 @@ import click
 
 from actors.recording.safe_text import safe
 from cluster.display.printable import printable
+from rollout.component.errors import coded
 
 LONGEST_LINE = 4000
 """Characters of one line of a message: a row of data may be as long as its file."""
@@ -31,9 +32,15 @@ class UserMistake(CommandError):
 
 
 class RunFailed(CommandError):
-    """A run could not go on, or its records cannot be read; nothing that the user gave is wrong."""
+    """A command could not go on, or a run's records cannot be read; nothing that was given is known to be wrong."""
 
     exit_code = 1
+    code = "run-failed"
+
+    def __init__(self, message: str) -> None:
+        """The first line gets the code, unless it has that of what went wrong."""
+        first, newline, further = message.partition("\n")
+        super().__init__(coded(first, self.code) + newline + further)
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from rollout.component import UserError, expand_path
+from rollout.component import expand_path
+from rollout.component.mistakes import VariableNotSet
 
 
 class ExpandedPath(click.Path):
@@ -23,7 +24,7 @@ class ExpandedPath(click.Path):
             return super().convert(expand_path(str(value)), param, ctx)
         except ValueError as error:
             name = "path" if param is None else param.opts[0] if param.opts[0].startswith("-") else param.name
-            raise UserError(f"{name}: {error}") from error
+            raise VariableNotSet(f"{name}: {error}") from error
 
 
 PATH = ExpandedPath(path_type=Path)

@@ -9,7 +9,7 @@ import click
 
 from cluster.cli.output import print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
-from rollout.component import UserError
+from rollout.component.mistakes import BadArgument
 
 
 @click.command(short_help="Say what happened in a run, what looks wrong, and what to do.")
@@ -49,7 +49,7 @@ def report(runs: tuple[str, ...], output: Path | None, inspect: Path | None) -> 
         from cluster.report.inspect_log import write_inspect_log
 
         if len(folders) > 1 or output is not None:
-            raise UserError("--inspect: is for one RUN, and without --output")
+            raise BadArgument("--inspect: is for one RUN, and without --output")
         click.echo(f"{inspect} ({write_inspect_log(read_run(folders[0]), inspect)} trajectories)")
         return
     path = output if output is not None else folders[0] / "report.html"
@@ -73,7 +73,7 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], as_json: bool) -> N
     from cluster.report.run_record import find_run_folder, read_run
 
     if len(runs) < 2:
-        raise UserError("RUN: name at least two runs to compare")
+        raise BadArgument("RUN: name at least two runs to compare")
     found = compare_runs([read_run(folder) for folder in _different([find_run_folder(name) for name in runs])], metrics)
     print_lines([json.dumps(found.as_json(), indent=2, ensure_ascii=False)] if as_json else comparison_lines(found))
 
@@ -107,5 +107,5 @@ def watch(run: str, plain: bool, patience: float | None) -> None:
 
 def _different(folders: list[Path]) -> list[Path]:
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("RUN: a run is named twice")
+        raise BadArgument("RUN: a run is named twice")
     return folders

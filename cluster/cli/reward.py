@@ -10,6 +10,7 @@ import click
 from cluster.cli.output import print_lines
 from cluster.cli.run import CONFIG, OVERRIDES
 from rollout.component import UserError
+from rollout.component.mistakes import BadArgument
 
 
 @click.group(name="reward", short_help="Test a reward on labelled lines.")
@@ -51,7 +52,7 @@ def test(
     source = read_source(config, overrides)
     run = parse_config(source)
     if use_gold and not run.reward.gold:
-        raise UserError(f"--gold: {config} has no reward.gold to test")
+        raise BadArgument(f"--gold: {config} has no reward.gold to test")
     try:
         report = run_reward_test(run, file, "gold" if use_gold else "functions", threshold)
     except UserError as error:

@@ -15,6 +15,7 @@ from actors.recording.safe_text import safe, without_secrets
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from rollout.component import UserError
+from rollout.component.mistakes import BadArgument, MachineTooSmall
 
 if TYPE_CHECKING:
     from cluster.check.check import CheckReport
@@ -51,7 +52,7 @@ def train(config: Path, overrides: tuple[str, ...], resume: str | None, overwrit
     on.
     """
     if resume is not None and overwrite:
-        raise UserError("--overwrite: deletes what --resume would go on from; give one of them")
+        raise BadArgument("--overwrite: deletes what --resume would go on from; give one of them")
     source, run = _read(config, overrides)
     if dry_run:
         plan = _check(run, source, resume, overwrite, is_training=True)
@@ -117,7 +118,7 @@ def plan(config: Path, overrides: tuple[str, ...], gpus: str | None) -> None:
     check_deepspeed(run)
     planned = plan_run(run, build_algorithm(run), meant)
     print_lines(planned.lines())
-    problems = list(planned.problems())
+    problems = [str(MachineTooSmall(problem)) for problem in planned.problems()]
     if problems:
         raise UserError("\n".join(source.locate(problem) for problem in problems))
     if meant is not None:
@@ -183,14 +184,14 @@ def audit(
     if config.is_dir():
         folder = find_run(str(config))
         if overrides or gold is not None or num_samples is not None:
-            raise UserError(f"{config}: --set, --gold and --num-samples are for a CONFIG; a RUN is audited as it was")
+            raise BadArgument(f"{config}: --set, --gold and --num-samples are for a CONFIG; a RUN is audited as it was")
         recorded = audit_run(folder, exclusive=exclusive)
         if output is not None:
             write_report(recorded, output)
         print_lines(recorded.lines())
         return
     if exclusive:
-        raise UserError("--exclusive: is for a RUN, whose answers are compared with each other")
+        raise BadArgument("--exclusive: is for a RUN, whose answers are compared with each other")
     _, run = _read(config, overrides)
     print_lines(run_audit(run, gold, num_samples, output).lines())
 

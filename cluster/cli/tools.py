@@ -12,7 +12,8 @@ from actors.ledger.samples import SampleState
 from cluster.cli.output import RunFailed, print_lines
 from cluster.cli.paths import PATH, PATH_TEXT
 from cluster.config.starter.starter import KINDS, MODEL, write_project
-from rollout.component import UserError
+from rollout.component.errors import coded
+from rollout.component.mistakes import NotWritable, UnknownName
 
 STATES = [state.value for state in SampleState]
 
@@ -93,7 +94,7 @@ def warmstart(task: str, output: Path | None, seed: int, num_steps: int | None) 
         report = make_model(built, folder, WarmstartConfig.model_validate(options), _print_step)
     # What the base class of tasks raises where there are no demonstrations.
     except NotImplementedError as error:
-        raise UserError(f"--task: {error}, so no starting model can be made for it") from error
+        raise UnknownName(f"--task: {error}, so no starting model can be made for it") from error
     print_lines(
         [
             f"{report.path}: {report.num_parameters:,} parameters, loss {report.loss:.3f}, {report.seconds:.0f} s",
@@ -127,7 +128,7 @@ def ledger(run: str, as_json: bool, state: str | None) -> None:
             return
         report = build_report(folder)
     except LedgerError as error:
-        raise RunFailed(str(error)) from error
+        raise RunFailed(coded(str(error), error.code)) from error
     print_lines([json.dumps(report.as_json(), indent=2)] if as_json else report_lines(report))
     if report.violations:
         click.get_current_context().exit(1)
@@ -138,7 +139,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
+        raise NotWritable(f"--output: cannot write {path}: {error.strerror}") from error
 
 
 def _print_step(step: int, num_steps: int, loss: float) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cluster.config.run_config import AlgorithmSpec, RunConfig
 from learner.algorithms import catalogue
 from learner.algorithms.presets import PRESETS
-from rollout.component import Component, ComponentSpec, UserError, build
+from rollout.component import Component, ComponentSpec, build
+from rollout.component.mistakes import Conflict
 from rollout.noise import NOISES
 from rollout.noise.base import RewardNoise
 from rollout.noise.chain import NoiseChain
@@ -73,7 +74,7 @@ def build_noise_chain(config: RunConfig) -> NoiseChain:
     models = [build_noise(config, index) for index in range(len(config.reward.noise))]
     longest = sum(model.config.max_updates for model in models if isinstance(model, Delay))
     if longest > config.training.max_staleness:
-        raise UserError(
+        raise Conflict(
             f"reward.noise: scores may be {longest} updates late, and a trajectory at most training.max_staleness = "
             f"{config.training.max_staleness} updates old; raise that or lower max_updates"
         )

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from learner.config import ModelConfig
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import ModelFiles, NotFound
 
 _HUB_ID = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?")
 """``name`` or ``owner/name``; what begins with a dot is meant as a path."""
@@ -32,11 +33,11 @@ def load_model_config(path: str, key: str, trust_remote_code: bool = False, with
         try:
             return _read(str(folder), trust_remote_code)
         except ValueError as error:
-            raise UserError(f"{key}: {path}/config.json is not a model configuration: {error}") from error
+            raise ModelFiles(f"{key}: {path}/config.json is not a model configuration: {error}") from error
     if folder.exists():
-        raise UserError(f"{key}: {path!r} is a file; give the folder that holds config.json")
+        raise ModelFiles(f"{key}: {path!r} is a file; give the folder that holds config.json")
     if not _HUB_ID.fullmatch(path):
-        raise UserError(f"{key}: no such folder: {path!r}{_similar_folder(folder)}")
+        raise NotFound(f"{key}: no such folder: {path!r}{_similar_folder(folder)}")
     online = hub_is_reachable()
     if not online:
         # Also for whatever is loaded after this, here or in the workers: a hub that does not answer is asked again for
@@ -46,7 +47,7 @@ def load_model_config(path: str, key: str, trust_remote_code: bool = False, with
         return _read(path, trust_remote_code, local_files_only=not online)
     except ValueError as error:
         why = f"gives ({error})" if online else "has left in the cache (the hub cannot be reached)"
-        raise UserError(
+        raise NotFound(
             f"{key}: {path!r} is neither a folder here{_similar_folder(folder)} nor a model that the Hugging Face hub "
             f"{why}. A starting model for a built-in task is made by 'dvpo warmstart --task NAME --output {path}'"
         ) from error
@@ -118,7 +119,7 @@ def _made(model: ModelConfig, path: str, key: str, kind: str) -> Any:
         with torch.device("meta"):  # shapes alone
             return getattr(transformers, kind).from_config(found, trust_remote_code=model.trust_remote_code)
     except Exception as error:  # of transformers or of the model's own code
-        raise UserError(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
+        raise ModelFiles(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
 
 
 def hub_is_reachable(timeout_s: float = 5.0) -> bool:
@@ -156,9 +157,9 @@ def _require_model_files(folder: Path, key: str, with_weights: bool) -> None:
     if not (folder / "config.json").is_file():
         inside = folder / "policy"  # as checkpoints have it
         hint = f"; did you mean {str(inside)!r}?" if (inside / "config.json").is_file() else ""
-        raise UserError(f"{key}: folder {str(folder)!r} has no config.json, so it is not in Hugging Face format{hint}")
+        raise ModelFiles(f"{key}: folder {str(folder)!r} has no config.json, so it is not in Hugging Face format{hint}")
     if with_weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise UserError(f"{key}: folder {str(folder)!r} has no weights (*.safetensors)")
+        raise ModelFiles(f"{key}: folder {str(folder)!r} has no weights (*.safetensors)")
 
 
 def _similar_folder(folder: Path) -> str:

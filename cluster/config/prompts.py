@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.config.components import build_task, reward_specs
 from cluster.config.run_config import RunConfig
-from rollout.component import UserError
+from rollout.component.mistakes import UnknownName, WrongValue
 from rollout.data.prompt_source import PromptSource
 from rollout.data.prompts import all_splits, load_tokenizer, render_split
 from rollout.data.unusable import Draws, objecting_rewards, settle_unusable
@@ -102,12 +102,12 @@ def require_categories(config: RunConfig, split: str, questions: Sequence[Exampl
     found = {str(question.extra[column]) for question in asked if column in question.extra}
     if not found:
         columns = {name for question in asked for name in question.extra}
-        raise UserError(
+        raise UnknownName(
             f"evaluation.category: no question of split {split!r} has a column {column!r}; "
             f"{hint(column, columns, 'further columns')}"
         )
     if len(found) > MAX_CATEGORIES:
-        raise UserError(
+        raise WrongValue(
             f"evaluation.category: column {column!r} has {len(found)} different values in split {split!r}, more than "
             f"{MAX_CATEGORIES}: it is no category"
         )

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from actors.recording.safe_text import SECRET_NAMES
 from cluster.config.yaml_source import ConfigSource
 from rollout.component import KeyPath, UserError, dotted
+from rollout.component.mistakes import SecretInFile
 
 _SECRET_OPTION = re.compile(rf"(?i)(?:^|_){SECRET_NAMES}$")
 _SECRET_PARAMETER = re.compile(rf"(?i)(?:^|[_-])(?:{SECRET_NAMES}|token|key|sig|signature)$")
@@ -29,7 +30,7 @@ def refuse_secrets(source: ConfigSource) -> None:
         for path, what in _secrets(source.data, ())
     ]
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(str(SecretInFile(problem)) for problem in problems))
 
 
 def _secrets(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

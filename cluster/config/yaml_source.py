@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from cluster.config.yaml_values import Loader, refuse_trap, refuse_traps
-from rollout.component import KeyPath, UserError, dotted
+from rollout.component import KeyPath, dotted
+from rollout.component.mistakes import BadOverride, GivenTwice, NotFound, NotYaml, Unreadable
 
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _MAX_DEPTH = 32
@@ -79,12 +80,12 @@ class ConfigSource:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(re.fullmatch(r"\w+", part) for part in parts):
-            raise UserError(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
+            raise BadOverride(f"--set {assignment}: must be KEY=VALUE, for example --set training.num_steps=10")
         try:
             refuse_traps(text, f"--set {assignment}")
             value = yaml.load(text, Loader=Loader)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
+            raise BadOverride(f"--set {assignment}: the value is not valid YAML: {_problem(error)}") from error
         self.assign(key.strip(), value, f"--set {assignment}")
 
     def assign(self, key: str, value: Any, place: str) -> None:
@@ -112,7 +113,7 @@ class ConfigSource:
         if self._section(key) is not None:
             place, other = self.place(former), self.place(key)
             if place.startswith("--set ") == other.startswith("--set "):
-                raise UserError(
+                raise GivenTwice(
                     f"{place}: {dotted(former)}: the former name of {dotted(key)}, which is given too ({other}); keep "
                     "that one"
                 )
@@ -145,7 +146,7 @@ class ConfigSource:
                 if key == len(node):
                     node.append(None)
             else:
-                raise UserError(f"{place}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
+                raise BadOverride(f"{place}: {_not_inside(keys[:depth], node)}, so it has no {key!r}")
             child = value if last else {} if child is None else child
             node[key] = child
             node = child
@@ -176,10 +177,10 @@ def read_source(path: str | Path, overrides: Iterable[str] = ()) -> ConfigSource
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file{_similar_file(file)}") from error
+        raise NotFound(f"{path}: no such file{_similar_file(file)}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
-        raise UserError(f"{path}: cannot be read: {reason}") from error
+        raise Unreadable(f"{path}: cannot be read: {reason}") from error
     source = parse_source(text, str(path))
     for assignment in overrides:
         source.override(assignment)
@@ -199,33 +200,35 @@ def parse_source(text: str, name: str) -> ConfigSource:
         if node is None:
             return ConfigSource(name, {}, {})
         if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{name}:1: must be a mapping of keys to values, such as 'seed: 0'")
+            raise NotYaml(f"{name}:1: must be a mapping of keys to values, such as 'seed: 0'")
         # Before the values are made, which forgets the lines and lets the second of two equal keys win.
         _record_lines(node, (), lines, name)
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{name}{line}: not valid YAML: {_problem(error)}") from error
+        raise NotYaml(f"{name}{line}: not valid YAML: {_problem(error)}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{name}: not valid YAML: {_problem(error)}") from error
+        raise NotYaml(f"{name}: not valid YAML: {_problem(error)}") from error
     return ConfigSource(name, data, lines)
 
 
 def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
     """Note the line of every key and list item below ``node``; refuse a key that is given twice or is not a name."""
     if len(path) > _MAX_DEPTH:
-        raise UserError(f"{name}:{node.start_mark.line + 1}: nested more than {_MAX_DEPTH} deep")
+        raise NotYaml(f"{name}:{node.start_mark.line + 1}: nested more than {_MAX_DEPTH} deep")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
                 shown = f" (got {key.value})" if isinstance(key, yaml.ScalarNode) else ""
-                raise UserError(f"{name}:{line}: a key must be a name{shown}")
+                raise NotYaml(f"{name}:{line}: a key must be a name{shown}")
             below = (*path, key.value)
             if below in lines:
                 first = lines[below]
-                raise UserError(f"{name}:{line}: {dotted(below)}: given twice, first on line {first}; keep one of them")
+                raise GivenTwice(
+                    f"{name}:{line}: {dotted(below)}: given twice, first on line {first}; keep one of them"
+                )
             lines[below] = line
             _record_lines(value, below, lines, name)
     elif isinstance(node, yaml.SequenceNode):

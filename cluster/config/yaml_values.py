@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rollout.component import UserError
+from rollout.component.mistakes import NotYaml
 
 _EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _ZERO_FIRST = re.compile(r"[-+]?0[0-9_]+")
@@ -66,7 +66,7 @@ def refuse_trap(scalar: yaml.ScalarNode | yaml.ScalarEvent, place: str) -> None:
         why = "is a number to base 60 to some readers of YAML; write the number itself"
     else:
         return
-    raise UserError(f"{place}: {text} {why}, or {text!r} in quotes where a text is meant")
+    raise NotYaml(f"{place}: {text} {why}, or {text!r} in quotes where a text is meant")
 
 
 def refuse_traps(text: str, place: str) -> None:

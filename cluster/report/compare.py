@@ -24,7 +24,7 @@ from cluster.report.run_record import RunRecord
 from cluster.study.outcomes import Curve as LearningCurve
 from cluster.study.outcomes import matched
 from cluster.study.statistics import Estimate, mean_interval, simultaneous_differences
-from rollout.component import UserError
+from rollout.component.mistakes import UnknownName
 
 CONFIDENCE = 0.95
 MAX_SETTING = 60
@@ -105,7 +105,7 @@ def compare_runs(runs: Sequence[RunRecord], metrics: Sequence[str] = ()) -> Comp
         if not any(key in run.metrics for run in runs):
             near = difflib.get_close_matches(key, {known for run in runs for known in run.metrics.keys}, 3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "docs/metrics.md has all keys"
-            raise UserError(f"--metric: no run has {key!r}; {hint}")
+            raise UnknownName(f"--metric: no run has {key!r}; {hint}")
     scores = {key: _scores(key, runs, groups) for key in keys}
     return Comparison(
         runs=tuple(tuple(_named(runs[number]) for number in group.members) for group in groups),

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.report.run_record import RunRecord
 from cluster.report.samples import LoggedTrajectory
 from cluster.report.verdict import verdict
-from rollout.component import UserError
+from rollout.component.mistakes import BadArgument, NothingRecorded, NotWritable, PackageMissing
 
 STATUS = {"finished": "success", "stopped": "cancelled", "failed": "error"}
 STOP_REASONS = {"stop": "stop", "length": "max_tokens"}
@@ -32,11 +32,13 @@ def write_inspect_log(run: RunRecord, path: Path) -> int:
             file cannot be written.
     """
     if importlib.util.find_spec("inspect_ai") is None:
-        raise UserError("--inspect: needs the package inspect-ai: pip install 'dvpo[inspect]', or the package alone")
+        raise PackageMissing(
+            "--inspect: needs the package inspect-ai: pip install 'dvpo[inspect]', or the package alone"
+        )
     if path.suffix not in (".eval", ".json"):
-        raise UserError(f"--inspect: {path}: Inspect reads files that end in .eval or .json")
+        raise BadArgument(f"--inspect: {path}: Inspect reads files that end in .eval or .json")
     if not run.trajectories:
-        raise UserError(f"RUN: {run.folder} has logged no trajectory (logging.trajectory_samples_per_step)")
+        raise NothingRecorded(f"RUN: {run.folder} has logged no trajectory (logging.trajectory_samples_per_step)")
     from inspect_ai.log import EvalLog, write_eval_log
 
     samples = list(_samples(run.trajectories))
@@ -53,7 +55,7 @@ def write_inspect_log(run: RunRecord, path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_eval_log(log, str(path))
     except OSError as error:
-        raise UserError(f"--inspect: cannot write {path}: {error.strerror or error}") from error
+        raise NotWritable(f"--inspect: cannot write {path}: {error.strerror or error}") from error
     return len(samples)
 
 

@@ -17,7 +17,8 @@ from cluster.report.chat_template import ChatTemplate, read_chat_template
 from cluster.report.ledger_facts import LedgerFacts, read_ledger
 from cluster.report.metric_table import MetricTable
 from cluster.report.samples import LoggedTrajectory, read_trajectories
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import NoRun, NothingRecorded
 
 METRICS, CONFIG = "metrics.jsonl", "config.yaml"
 OF_TRUE_SCORES = ("reward/clean_", "reward/false_", "reward/j", "reward/corrupted_frac")
@@ -114,11 +115,11 @@ def find_run_folder(name: str) -> Path:
     for folder in (Path(name), RUNS / name):
         if folder.is_dir():
             hint = f"; it holds runs, name them: {', '.join(map(str, inside))}" if (inside := _runs_in(folder)) else ""
-            raise UserError(f"RUN: {folder} is no run: it has neither {METRICS} nor {CONFIG}{hint}")
+            raise NoRun(f"RUN: {folder} is no run: it has neither {METRICS} nor {CONFIG}{hint}")
         if folder.is_file():
-            raise UserError(f"RUN: {folder} is a file; give the folder of a run, such as {RUNS / 'demo'}")
+            raise NoRun(f"RUN: {folder} is a file; give the folder of a run, such as {RUNS / 'demo'}")
     known = [path.parent.name for path in RUNS.glob(f"*/{CONFIG}")]
-    raise UserError(f"RUN: no such run: {name!r}; {nearest(name, known) if known else f'{RUNS} has none'}")
+    raise NoRun(f"RUN: no such run: {name!r}; {nearest(name, known) if known else f'{RUNS} has none'}")
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -139,12 +140,14 @@ def read_run(folder: Path) -> RunRecord:
     error = _last_line(folder / "error.txt")
     if not (folder / METRICS).is_file():
         why = f"; it ended with: {error}" if error else ""
-        raise UserError(f"RUN: {folder} has no {METRICS}: the run has done no step and no evaluation yet{why}")
+        raise NothingRecorded(f"RUN: {folder} has no {METRICS}: the run has done no step and no evaluation yet{why}")
     lines = read_metrics(folder / METRICS)
     if not lines:
-        raise UserError(f"RUN: {folder / METRICS} has no whole line yet: the run has done no step and no evaluation")
+        raise NothingRecorded(
+            f"RUN: {folder / METRICS} has no whole line yet: the run has done no step and no evaluation"
+        )
     if not all("step" in line for line in lines):
-        raise UserError(f"RUN: {folder / METRICS}: a line has no 'step'; these are no metrics of dvpo")
+        raise NothingRecorded(f"RUN: {folder / METRICS}: a line has no 'step'; these are no metrics of dvpo")
     settings = Settings(_read_config(folder / CONFIG, problems))
     knows_truth = _knows_truth(lines, settings)
     if not knows_truth:

@@ -6,7 +6,7 @@ from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import ServedModel
 from learner.reward_model.model import NotARewardModel, require_reward_model
-from rollout.component import UserError
+from rollout.component.mistakes import ModelFiles, ModelMismatch
 from rollout.data.prompts import load_tokenizer
 
 
@@ -21,19 +21,19 @@ def check_reward_model(model: ServedModel) -> None:
     try:
         require_reward_model(found)
     except NotARewardModel as error:
-        raise UserError(f"{key}: {options.path!r} is no reward model: {error}") from error
+        raise ModelFiles(f"{key}: {options.path!r} is no reward model: {error}") from error
     tokenizer = load_tokenizer(options.path, key=key)
     text = found.get_text_config()
     if len(tokenizer) > text.vocab_size:
-        raise UserError(
+        raise ModelMismatch(
             f"{key}: the tokenizer of {options.path!r} has {len(tokenizer)} tokens, its model only {text.vocab_size}; "
             "they do not belong together"
         )
     if found.pad_token_id is None and tokenizer.pad_token_id is None:
-        raise UserError(f"{key}: {options.path!r} has no padding token; set pad_token_id in its config.json")
+        raise ModelFiles(f"{key}: {options.path!r} has no padding token; set pad_token_id in its config.json")
     positions = max_positions(found)
     if positions is not None and positions < options.max_tokens:
-        raise UserError(
+        raise ModelMismatch(
             f"{model.place}.max_tokens: {options.max_tokens} is more than the {positions} positions of the model "
             f"{options.path!r}"
         )

@@ -11,6 +11,7 @@ from cluster.reward_model.config import RewardModelConfig
 from learner.reward_model.model import RewardModel, TooLong
 from learner.reward_model.training import TokenizedPair
 from rollout.component import UserError
+from rollout.component.mistakes import Conflict, TooFewQuestions
 from rollout.data.preference_pairs import read_pair
 from rollout.tasks.questions import BadRow
 from rollout.tasks.row_errors import RowErrors
@@ -56,11 +57,13 @@ def load_pairs(config: RewardModelConfig, model: RewardModel) -> PairData:
     else:
         train, held_out = _hold_out(train, config.eval_frac or DEFAULT_EVAL_FRAC, config.seed)
     if len(held_out) < MIN_HELD_OUT:
-        raise UserError(f"eval: {len(held_out)} pairs are held out, too few to say how good the model is")
+        raise TooFewQuestions(f"eval: {len(held_out)} pairs are held out, too few to say how good the model is")
     # After the held-out pairs are set apart, so that runs of different sizes are measured on the same ones.
     if config.num_train_pairs is not None:
         if config.num_train_pairs > len(train):
-            raise UserError(f"num_train_pairs: there are {len(train)} pairs to train on, not {config.num_train_pairs}")
+            raise TooFewQuestions(
+                f"num_train_pairs: there are {len(train)} pairs to train on, not {config.num_train_pairs}"
+            )
         train = random.Random(config.seed).sample(train, config.num_train_pairs)
     return PairData(train, held_out, findings)
 
@@ -106,7 +109,7 @@ def _hold_out(pairs: Sequence[GroupedPair], frac: float, seed: int) -> tuple[lis
     """Part whole prompts, so that no held-out prompt has been trained on."""
     groups = sorted({pair.group for pair in pairs})
     if len(groups) < 2:
-        raise UserError(f"train: {len(pairs)} pairs of {len(groups)} prompts; none can be held out, give 'eval'")
+        raise TooFewQuestions(f"train: {len(pairs)} pairs of {len(groups)} prompts; none can be held out, give 'eval'")
     number = min(len(groups) - 1, max(1, round(frac * len(groups))))
     chosen = set(random.Random(seed).sample(groups, number))
     return [pair for pair in pairs if pair.group not in chosen], [pair for pair in pairs if pair.group in chosen]
@@ -115,7 +118,7 @@ def _hold_out(pairs: Sequence[GroupedPair], frac: float, seed: int) -> tuple[lis
 def _refuse_shared(train: Sequence[GroupedPair], held_out: Sequence[GroupedPair]) -> None:
     shared = {pair.group for pair in train} & {pair.group for pair in held_out}
     if shared:
-        raise UserError(
+        raise Conflict(
             f"eval: {len(shared)} prompts are in 'train' as well, for example {min(shared)!r:.80}; what is trained on "
             "cannot measure the model"
         )

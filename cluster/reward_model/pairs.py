@@ -19,7 +19,7 @@ from cluster.config.run_config import RunConfig
 from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
 from cluster.run.workers import Fleet
-from rollout.component import UserError
+from rollout.component.mistakes import NothingScored, NotWritable
 from rollout.rewards.model import conversation
 from rollout.seeding import stream
 from rollout.trajectory import Message, Prompt, SampleRequest, Trajectory
@@ -78,7 +78,7 @@ def make_pairs(
         rows += pair_rows(prompt, responses[prompt.prompt_id], pairs_per_prompt, config.seed)
     unscored = sum(response.score is None for found in responses.values() for response in found)
     if not rows:
-        raise UserError(
+        raise NothingScored(
             f"not one of {len(prompts)} prompts has two responses with different scores ({unscored} of "
             f"{len(prompts) * samples_per_prompt} responses have none); raise --num-prompts or --samples-per-prompt"
         )
@@ -150,4 +150,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
+        raise NotWritable(f"--output: cannot write {path}: {error.strerror}") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from rollout.audit.calibration import Calibration, calibration
 from rollout.audit.intervals import Estimate, wilson
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 
 REPORT = "reward_model_report.json"
 
@@ -116,4 +116,4 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     try:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"output: {path} cannot be written: {error.strerror}") from error
+        raise NotWritable(f"output: {path} cannot be written: {error.strerror}") from error

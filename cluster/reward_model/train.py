@@ -22,7 +22,8 @@ from cluster.reward_model.report import REPORT, Quality, judge, write_report
 from learner.reward_model import training
 from learner.reward_model.losses import LOSSES, PairLoss
 from learner.reward_model.model import Device, NotARewardModel, RewardModel
-from rollout.component import UserError, build
+from rollout.component import build
+from rollout.component.mistakes import ModelFiles, ModelMismatch, NotWritable, OutOfRange, WrongValue
 from rollout.data.prompts import load_tokenizer
 
 REJECTS = "rejects.jsonl"
@@ -77,7 +78,7 @@ def train_reward_model(
     try:
         losses = training.train_reward_model(model, pairs, loss, config.optimisation, config.seed, report_step)
     except FloatingPointError as error:
-        raise UserError(f"optimisation.lr: training fails at {error}; lower the learning rate") from error
+        raise OutOfRange(f"optimisation.lr: training fails at {error}; lower the learning rate") from error
     quality = judge(training.score_pairs(model, [one.pair for one in data.held_out]), [p.group for p in data.held_out])
     on_train = training.score_pairs(model, pairs)
     report = {
@@ -101,17 +102,19 @@ def _output_folder(config: RewardModelConfig, overwrite: bool) -> Path:
     """The folder to write, looked at before anything is computed."""
     folder = Path(config.output)
     if folder.resolve() == Path(config.model).resolve():
-        raise UserError(f"output: {config.output!r} is the model that it starts from; name another folder")
+        raise NotWritable(f"output: {config.output!r} is the model that it starts from; name another folder")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UserError(f"output: {str(existing)!r} is a file, so no folder {str(folder)!r} can be made")
+        raise NotWritable(f"output: {str(existing)!r} is a file, so no folder {str(folder)!r} can be made")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"output: folder {str(existing)!r} is not writable")
+        raise NotWritable(f"output: folder {str(existing)!r} is not writable")
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
-            raise UserError(f"output: {str(folder)!r} is not empty; name another folder, or replace it by --overwrite")
+            raise NotWritable(
+                f"output: {str(folder)!r} is not empty; name another folder, or replace it by --overwrite"
+            )
         if not (folder / REPORT).is_file():
-            raise UserError(f"--overwrite: {str(folder)!r} has no {REPORT}, so it is left alone; name another folder")
+            raise NotWritable(f"--overwrite: {str(folder)!r} has no {REPORT}, so it is left alone; name another folder")
     return folder
 
 
@@ -129,9 +132,11 @@ def _starting_model(config: RewardModelConfig) -> RewardModel:
     load_tokenizer(config.model, key="model")
     positions = max_positions(found)
     if positions is not None and positions < config.max_tokens:
-        raise UserError(f"max_tokens: {config.max_tokens} is more than the {positions} positions of {config.model!r}")
+        raise ModelMismatch(
+            f"max_tokens: {config.max_tokens} is more than the {positions} positions of {config.model!r}"
+        )
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: there is no GPU that torch can use; take 'cpu' or 'auto'")
+        raise WrongValue("device: there is no GPU that torch can use; take 'cpu' or 'auto'")
     is_on_gpu = config.device != "cpu" and torch.cuda.is_available()
     device: Device = "cuda" if is_on_gpu else "cpu"
     if not is_on_gpu and found.get_text_config().hidden_size <= 256:
@@ -140,7 +145,7 @@ def _starting_model(config: RewardModelConfig) -> RewardModel:
         return RewardModel.start_from(config.model, config.max_tokens, config.seed, device)
     except (NotARewardModel, ValueError) as error:  # transformers: no sequence classifier of this type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model: no reward model can be made from {config.model!r}: {reason}") from error
+        raise ModelFiles(f"model: no reward model can be made from {config.model!r}: {reason}") from error
 
 
 def _save(output: Path, model: RewardModel, data: PairData, report: dict[str, Any]) -> None:
@@ -148,7 +153,7 @@ def _save(output: Path, model: RewardModel, data: PairData, report: dict[str, An
         output.mkdir(parents=True, exist_ok=True)
         model.save(output)
     except OSError as error:
-        raise UserError(f"output: {output} cannot be written: {error.strerror or error}") from error
+        raise NotWritable(f"output: {output} cannot be written: {error.strerror or error}") from error
     if data.findings.rejects:
         data.findings.write_rejects(output / REJECTS)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.config.run_config import RunConfig
 from rollout.component import UserError
+from rollout.component.mistakes import BadLine, NoRows
 from rollout.tasks.rows import Row, find_files, hint, read_rows
 from rollout.trajectory import FinishReason, Message, Outcome, Prompt, Trajectory
 
@@ -56,12 +57,12 @@ def read_lines(config: RunConfig, path: Path) -> list[LabelledLine]:
             try:
                 found.append(_labelled(row, answer_column))
             except _BadLine as problem:
-                problems.append(f"{row.place}: {problem}")
+                problems.append(str(BadLine(f"{row.place}: {problem}")))
     if problems:
         more = [f"and {len(problems) - MAX_PROBLEMS} more bad lines"] if len(problems) > MAX_PROBLEMS else []
         raise UserError("\n".join([*problems[:MAX_PROBLEMS], *more]))
     if not found:
-        raise UserError(f"{path}: has no lines; each needs 'response' and 'label'")
+        raise NoRows(f"{path}: has no lines; each needs 'response' and 'label'")
     return found
 
 

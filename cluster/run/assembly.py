@@ -36,7 +36,7 @@ from cluster.config.object_store import uses_nccl
 from cluster.config.prompts import RunPrompts
 from cluster.config.run_config import RunConfig
 from learner.storage.disk_full import is_disk_full
-from rollout.component import UserError
+from rollout.component.mistakes import DiskIsFull
 from rollout.data.prompt_source import PromptSource
 from rollout.sampling.weight_check import Canary, canary_tolerance
 
@@ -254,7 +254,9 @@ def _open_ledger(path: Path, num_prompts: int, config: RunConfig, step: int) -> 
     except LedgerError as error:
         if not is_disk_full(error):
             raise
-        raise UserError(f"the disk is full, the ledger cannot be opened: {error}. Make space, then --resume") from error
+        raise DiskIsFull(
+            f"the disk is full, the ledger cannot be opened: {error}. Make space, then --resume"
+        ) from error
     return ledger
 
 

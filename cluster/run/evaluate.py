@@ -18,7 +18,7 @@ from cluster.preload.head_start import HeadStart
 from cluster.run.serving import serving_fleet, serving_pools
 from cluster.run.session import ray_session
 from cluster.run.workers import Fleet
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 from rollout.trajectory import Prompt
 
 
@@ -124,4 +124,4 @@ def _write_answers(path: Path, answers: Mapping[str, SplitAnswers]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
+        raise NotWritable(f"--output: cannot write {path}: {error.strerror}") from error

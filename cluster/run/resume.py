@@ -10,7 +10,8 @@ from cluster.config.components import build_algorithm
 from cluster.config.run_config import RunConfig
 from learner.storage.folders import sweep
 from learner.storage.manifest import checkpoint_step, find_newest_complete, verify
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import NoCheckpoint, RunDiffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def refuse_foreign_point(config: RunConfig, ledger: Path, point: ResumePoint) ->
     refuse_foreign(point.path, config.model, build_algorithm(config), config.learner.zero_stage)
     known = num_steps(ledger)
     if known is not None and known < point.step:
-        raise UserError(
+        raise RunDiffers(
             f"--resume: {ledger} knows {known} trained steps and cannot go on from {point.path}. The ledger was "
             "deleted or replaced, or one of them is of another run: restore it, or start a new run"
         )
@@ -79,17 +80,19 @@ def newest_resume_point(run_dir: Path) -> ResumePoint | None:
     newest, skipped = find_newest_complete(run_dir / "checkpoints")
     reasons = tuple(f"{entry.path.name}: {entry.reason}" for entry in skipped)
     if newest is None and skipped:
-        raise UserError(f"--resume: no complete checkpoint in {run_dir / 'checkpoints'}: {'; '.join(reasons)}")
+        raise NoCheckpoint(f"--resume: no complete checkpoint in {run_dir / 'checkpoints'}: {'; '.join(reasons)}")
     return _resume_point(newest, reasons) if newest is not None else None
 
 
 def _resume_point(path: Path, skipped: tuple[str, ...] = ()) -> ResumePoint:
     if not path.is_dir():
         siblings = [str(sibling) for sibling in path.parent.glob("step-*")] if path.parent.is_dir() else []
-        raise UserError(f"--resume: no such folder: {path}" + (f"; {nearest(str(path), siblings)}" if siblings else ""))
+        raise NoCheckpoint(
+            f"--resume: no such folder: {path}" + (f"; {nearest(str(path), siblings)}" if siblings else "")
+        )
     verify(path)
     # A link, such as one called "latest", has no step in its own name.
     step = checkpoint_step(path.resolve())
     if step is None:
-        raise UserError(f"--resume: {path} is not named step-N")
+        raise NoCheckpoint(f"--resume: {path} is not named step-N")
     return ResumePoint(path.resolve(), step, skipped)

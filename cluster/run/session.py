@@ -24,7 +24,7 @@ from cluster.config.run_config import RunConfig
 from cluster.preload.head_start import HeadStart
 from cluster.preload.lean_ray import lean_ray
 from cluster.preload.preload import Preload
-from rollout.component import UserError
+from rollout.component.mistakes import TokenRefused, Unreachable
 
 REACH_S = 5.0
 """Longest wait for a connection to a cluster's address, in seconds."""
@@ -70,13 +70,13 @@ def ray_session(
     try:
         ray.init(address=address, runtime_env=environment, **QUIET)
     except AuthenticationError as error:
-        raise UserError(
+        raise TokenRefused(
             f"cluster.address: Ray at {address!r} refuses this token: set RAY_AUTH_MODE=token, with the cluster's "
             "~/.ray/auth_token or RAY_AUTH_TOKEN (docs/cluster.md)"
         ) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cluster.address: cannot connect to Ray at {address!r}: {reason}") from error
+        raise Unreachable(f"cluster.address: cannot connect to Ray at {address!r}: {reason}") from error
     try:
         yield
     finally:
@@ -99,7 +99,7 @@ def _require_reachable(address: str) -> None:
     try:
         socket.create_connection((host, port), timeout=REACH_S).close()
     except OSError as error:
-        raise UserError(
+        raise Unreachable(
             f"cluster.address: nobody answers at {address} ({error}); is the head started there, and is it an address "
             "that this machine reaches?"
         ) from error

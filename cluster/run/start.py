@@ -25,7 +25,7 @@ from cluster.run.session import ray_session
 from cluster.run.signals import Interrupted, SignalFlag
 from cluster.run.supervisor import Supervisor
 from cluster.run.workers import create_fleet
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable, RunExists
 
 
 def run_training(
@@ -54,7 +54,7 @@ def run_training(
     if point is not None:
         refuse_foreign_point(config, run_dir / LEDGER, point)
     if resume is None and (run_dir / "metrics.jsonl").exists():
-        raise UserError(
+        raise RunExists(
             f"{run_dir} already holds a run; go on with it by --resume, or choose another name (--set name=...)"
         )
     facts = facts or run_facts(config)
@@ -95,7 +95,7 @@ def write_config(run_dir: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(run_dir / "config.yaml")
     except OSError as error:
-        raise UserError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+        raise NotWritable(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
 
 
 def _resume_lines(resume: str | None, point: ResumePoint | None) -> list[str]:

@@ -45,6 +45,7 @@ from cluster.run.signals import SignalFlag
 from cluster.run.workers import Fleet, learner_spec
 from learner.storage.folders import set_aside_newer
 from rollout.component import UserError
+from rollout.component.errors import coded
 
 POLL_S = 1.0
 LOOK_S = 0.2
@@ -105,10 +106,11 @@ class Supervisor:
                     raise RuntimeError(_in_words(fault)) from error
                 num_restarts = 1 if self._step > furthest else num_restarts + 1
                 if num_restarts > self._config.recovery.max_restarts:
-                    raise RuntimeError(
+                    given_up = (
                         f"{fault}; given up after {num_restarts - 1} restarts that got no further than step "
                         f"{furthest} (recovery.max_restarts)"
-                    ) from error
+                    )
+                    raise RuntimeError(coded(given_up, _code(fault))) from error
                 self._note_rollback(fault)
                 furthest = max(furthest, self._step)
                 who = self._clear_up(fault)
@@ -292,4 +294,8 @@ def _is_elsewhere(fault: BaseException) -> bool:
 
 
 def _in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else coded(f"{type(error).__name__}: {error}", _code(error))
+
+
+def _code(error: BaseException) -> str:
+    return error.code if isinstance(error, Fault | UserError) else ""

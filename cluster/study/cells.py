@@ -13,7 +13,7 @@ from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig, parse_config
 from cluster.config.yaml_source import read_source
 from cluster.study.config import Cell, StudyConfig
-from rollout.component import UserError
+from rollout.component.mistakes import Conflict
 
 LIMIT_OF_SHARED = "write 'processes: run', which makes a run of its own of each cell"
 
@@ -49,7 +49,7 @@ def plan_cells(study: StudyConfig, file: Path) -> list[PlannedCell]:
     if study.processes == "shared":
         for one in planned:
             if reason := _why_not_shared(one.config):
-                raise UserError(f"{file}: cell {one.cell.name}: {reason}; {LIMIT_OF_SHARED}")
+                raise Conflict(f"{file}: cell {one.cell.name}: {reason}; {LIMIT_OF_SHARED}")
     return planned
 
 

@@ -14,7 +14,8 @@ from actors.recording.append_file import AppendFile
 from actors.recording.sinks import read_metrics
 from cluster.study.cells import PlannedCell
 from cluster.study.config import Cell
-from rollout.component import StrictModel, UserError
+from rollout.component import StrictModel
+from rollout.component.mistakes import BadLine, UnknownName
 
 FILE = "cells.jsonl"
 
@@ -123,9 +124,9 @@ def read_results(folder: Path) -> dict[Cell, CellResult]:
             result = CellResult.model_validate_json(line)
         except ValidationError as error:
             reason = error.errors(include_url=False)[0]["msg"]
-            raise UserError(f"{path}:{number}: is not the result of a cell: {reason}") from error
+            raise BadLine(f"{path}:{number}: is not the result of a cell: {reason}") from error
         if result.cell in found:
-            raise UserError(f"{path}:{number}: a second result of cell {result.cell.name}; keep one of the lines")
+            raise BadLine(f"{path}:{number}: a second result of cell {result.cell.name}; keep one of the lines")
         found[result.cell] = result
     return found
 
@@ -140,7 +141,7 @@ def require_same_study(folder: Path, cells: Sequence[PlannedCell]) -> dict[Cell,
     for one in cells:
         result = results.get(one.cell)
         if result is not None and result.fingerprint != one.fingerprint:
-            raise UserError(
+            raise BadLine(
                 f"{folder / FILE}: the result of cell {one.cell.name} is of another configuration than the study has "
                 "now; choose another output, or delete its line"
             )
@@ -180,6 +181,6 @@ def _value(line: dict[str, float], metric: str) -> float | None:
     # Other metrics are those of the step; before the first one, and of a method without a critic, some do not exist.
     if metric.startswith("eval/") and metric not in line:
         known = ", ".join(sorted(key for key in line if key.startswith("eval/")))
-        raise UserError(f"metrics: {metric!r} is not measured by an evaluation; there are {known}")
+        raise UnknownName(f"metrics: {metric!r} is not measured by an evaluation; there are {known}")
     value = line.get(metric, math.nan)
     return value if math.isfinite(value) else None  # JSON has no form for the others

@@ -18,6 +18,7 @@ from cluster.study.cells import PlannedCell
 from cluster.study.config import StudyConfig, seconds_in_words
 from cluster.study.results import CellResult, Point, ResultFile, read_curve, require_same_study
 from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 
 MAX_SLOTS = 8
 """Slots that are started unless the study says otherwise: each is a process of about a GiB."""
@@ -176,7 +177,7 @@ class StudyRunner:
                 try:
                     self._file.add(result)
                 except OSError as error:
-                    raise UserError(f"{self._folder}: cells.jsonl cannot be written: {error.strerror}") from error
+                    raise NotWritable(f"{self._folder}: cells.jsonl cannot be written: {error.strerror}") from error
                 self._tell(result)
         finally:
             await slot.end()

@@ -23,7 +23,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from cluster.warmstart.measure import measure
 from learner.warmstart.supervised import SupervisedConfig, train_supervised
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import UnknownName
 from rollout.conversation.conversation import ChatTokens
 from rollout.data.prompts import render
 from rollout.tasks.base import Task
@@ -174,7 +175,7 @@ def warmstart(
     def is_ready() -> bool:
         found = measure(model, tokenizer, task, probe, max_new_tokens)
         if config.ready_metric not in found:
-            raise UserError(f"ready_metric: no metric {config.ready_metric!r}; {nearest(config.ready_metric, found)}")
+            raise UnknownName(f"ready_metric: no metric {config.ready_metric!r}; {nearest(config.ready_metric, found)}")
         return found[config.ready_metric] >= config.ready_accuracy
 
     losses = train_supervised(model, corpus, tokenizer.pad_token_id, supervised, report_step, is_ready)

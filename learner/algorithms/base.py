@@ -24,7 +24,8 @@ from learner.algorithms.records import CorrectedRewards, Denominators, Estimates
 from learner.batch import TrainBatch
 from learner.maths.collective import Collective, apply_globally
 from learner.models.spec import CriticConfig, CriticOutput
-from rollout.component import Component, ComponentSpec, StrictModel, UserError, build
+from rollout.component import Component, ComponentSpec, StrictModel, build
+from rollout.component.mistakes import WithoutEffect
 from rollout.trajectory import ScoredTrajectory
 
 __all__ = ["Algorithm", "AlgorithmConfig", "Collective", "Estimates", "NoEffect", "OldOutputs", "apply_globally"]
@@ -32,7 +33,7 @@ __all__ += ["specs_of", "without_effect"]
 """What a class of one's own needs; ``examples/my_algo.py`` uses it so."""
 
 
-class NoEffect(UserError):
+class NoEffect(WithoutEffect):
     """An option differs from its default although nothing reads it.
 
     Attributes:

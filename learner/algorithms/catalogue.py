@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from learner.algorithms.presets import PRESETS
 from rollout.component import ComponentSpec, UserError, build, nearest, resolve_class
+from rollout.component.mistakes import GivenTwice, UnknownName
 
 if TYPE_CHECKING:
     from learner.algorithms.base import Algorithm
@@ -56,13 +57,13 @@ def build_algorithm(name: str, options: Mapping[str, Any] | None = None, where: 
     preset = PRESETS.get(name)
     if preset is None and name not in ALGORITHMS and ":" not in name:
         valid = {**ALGORITHMS, **PRESETS}
-        raise UserError(f"{where}: unknown algorithm {name!r}; {nearest(name, valid)}, or 'package.module:Class'")
+        raise UnknownName(f"{where}: unknown algorithm {name!r}; {nearest(name, valid)}, or 'package.module:Class'")
     kind, defaults = (preset.type, preset.options) if preset else (name, {})
     from learner.algorithms.base import Algorithm, NoEffect
 
     merged = merge_options(defaults, options or {})
     if "type" in merged:
-        raise UserError(f"{where}.type: given twice, as {name!r} and as {merged['type']!r}")
+        raise GivenTwice(f"{where}.type: given twice, as {name!r} and as {merged['type']!r}")
     found = resolve_class(ComponentSpec(type=kind), ALGORITHMS, Algorithm, where)
     written = set(options or {})
     expanded, origins = found.expand(merged, written)

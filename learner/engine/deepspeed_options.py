@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from learner.config import LearnerConfig
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import EngineArgument
 
 WHERE = "learner.deepspeed"
 DEFAULT_BUCKET = 500_000_000
@@ -78,7 +79,7 @@ def deepspeed_settings(config: LearnerConfig, bfloat16: bool, on_gpu: bool) -> d
         UserError: ``learner.deepspeed`` sets what the run sets.
     """
     for path, why in refusals(config.deepspeed):
-        raise UserError(f"{WHERE}.{'.'.join(path)}: {why}")
+        raise EngineArgument(f"{WHERE}.{'.'.join(path)}: {why}")
     zero: dict[str, Any] = {"stage": config.zero_stage}
     host = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload != "none":

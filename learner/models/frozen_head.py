@@ -15,7 +15,7 @@ from learner.models.bfloat16_pass import bfloat16_pass
 from learner.models.head_kl import head_kl
 from learner.models.packing import RowOutputs
 from learner.models.policy import has_plain_head, load_pretrained
-from rollout.component import UserError
+from rollout.component.mistakes import ModelUnsupported
 
 SEMANTIC_NLL, SEMANTIC_ENTROPY, SEMANTIC_KL = "semantic_nll", "semantic_entropy", "semantic_kl"
 """Names of the outputs, each [batch seq]."""
@@ -86,9 +86,13 @@ def load_frozen_head(config: ModelConfig, where: str, with_body: bool) -> Frozen
     head = lm.get_output_embeddings()
     names = {name for name, parameter in lm.named_parameters() if head is not None and parameter is head.weight}
     if head is None or names & set(loader.missing):
-        raise UserError(f"{where}: {config.critic_body_path!r} has no LM head, which sem_mode needs; set it to 'none'")
+        raise ModelUnsupported(
+            f"{where}: {config.critic_body_path!r} has no LM head, which sem_mode needs; set it to 'none'"
+        )
     if not has_plain_head(lm):
-        raise UserError(f"{where}: sem_mode needs logits that are linear in the last hidden state; set it to 'none'")
+        raise ModelUnsupported(
+            f"{where}: sem_mode needs logits that are linear in the last hidden state; set it to 'none'"
+        )
     if with_body and config.pack_rows:
         packing.prepare(lm)  # the critic's body is one of the same kind, so both can or neither
     return FrozenHead(head.weight, head.bias, lm.base_model if with_body else None)

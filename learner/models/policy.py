@@ -21,7 +21,7 @@ from learner.models.split_weights import (
     split_when_loaded,
     whole_while_used,
 )
-from rollout.component import UserError
+from rollout.component.mistakes import ModelFiles, ModelUnsupported
 
 Entropy = Literal["none", "value", "grad"]
 """Not computed (0); computed for reports; computed with its gradient."""
@@ -165,7 +165,9 @@ def _loaded(config: ModelConfig, seed: int, settings: Mapping[str, Any] | None) 
     with split_when_loaded(settings):
         lm = load_pretrained(AutoModelForCausalLM, config.path, config, TORCH_DTYPES[config.dtype], "model.path")
     if lm.get_output_embeddings() is None:
-        raise UserError(f"model.path: {config.path!r} is not a causal language model: it has no output embedding")
+        raise ModelUnsupported(
+            f"model.path: {config.path!r} is not a causal language model: it has no output embedding"
+        )
     return PolicyModel(lm, config.pack_rows)
 
 
@@ -210,7 +212,7 @@ def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dt
         )
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
+        raise ModelFiles(
             f"{where}: cannot load {path!r}: {reason} (give a folder in Hugging Face format, with config.json and "
             "weights, or the id of a model on a hub that can be reached)"
         ) from error

@@ -20,6 +20,8 @@ from typing import Any, TypedDict
 
 from learner.storage.disk_full import is_disk_full
 from rollout.component import UserError
+from rollout.component.errors import coded
+from rollout.component.mistakes import DiskIsFull, NoCheckpoint
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -29,10 +31,16 @@ Guard = Callable[[], AbstractContextManager[None]]
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, incomplete or does not fit; the message names the folder and what is wrong."""
+    """A checkpoint is incomplete, damaged, or does not fit what is to go on from it. Take another one."""
+
+    code = "checkpoint-unfit"
 
 
-class DiskFullError(UserError, OSError):
+class CheckpointMissing(NoCheckpoint, CheckpointError):
+    """There is no folder of this name."""
+
+
+class DiskFullError(DiskIsFull, OSError):
     """There is no space for a checkpoint. Nothing of it is left behind, and those that were there are as they were.
 
     Attributes:
@@ -47,7 +55,7 @@ class DiskFullError(UserError, OSError):
         self.errno = errno.ENOSPC
 
     def __str__(self) -> str:
-        return f"no space for the checkpoint {self.path}: {self.reason}"
+        return coded(f"no space for the checkpoint {self.path}: {self.reason}", self.code)
 
 
 class FileFacts(TypedDict):
@@ -169,7 +177,7 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such checkpoint folder")
+        raise CheckpointMissing(f"{folder}: no such checkpoint folder")
     if not path.is_file():
         raise CheckpointError(f"{folder}: incomplete, there is no {MANIFEST}")
     try:

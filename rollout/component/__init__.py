@@ -16,7 +16,9 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from rollout.component.errors import UserError, user_code
+from rollout.component.errors import UserError, coded, user_code
+from rollout.component.kinds import code_of
+from rollout.component.mistakes import CannotImport, UnknownName, WrongClass
 from rollout.component.paths import PathText, expand_path
 from rollout.component.strict_model import StrictModel
 
@@ -63,17 +65,17 @@ def import_object(path: str, where: str) -> Any:
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
-        raise UserError(f"{where}: {path!r} is not of the form 'package.module:Name'")
+        raise CannotImport(f"{where}: {path!r} is not of the form 'package.module:Name'")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
-        raise UserError(
+        raise CannotImport(
             f"{where}: cannot import module {module_name!r}: {type(error).__name__}: {error}. "
             "The module must be importable from the directory the run is started in."
         ) from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
-        raise UserError(f"{where}: module {module_name!r} has no {attribute!r}; {nearest(attribute, public)}")
+        raise CannotImport(f"{where}: module {module_name!r} has no {attribute!r}; {nearest(attribute, public)}")
     return getattr(module, attribute)
 
 
@@ -94,11 +96,11 @@ def resolve_class(spec: ComponentSpec, builtins: Mapping[str, str], base: type, 
     elif spec.type in builtins:
         found = import_object(builtins[spec.type], f"{where}.type")
     else:
-        raise UserError(
+        raise UnknownName(
             f"{where}.type: unknown name {spec.type!r}; {nearest(spec.type, builtins)}, or 'package.module:Class'"
         )
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(f"{where}.type: {spec.type!r} is not a subclass of {base.__module__}.{base.__qualname__}")
+        raise WrongClass(f"{where}.type: {spec.type!r} is not a subclass of {base.__module__}.{base.__qualname__}")
     return found
 
 
@@ -143,7 +145,7 @@ def describe_validation_error(error: ValidationError, model: type[BaseModel], wh
 
 
 def validation_problems(error: ValidationError, model: type[BaseModel], where: str = "") -> list[tuple[KeyPath, str]]:
-    """What pydantic found wrong, in words a user can act on, by the key that it is about.
+    """What pydantic found wrong, in words a user can act on and with its code, by the key that it is about.
 
     A validator that knows better which keys are wrong raises a ``PydanticCustomError`` of type ``cross_field`` whose
     context has ``problems``: pairs of a path and a message.
@@ -154,14 +156,17 @@ def validation_problems(error: ValidationError, model: type[BaseModel], where: s
     """
     base: KeyPath = tuple(where.split(".")) if where else ()
     messages: dict[KeyPath, list[str]] = {}
+    codes: dict[KeyPath, str] = {}
     for problem in error.errors(include_url=False):
         if problem["type"] == "cross_field":
             for path, message in problem["ctx"]["problems"]:
                 messages.setdefault((*base, *path), []).append(message)
+                codes.setdefault((*base, *path), code_of("cross_field"))
             continue
         path, field = _follow(model, problem["loc"])
         messages.setdefault((*base, *path), []).append(_explain(problem, model, path, field, base))
-    return [(path, _join(found)) for path, found in messages.items()]
+        codes.setdefault((*base, *path), code_of(problem["type"]))
+    return [(path, coded(_join(found), codes[path])) for path, found in messages.items()]
 
 
 def dotted(path: KeyPath) -> str:

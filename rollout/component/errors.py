@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 Result = TypeVar("Result")
 MAX_SHOWN = 500
 """Characters of an error's text that are told."""
+_CODE = re.compile(r"\[[a-z]+(?:-[a-z]+)+\]\)?$")
 _ROOT = Path(__file__).resolve().parents[2]
 _NOT_THE_USERS = (
     *(f"{_ROOT / name}/" for name in ("rollout", "learner", "actors", "cluster")),
@@ -21,7 +23,39 @@ _NOT_THE_USERS = (
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us. Shown as one message, without a traceback; the process exits with 2."""
+    """A mistake in what the user gave us. Shown as one message, without a traceback; the process exits with 2.
+
+    Ours are of the kinds in :mod:`rollout.component.mistakes`, whose code ends the message. As it stands it hands on
+    what has its code already, or is raised by code of the user's, which needs none.
+    """
+
+    code: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return coded(super().__str__(), self.code)
+
+
+class CodeRaised(UserError):
+    """Code of yours, or of a library that it calls, raised an error. The message has it, and the line in your files."""
+
+    code = "code-raised"
+
+
+def coded(message: str, code: str) -> str:
+    """A message with the code at its end, unless it has one there: what is handed on keeps the code of its cause."""
+    return message if not code or _CODE.search(message) else f"{message} [{code}]"
+
+
+def mistake_in(raised: str) -> str | None:
+    """The message of a :class:`UserError` of which only ``Name: message`` is left; None if it is another error."""
+    name, colon, message = raised.partition(": ")
+    return message if colon and name in {kind.__name__ for kind in _kinds(UserError)} else None
+
+
+def _kinds(kind: type[UserError]) -> Iterator[type[UserError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
 
 
 def user_code(where: str, doing: str, call: Callable[[], Result]) -> Result:
@@ -40,7 +74,7 @@ def user_code(where: str, doing: str, call: Callable[[], Result]) -> Result:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{where}: {_shown(error)} (raised {doing}{_line_of_the_user(error)})") from error
+        raise CodeRaised(f"{where}: {_shown(error)} (raised {doing}{_line_of_the_user(error)})") from error
 
 
 def _shown(error: BaseException) -> str:

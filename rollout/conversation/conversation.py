@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from rollout.component import UserError
+from rollout.component.mistakes import ChatTemplate
 from rollout.sampling.engine import Completion
 from rollout.trajectory import FinishReason, Message, SampleRequest, Trajectory
 
@@ -65,13 +65,13 @@ class ChatTokens:
         try:
             text = self._render([*before, {"role": "user", "content": REPLY}], True)
         except Exception as error:  # templates raise what they like
-            raise UserError(
+            raise ChatTemplate(
                 "model.path: the chat template does not render a conversation of several turns, which the task's "
                 f"environments need: {type(error).__name__}: {error}"
             ) from error
         # A template that trims, repeats or drops turns would put other tokens before the policy than it was trained on.
         if text.count(RESPONSE) != 1 or REPLY not in _behind(text):
-            raise UserError(
+            raise ChatTemplate(
                 "model.path: the chat template cannot be used turn by turn, which the task's environments need: it has "
                 "to write every response once and as it is, and what is said to it after it"
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from rollout.component import Component, ComponentSpec, UserError, build, resolve_class
+from rollout.component import Component, ComponentSpec, build, resolve_class
+from rollout.component.mistakes import CannotImport, WrongClass
 from rollout.environment import Environment
 
 METHODS = {"reset": True, "step": True, "outcome": False, "close": True}
@@ -20,7 +21,7 @@ def build_environment(spec: ComponentSpec, where: str) -> Environment:
     """
     # There are no built-in environments, so a bare name is always a mistake.
     if ":" not in spec.type:
-        raise UserError(f"{where}.type: {spec.type!r} is not of the form 'package.module:Class'")
+        raise CannotImport(f"{where}.type: {spec.type!r} is not of the form 'package.module:Class'")
     require_methods(resolve_class(spec, {}, Component, where), f"{where}.type: {spec.type!r}")
     environment: Environment = build(spec, {}, Component, where)
     return environment
@@ -35,8 +36,8 @@ def require_methods(found: Any, what: str) -> None:
     for name, is_async in METHODS.items():
         method = getattr(found, name, None)
         if not callable(method):
-            raise UserError(
+            raise WrongClass(
                 f"{what} is no environment: it has no method {name!r} (see rollout.environment.Environment)"
             )
         if is_async != inspect.iscoroutinefunction(method):
-            raise UserError(f"{what} is no environment: {name!r} must {'' if is_async else 'not '}be 'async def'")
+            raise WrongClass(f"{what} is no environment: {name!r} must {'' if is_async else 'not '}be 'async def'")

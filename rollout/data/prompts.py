@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rollout.component import UserError, nearest, user_code
+from rollout.component import nearest, user_code
+from rollout.component.mistakes import ChatTemplate, ModelFiles, NotFound, PromptTooLong
 from rollout.tasks.base import Example, Task
 from rollout.trajectory import Prompt
 
@@ -33,16 +34,16 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, key: str = "model
         parent = Path(path).parent
         siblings = [str(parent / entry.name) for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
         hint = nearest(path, siblings) if siblings else f"{parent} has no folders"
-        raise UserError(f"{key}: no such folder: {path}; {hint}")
+        raise NotFound(f"{key}: no such folder: {path}; {hint}")
     try:
         tokenizer = _tokenizer_class(Path(path)).from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for one mistake
         summary = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{key}: cannot load a tokenizer from {path!r}: {summary}") from error
+        raise ModelFiles(f"{key}: cannot load a tokenizer from {path!r}: {summary}") from error
     if not tokenizer.chat_template:
-        raise UserError(f"{key}: the tokenizer of {path!r} has no chat template; add one to tokenizer_config.json")
+        raise ChatTemplate(f"{key}: the tokenizer of {path!r} has no chat template; add one to tokenizer_config.json")
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{key}: the tokenizer of {path!r} has no end-of-sequence token")
+        raise ModelFiles(f"{key}: the tokenizer of {path!r} has no end-of-sequence token")
     return tokenizer
 
 
@@ -92,7 +93,7 @@ def render(tokenizer: Any, examples: Sequence[Example], task: str) -> list[Promp
     """
     texts, refused = _texts(tokenizer, examples)
     if refused:
-        raise UserError(_refused(tokenizer, examples, refused, ""))
+        raise ChatTemplate(_refused(tokenizer, examples, refused, ""))
     return _tokenized(tokenizer, examples, texts, task)
 
 
@@ -174,7 +175,7 @@ def render_split(
     if refused:
         why = {example_id: f"the chat template of model.path says: {words}" for example_id, words in refused.items()}
         if not task.leave_out(split, why):
-            raise UserError(_refused(tokenizer, examples, refused, f" of split {split!r}"))
+            raise ChatTemplate(_refused(tokenizer, examples, refused, f" of split {split!r}"))
         examples = [example for example in examples if example.example_id not in refused]
     huge = [_least_tokens(tokenizer, text, max_prompt_tokens) for text in texts]
     fit = [index for index, least in enumerate(huge) if not least]
@@ -190,7 +191,7 @@ def render_split(
     if task.leave_out(split, reasons):
         return [prompt for prompt in prompts if prompt.prompt_id not in reasons]
     _, size, longest = max(long, key=lambda found: found[0])
-    raise UserError(
+    raise PromptTooLong(
         f"rollout.max_prompt_tokens: {len(long)} of {len(examples)} prompts of split {split!r} are longer than "
         f"{max_prompt_tokens} tokens; the longest, {longest.place or repr(longest.example_id)}, has {size}"
     )

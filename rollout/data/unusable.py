@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from rollout.component import ComponentSpec, UserError, import_object, resolve_class
+from rollout.component.mistakes import Unscorable
 from rollout.config import RewardConfig
 from rollout.data.prompt_source import epoch_order
 from rollout.data.prompts import all_splits, questions
@@ -114,7 +115,7 @@ def settle_unusable(
             if with_answer := [objection for objection in given if objection.is_of_the_answer]:
                 warnings.append(_told(place, with_answer, len(asked), split))
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(str(Unscorable(problem)) for problem in problems))
     return warnings
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout.component import UserError
+from rollout.component.mistakes import Conflict
 from rollout.noise.base import CriterionNoise, RewardNoise
 from rollout.seeding import stream
 from rollout.trajectory import Prompt, Trajectory, original_index
@@ -56,7 +56,7 @@ class NoiseChain:
             if not (isinstance(model, CriterionNoise) and model.is_per_criterion):
                 self._score_models.append((index, model))
             elif self._score_models:
-                raise UserError(
+                raise Conflict(
                     f"{where}.{index}: noise with 'unit: criterion' is put on each reward function's score before they "
                     f"are added; move it before {where}.{self._score_models[0][0]}, which is put on the sum"
                 )

@@ -17,6 +17,7 @@ from rollout.component import (
     nearest,
     user_code,
 )
+from rollout.component.mistakes import UnknownKey, WrongClass
 from rollout.rewards import REWARDS
 from rollout.rewards.base import Reward
 from rollout.trajectory import Prompt, Trajectory
@@ -82,9 +83,9 @@ def _check_signature(function: Callable[..., Any], name: str, options: dict[str,
     for key in options:
         if key not in known and not takes_any:
             fields = [*known, *FunctionReward.Config.model_fields]
-            raise UserError(f"{where}.{key}: unknown key; {nearest(key, fields)}")
+            raise UnknownKey(f"{where}.{key}: unknown key; {nearest(key, fields)}")
     try:
         signature.bind(None, None, **options)
     except TypeError as error:
         called = f"{name.partition(':')[2]}(prompt, trajectory, **options)"
-        raise UserError(f"{where}.type: {name!r} cannot be called as {called}: {error}") from error
+        raise WrongClass(f"{where}.type: {name!r} cannot be called as {called}: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rollout.component import UserError
+from rollout.component.mistakes import PackageMissing
 from rollout.rewards.answers.claims import boxed
 from rollout.rewards.answers.expressions import read_expression
 from rollout.rewards.answers.reading import ReadingReward
@@ -56,7 +56,9 @@ class MathVerify(ReadingReward):
     def __init__(self, config: MathVerify.Config) -> None:
         super().__init__(config)
         if importlib.util.find_spec("math_verify") is None:
-            raise UserError("the reward 'math_verify' needs the package math-verify: pip install 'math-verify>=0.9'")
+            raise PackageMissing(
+                "the reward 'math_verify' needs the package math-verify: pip install 'math-verify>=0.9'"
+            )
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 

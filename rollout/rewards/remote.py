@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from pydantic import Field, field_validator, model_validator
 
-from rollout.component import UserError
+from rollout.component.mistakes import VariableNotSet
 from rollout.rewards.base import Abstain, InvalidScore, Reward, RewardUnavailable
 from rollout.rewards.circuit_breaker import CircuitBreaker
 from rollout.rewards.errors import TOO_MANY_REQUESTS
@@ -181,7 +181,7 @@ def _resolved(url: str) -> tuple[str, list[str]]:
     names = _VARIABLE.findall(url)
     for name in names:
         if not os.environ.get(name):
-            raise UserError(f"url: the environment variable {name} is not set, which {url} needs")
+            raise VariableNotSet(f"url: the environment variable {name} is not set, which {url} needs")
     resolved = _VARIABLE.sub(lambda found: os.environ[found[1]], url)
     return resolved, [resolved, *(os.environ[name] for name in names)] if names else []
 
@@ -189,7 +189,7 @@ def _resolved(url: str) -> tuple[str, list[str]]:
 def _token(variable: str) -> str:
     token = os.environ.get(variable, "")
     if not token:
-        raise UserError(f"token_env: the environment variable {variable} is not set; it holds the bearer token")
+        raise VariableNotSet(f"token_env: the environment variable {variable} is not set; it holds the bearer token")
     return token
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import EngineArgument
 
 WHERE = "rollout.engine_args"
 
@@ -101,7 +102,7 @@ def merged(options: Mapping[str, Any], arguments: Mapping[str, Any], on_gpu: boo
         UserError: one of them must not be passed on.
     """
     for name, why in refusals(arguments, on_gpu):
-        raise UserError(f"{WHERE}.{name}: {why}")
+        raise EngineArgument(f"{WHERE}.{name}: {why}")
     return {**options, **arguments}
 
 
@@ -122,7 +123,7 @@ def check_values(options: Mapping[str, Any], arguments: Mapping[str, Any], on_gp
         if name not in fields:
             hint = nearest(name, [known for known in fields if known not in OWNED and known not in INEXACT])
             close = hint.partition(" valid: ")[0] if hint.startswith("did you mean") else "its documentation has a list"
-            raise UserError(f"{WHERE}.{name}: vLLM {vllm.__version__} has no such engine argument; {close}")
+            raise EngineArgument(f"{WHERE}.{name}: vLLM {vllm.__version__} has no such engine argument; {close}")
         _check_type(name, value, fields[name])
     try:
         made = AsyncEngineArgs(**options)
@@ -130,7 +131,7 @@ def check_values(options: Mapping[str, Any], arguments: Mapping[str, Any], on_gp
             made.create_engine_config()
     except Exception as error:  # whatever vLLM makes of it
         names = ", ".join(arguments)
-        raise UserError(f"{WHERE}: vLLM does not accept these ({names}): {_one_line(error)}") from error
+        raise EngineArgument(f"{WHERE}: vLLM does not accept these ({names}): {_one_line(error)}") from error
 
 
 def _check_type(name: str, value: Any, annotation: Any) -> None:
@@ -142,7 +143,7 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{WHERE}.{name}: {first['msg']} (got {value!r})") from error
+        raise EngineArgument(f"{WHERE}.{name}: {first['msg']} (got {value!r})") from error
 
 
 def _has_own_reader(annotation: Any) -> bool:

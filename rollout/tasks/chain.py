@@ -29,7 +29,8 @@ from functools import cached_property
 
 from pydantic import Field, model_validator
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import UnknownName
 from rollout.seeding import stream
 from rollout.tasks.base import Example, Task
 from rollout.tasks.imperfection import ImperfectionConfig
@@ -125,7 +126,7 @@ class Chain(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task {self.name!r} has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+            raise UnknownName(f"task {self.name!r} has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         return self._by_split[split]
 
     @cached_property

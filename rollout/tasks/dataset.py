@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rollout.component import ComponentSpec, PathText, UserError, nearest
+from rollout.component.mistakes import Conflict, GivenTwice, NoRows, UnknownName
 from rollout.conversation.options import build_environment
 from rollout.environment import Environment
 from rollout.tasks.base import Example, Task
@@ -94,7 +95,7 @@ class Dataset(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in ("train", *self.splits):
-            raise UserError(f"task 'dataset' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+            raise UnknownName(f"task 'dataset' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         examples = self._by_split[split]
         if not self._shots:
             return examples
@@ -117,7 +118,7 @@ class Dataset(Task):
         self._by_split[split] = [example for example in examples if example.example_id not in reasons]
         self._settle()
         if not self._by_split[split]:
-            raise UserError(f"data.task: no question of split {split!r} is left; see {self.config.rejects}")
+            raise NoRows(f"data.task: no question of split {split!r} is left; see {self.config.rejects}")
         return True
 
     def remarks(self) -> list[str]:
@@ -197,7 +198,7 @@ class Dataset(Task):
                 errors.add(f"{key}: {error}")
             else:
                 if num_rows == 0:
-                    errors.add(f"{key}: {path}: the file has no rows")
+                    errors.add(str(NoRows(f"{key}: {path}: the file has no rows")))
                 # A whole file of rejects is a wrong option rather than bad rows.
                 elif len(examples) == num_good and self.config.on_bad_row == "reject":
                     errors.add(f"{key}: {path}: all {num_rows} rows are bad; the last is {reason}")
@@ -261,10 +262,11 @@ def _files(key: str, patterns: Sequence[str], rejects: str | None, errors: RowEr
             errors.add(f"{key}.{index}: {error}")
             continue
         if rejects is not None and _would_read(pattern, paths, Path(rejects)):
-            errors.add(f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})")
+            told = f"data.task.rejects: {rejects} would be read as data by {key}.{index} ({pattern})"
+            errors.add(str(Conflict(told)))
         for path in paths:
             if path.resolve() in known:
-                errors.add(f"{key}.{index}: {path}: the file is named twice in this split")
+                errors.add(str(GivenTwice(f"{key}.{index}: {path}: the file is named twice in this split")))
             else:
                 found[path] = f"{key}.{index}"
     return found

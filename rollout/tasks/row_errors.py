@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.component import UserError
+from rollout.component.mistakes import DataRow, NotWritable
 from rollout.tasks.json_values import NoJsonForm, json_value
 from rollout.tasks.rows import Row
 
@@ -40,7 +41,7 @@ class RowErrors:
         """Note something that must be put right."""
         self.num_problems += 1
         if len(self.shown) < MAX_SHOWN:
-            self.shown.append(problem)
+            self.shown.append(str(DataRow(problem)))
 
     def raise_if_any(self) -> None:
         """Raise one :class:`UserError` with the first problems and the number of all."""
@@ -64,7 +65,7 @@ class RowErrors:
             if number > max_frac * total:
                 lines.append(
                     f"data.task.max_reject_frac: {number} of {total} rows of split {split!r} are rejected, more than "
-                    f"a share of {max_frac:g}; the first is {self._first[split]}; all are in {path}"
+                    f"a share of {max_frac:g}; the first is {self._first[split]}; all are in {path} [{DataRow.code}]"
                 )
         if lines:
             raise UserError("\n".join(lines))
@@ -83,7 +84,7 @@ class RowErrors:
             partial.write_text("".join(lines), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
-            raise UserError(f"data.task.rejects: cannot write {path}: {error.strerror or error}") from error
+            raise NotWritable(f"data.task.rejects: cannot write {path}: {error.strerror or error}") from error
 
 
 def _shown(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout.component import UserError
+from rollout.component.mistakes import NoRows, NotFound, PackageMissing, Unreadable
 from rollout.tasks.libraries.hub import PREFIX, hub_files
 
 ENDINGS = (".jsonl", ".parquet", ".arrow")
@@ -60,15 +60,15 @@ def find_files(pattern: str) -> list[Path]:
         found = _saved_files(path)
     elif path.exists() or not glob.has_magic(pattern):
         if not path.is_file():
-            raise UserError(_missing(path))
+            raise NotFound(_missing(path))
         found = [path]
     else:
         found = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file())
         if not found:
-            raise UserError(f"no file matches {pattern!r} in the folder {str(Path.cwd())!r}")
+            raise NotFound(f"no file matches {pattern!r} in the folder {str(Path.cwd())!r}")
     for file in found:
         if file.suffix.lower() not in ENDINGS:
-            raise UserError(f"{file}: unsupported ending {file.suffix!r}; valid: {', '.join(ENDINGS)}")
+            raise Unreadable(f"{file}: unsupported ending {file.suffix!r}; valid: {', '.join(ENDINGS)}")
     return found
 
 
@@ -86,12 +86,12 @@ def _saved_files(folder: Path) -> list[Path]:
     try:
         found = [folder / entry["filename"] for entry in json.loads((folder / STATE).read_bytes())["_data_files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / STATE}: not written by Dataset.save_to_disk: {error!r}") from error
+        raise Unreadable(f"{folder / STATE}: not written by Dataset.save_to_disk: {error!r}") from error
     if not found:
-        raise UserError(f"{folder}: the saved data set has no rows")
+        raise NoRows(f"{folder}: the saved data set has no rows")
     lacking = [file.name for file in found if not file.is_file()]
     if lacking:
-        raise UserError(f"{folder}: {len(lacking)} of its {len(found)} files are missing, the first is {lacking[0]!r}")
+        raise NotFound(f"{folder}: {len(lacking)} of its {len(found)} files are missing, the first is {lacking[0]!r}")
     return found
 
 
@@ -119,7 +119,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     try:
         yield from rows
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -163,7 +163,7 @@ def _read_columns(path: Path) -> Iterator[Row]:
     try:
         pyarrow = import_module("pyarrow")  # untyped, and heavy
     except ImportError as error:
-        raise UserError(
+        raise PackageMissing(
             f"{path}: reading {kind} needs the package pyarrow, which cannot be imported: {error}"
         ) from error
     number = 0
@@ -172,7 +172,7 @@ def _read_columns(path: Path) -> Iterator[Row]:
             names, batches = (_parquet_batches if kind == "Parquet" else _arrow_batches)(path, stack)
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
-                raise UserError(f"{path}: column {repeated[0]!r} is there twice")
+                raise Unreadable(f"{path}: column {repeated[0]!r} is there twice")
             for batch in batches:
                 for first in range(0, batch.num_rows, BATCH_ROWS):
                     yield from _python_rows(batch.slice(first, BATCH_ROWS), path, number + first + 1)
@@ -180,7 +180,7 @@ def _read_columns(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         where = f" after row {number}" if number else ""
-        raise UserError(f"{path}: not a readable {kind} file{where}: {reason}") from error
+        raise Unreadable(f"{path}: not a readable {kind} file{where}: {reason}") from error
 
 
 def _parquet_batches(path: Path, stack: ExitStack) -> tuple[list[str], Iterator[Any]]:

@@ -27,7 +27,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import TooFewQuestions, UnknownName
 from rollout.seeding import stream
 from rollout.tasks.base import Example, Task
 from rollout.tasks.imperfection import ImperfectionConfig
@@ -107,7 +108,7 @@ class Science(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task 'science' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+            raise UnknownName(f"task 'science' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         return self._by_split[split]
 
     @cached_property
@@ -205,7 +206,7 @@ class Science(Task):
         limits = {"short": (num_short, len(stems)), "multiple-choice": (num_choice, MAX_CHOICE_FORMS * len(stems))}
         for form, (wanted, limit) in limits.items():
             if wanted > limit:
-                raise UserError(
+                raise TooFewQuestions(
                     f"task 'science': num_eval {self.config.num_eval} and choice_frac {self.config.choice_frac:g} make "
                     f"{wanted} {form} questions in split {split!r}, where at most {limit} can be held out; lower "
                     "num_eval or raise num_elements"

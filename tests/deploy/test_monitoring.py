@@ -84,7 +84,7 @@ def test_a_name_that_does_not_exist_is_noticed() -> None:
 
 def test_the_runbook_has_each_alert_and_no_other() -> None:
     text = (ROOT / "docs" / "runbook.md").read_text()
-    assert re.findall(r"^### (Dvpo\w+)$", text, re.MULTILINE) == NAMES
+    assert re.findall(r"^## (Dvpo\w+)$", text, re.MULTILINE) == NAMES
     for rule in RULES:
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
 

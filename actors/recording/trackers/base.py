@@ -16,7 +16,8 @@ from pydantic import Field
 
 from actors.recording.event_log import EventLog
 from actors.recording.sinks import FurtherSink, read_metrics
-from rollout.component import StrictModel, UserError
+from rollout.component import StrictModel
+from rollout.component.mistakes import PackageMissing
 
 MAX_WAITING = 10_000
 """Steps that wait for a tracker that does not keep up; what comes then is left out of the tracker, and told."""
@@ -50,7 +51,7 @@ class TrackerSink(FurtherSink):
     def __init__(self, config: TrackerSink.Config) -> None:
         super().__init__(config)
         if importlib.util.find_spec(self.package) is None:
-            raise UserError(f"needs the package {self.package}: pip install 'dvpo[{self.extra}]'")
+            raise PackageMissing(f"needs the package {self.package}: pip install 'dvpo[{self.extra}]'")
 
     def open(self, folder: Path, last_valid_step: int | None) -> None:
         """See :class:`FurtherSink`."""

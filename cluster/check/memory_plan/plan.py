@@ -16,6 +16,7 @@ from cluster.run.places.placement import plan as placement_plan
 from cluster.run.places.placement import require_capacity
 from cluster.run.reward_models import served_models
 from rollout.component import UserError
+from rollout.component.mistakes import BadArgument
 
 GIB = 1 << 30
 RESERVED = 0.06
@@ -41,7 +42,7 @@ class Gpus:
         """
         found = re.fullmatch(r"(?:(\d+)x)?(\d+)x(\d+)", text.strip().lower())
         if found is None or not all(int(x) for x in found.groups("1")):
-            raise UserError(
+            raise BadArgument(
                 f"--gpus: must be like 8x80 or 4x8x80, [nodes x] GPUs of a node x GiB of each (got {text!r})"
             )
         nodes, per_node, gib = (int(x) for x in found.groups("1"))

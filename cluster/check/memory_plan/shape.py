@@ -8,7 +8,7 @@ from typing import Any
 from cluster.config.model_folder import load_model_config
 from cluster.config.run_config import RunConfig
 from learner.config import LoraOptions
-from rollout.component import UserError
+from rollout.component.mistakes import ModelFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def _shape(config: RunConfig, path: str, key: str, kind: str, lora: LoraOptions 
         with torch.device("meta"):  # shapes alone
             made = getattr(transformers, kind).from_config(found, trust_remote_code=trust)
     except Exception as error:  # of transformers or of the model's own code
-        raise UserError(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
+        raise ModelFiles(f"{key}: {path}/config.json cannot be used: {' '.join(str(error).split())[:300]}") from error
     text: Any = found.get_text_config()
     heads = text.num_attention_heads
     numbers, ranks = (0, 0) if lora is None else adapter_numbers(made, lora)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 
 KINDS = {
     "math": "Word problems with a number as the answer.",
@@ -38,7 +38,7 @@ def write_project(folder: Path, kind: str, model: str = MODEL) -> list[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
-        raise UserError(f"FOLDER: {folder} {what}; name a new folder, so that nothing of yours is replaced")
+        raise NotWritable(f"FOLDER: {folder} {what}; name a new folder, so that nothing of yours is replaced")
     written = []
     try:
         for name, text in _project(_run_name(folder), kind, model):
@@ -47,7 +47,7 @@ def write_project(folder: Path, kind: str, model: str = MODEL) -> list[Path]:
             path.write_text(text, encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise UserError(f"FOLDER: {folder} cannot be written: {error.strerror}") from error
+        raise NotWritable(f"FOLDER: {folder} cannot be written: {error.strerror}") from error
     return written
 
 

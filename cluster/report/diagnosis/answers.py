@@ -35,3 +35,11 @@ def final_number(text: str) -> str | None:
         number = number.rstrip("0").rstrip(".")
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     return sign + (digits.lstrip("0") or "0")
+
+
+def form(reference: str) -> str:
+    """How a reference is written, whatever it says: digits as 0, words as a, spaces left out.
+
+    ``-12`` and ``-7`` are ``-0``, ``\\frac{1}{2}`` is ``\\a{0}{0}``.
+    """
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", "".join(reference.split())))

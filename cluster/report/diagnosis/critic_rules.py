@@ -14,8 +14,9 @@ class CriticCollapse(Rule):
     cause, title = "critic_collapse", "The critic has collapsed"
     why = (
         "An explained variance of -.2 is a critic that is worse than saying the mean; a value that is off by a quarter "
-        "of a standard deviation of the returns after 20 updates never arrived there. About 0 is no collapse: under "
-        "heavy noise returns can hardly be explained."
+        "of a standard deviation of the returns after 20 updates, and on that side of them in all of the second half, "
+        "never arrived there; one that swings around them is on its way. About 0 is no collapse: under heavy noise "
+        "returns can hardly be explained."
     )
     consequences = frozenset({"lr_too_low"})
     WORSE, BIASED, LEAST_STEPS = -0.2, 0.25, 20
@@ -37,7 +38,8 @@ class CriticCollapse(Rule):
             text = f"explained variance was {curve.best:.2f} and is {explained:.2f}"
             evidence.append(Evidence(source=key, text=text))
         bias = metrics.late("critic/bias")
-        if abs(bias) >= self.BIASED * spread:
+        off = abs(bias) >= self.BIASED * spread and self._stays_off(run)
+        if off:
             text = f"values are off by {bias:+.2f}; returns have a standard deviation of {spread:.2f}"
             evidence.append(Evidence(source="critic/bias", text=text))
         if number := metrics.num_not_finite("critic/loss"):
@@ -45,7 +47,7 @@ class CriticCollapse(Rule):
         if not evidence:
             return None
         rate = metrics.last("critic/lr")
-        slow = abs(bias) >= self.BIASED * spread and abs(bias) > 0.8 * abs(metrics.early("critic/bias"))
+        slow = off and abs(bias) > 0.8 * abs(metrics.early("critic/bias"))
         factor = 10.0 if slow and not explained <= self.WORSE else 0.1
         way = "it never arrived: more" if factor > 1.0 else "it overshoots: less"
         return self.found(
@@ -58,6 +60,12 @@ class CriticCollapse(Rule):
             ],
             0.6 + 0.2 * (explained <= self.WORSE if math.isfinite(explained) else True),
         )
+
+    def _stays_off(self, run: RunRecord) -> bool:
+        """Whether values are on one side of the returns all the time in the second half."""
+        values = run.metrics.curve("critic/bias").values
+        second = values[len(values) // 2 :]
+        return min(second) > 0.0 or max(second) < 0.0
 
 
 def _spread(run: RunRecord) -> float:

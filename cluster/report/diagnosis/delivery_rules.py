@@ -15,24 +15,16 @@ class StaleWeights(Rule):
     cause, title = "stale_weights", "New weights do not reach the sampler"
     why = (
         "Evaluations that agree to the last digit on every split while the policy moves are evaluations of the same "
-        "weights. A canary prompt that sampler and learner rate half a nat apart after a sync, or fresh responses a "
-        "nat apart at the 99th percentile, are two policies: kernels alone differ by hundredths."
+        "weights, unless nothing or everything is right, or sampler and learner agree ten times as closely as the "
+        "policy moved. A canary prompt that sampler and learner rate half a nat apart after a sync, or fresh responses "
+        "a nat apart at the 99th percentile, are two policies: kernels alone differ by hundredths."
     )
     consequences = frozenset({"staleness_too_high", "lr_too_low", "lr_too_high", "critic_collapse"})
-    MOVED, REPEATED, CANARY, FRESH = 0.003, 3, 0.5, 1.0
+    MOVED, REPEATED, AGREES, CANARY, FRESH = 0.003, 3, 0.1, 0.5, 1.0
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
-        metrics, evidence = run.metrics, []
-        far = max(metrics.curve("policy/kl_to_start").values, default=math.nan)
-        curves = [metrics.accuracy(split).values for split in metrics.splits]
-        repeated = sum(len(values) - 1 for values in curves if values)
-        is_constant = all(len(set(values)) <= 1 for values in curves)
-        if is_constant and repeated >= self.REPEATED and far >= self.MOVED:
-            text = (
-                f"{max(map(len, curves))} evaluations on {len(curves)} splits gave the same accuracies to the last "
-                f"digit, while the policy moved {far:.3f} nats a token"
-            )
-            evidence.append(Evidence(source="eval/SPLIT/accuracy", text=text))
+        metrics = run.metrics
+        evidence = self._same_accuracies(run)
         canary, fresh = metrics.late("sync/canary_gap_max"), metrics.late("guard/sampler_gap")
         if canary >= self.CANARY:
             text = f"after a sync, sampler and learner rate the canary prompt {canary:.2f} nats apart"
@@ -58,6 +50,28 @@ class StaleWeights(Rule):
             ],
             0.92,
         )
+
+    def _same_accuracies(self, run: RunRecord) -> list[Evidence]:
+        """Evaluations that do not move while the policy does.
+
+        Where none or all of the answers count, another policy need not show. And where sampler and learner were seen to
+        agree far more closely than the policy moved, the sampler has moved with it.
+        """
+        metrics = run.metrics
+        far = max(metrics.curve("policy/kl_to_start").values, default=math.nan)
+        curves = [values for split in metrics.splits if (values := metrics.accuracy(split).values)]
+        inside = [values for values in curves if 0.0 < values[0] < 1.0]
+        repeated = sum(len(values) - 1 for values in inside)
+        if any(len(set(values)) > 1 for values in curves) or repeated < self.REPEATED or not far >= self.MOVED:
+            return []
+        gaps = (metrics.late("sync/canary_gap_max"), metrics.late("guard/sampler_gap"))
+        if any(gap <= self.AGREES * far for gap in gaps):
+            return []
+        text = (
+            f"{max(map(len, inside))} evaluations on {len(inside)} splits gave the same accuracies to the last digit, "
+            f"while the policy moved {far:.3f} nats a token"
+        )
+        return [Evidence(source="eval/SPLIT/accuracy", text=text)]
 
     def _growing_gap(self, run: RunRecord) -> list[Evidence]:
         """A gap that adds up over the run is the way since the weights that are sampled with."""

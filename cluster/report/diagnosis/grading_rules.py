@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import ClassVar
 
-from cluster.report.diagnosis.answers import says_reference
+from cluster.report.diagnosis.answers import form, says_reference
 from cluster.report.diagnosis.base import Evidence, Finding, Rule, Unknown
 from cluster.report.run_record import RunRecord
+from cluster.report.samples import LoggedTrajectory
 
 
 def injected_noise(run: RunRecord, *kinds: str) -> list[Evidence]:
@@ -73,18 +75,20 @@ class UnreadableReferences(Rule):
 
     cause, title = "unreadable_references", "The grader cannot read the references"
     why = (
-        "Half of the responses that end in their reference get nothing from the reward before noise: a grader that "
-        "reads the references misses a few notations, not every second one. Abstentions count where they are as many."
+        "Half of the responses that end in their reference get nothing from the reward before noise, and references "
+        "written alike get nothing nine times in ten: who reads '3' reads '7' too, and a grader that pays for one and "
+        "not for the other misses right answers, whatever they look like. A reward that abstains nine times in ten "
+        "reads nothing either; one that abstains less often leaves scores missing."
     )
     consequences = frozenset(
         {"too_hard", "lr_too_low", "false_negatives", "critic_collapse", "missing_scores", "uninformative_reward"}
     )
-    SHARE, LEAST, ABSTAINED = 0.5, 10, 0.5
+    SHARE, LEAST, OF_FORM, ABSTAINED = 0.5, 10, 0.9, 0.9
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
         evidence, strength = [], 0.9
         said = [s for s in run.trajectories if says_reference(s) and s.parts]
-        missed = [s for s in said if max(s.parts.values()) <= 0.0]
+        missed = self._never_paid(said)
         if len(said) >= self.LEAST and len(missed) >= self.SHARE * len(said):
             example = missed[0]
             text = (
@@ -115,6 +119,18 @@ class UnreadableReferences(Rule):
             ],
             strength,
         )
+
+    def _never_paid(self, said: list[LoggedTrajectory]) -> list[LoggedTrajectory]:
+        """Responses that say references of a form for which there is next to never anything."""
+        forms: dict[str, list[LoggedTrajectory]] = defaultdict(list)
+        for sample in said:
+            forms[form(str(sample.reference))].append(sample)
+        found = []
+        for samples in forms.values():
+            unpaid = [sample for sample in samples if max(sample.parts.values()) <= 0.0]
+            if len(unpaid) >= self.OF_FORM * len(samples):
+                found += unpaid
+        return found
 
 
 class MissingScores(Rule):

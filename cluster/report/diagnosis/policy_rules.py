@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import fmean, median
+from typing import Any
 
 from cluster.report.diagnosis.base import Evidence, Finding, Rule, Unknown
 from cluster.report.diagnosis.signals import FELL, has_gradient, held_out, lost, reward_scale, true_score
@@ -185,19 +186,19 @@ class Truncation(Rule):
     cause, title = "truncation", "Responses are cut off"
     why = (
         "A fifth of the responses cut: a cut response has no final answer and scores 0 whatever it would have said, so "
-        "the policy learns to be short instead of right."
+        "the policy learns to be short instead of right. Of a held-out split, half: the accuracy there is of the limit."
     )
     consequences = frozenset({"length_bias", "too_hard"})
-    SHARE = 0.2
+    SHARE, OF_A_SPLIT = 0.2, 0.5
 
     def examine(self, run: RunRecord) -> Finding | Unknown | None:
         key = "rollout/truncated_frac"
         late = run.metrics.late(key)
         if not math.isfinite(late):
             return self.unknown("how many responses were cut was not recorded")
-        if late < self.SHARE:
-            return None
         limit = run.settings.get("rollout.sampling.max_response_tokens", "?")
+        if late < self.SHARE:
+            return self._held_out(run, limit)
         early = run.metrics.early(key)
         text = f"{late:.0%} of responses are cut at {limit} tokens, {early:.0%} at the start"
         cut = [s for s in run.trajectories if s.finish_reason == "length" and s.observed is not None]
@@ -207,7 +208,25 @@ class Truncation(Rule):
             means = fmean(s.observed or 0.0 for s in cut), fmean(s.observed or 0.0 for s in whole)
             text = f"logged responses that were cut score {means[0]:.2f}, whole ones {means[1]:.2f}"
             evidence.append(Evidence(source="trajectories/", text=text))
-        steps = ["read what they say at the end: they loop, or they are not done"]
-        if isinstance(limit, int):
-            steps.insert(0, f"give more room: dvpo train CONFIG --set rollout.sampling.max_response_tokens={2 * limit}")
+        steps = [*_more_room(limit), "read what they say at the end: they loop, or they are not done"]
         return self.found("Many responses end at the limit, not at their end.", evidence, steps, 0.4 + 0.5 * late)
+
+    def _held_out(self, run: RunRecord, limit: Any) -> Finding | None:
+        """Evaluation alone: its questions need more room than those of training."""
+        cut = {split: run.metrics.last(f"eval/{split}/truncated_frac") for split in run.metrics.splits}
+        evidence = [
+            Evidence(
+                source=f"eval/{split}/truncated_frac", text=f"{share:.0%} of the answers are cut at {limit} tokens"
+            )
+            for split, share in sorted(cut.items(), key=lambda item: -item[1])
+            if share >= self.OF_A_SPLIT
+        ]
+        if not evidence:
+            return None
+        return self.found("Answers to held-out questions end at the limit.", evidence, _more_room(limit), 0.6)
+
+
+def _more_room(limit: Any) -> list[str]:
+    if not isinstance(limit, int):
+        return []
+    return [f"give more room: dvpo train CONFIG --set rollout.sampling.max_response_tokens={2 * limit}"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.report.page.payload import payload
 from cluster.report.run_record import RunRecord
-from rollout.component import UserError
+from rollout.component.mistakes import NotWritable
 
 STYLES = ("uPlot.min.css", "report.css")
 SCRIPTS = (
@@ -60,7 +60,7 @@ def write_page(runs: Sequence[RunRecord], path: Path) -> int:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
+        raise NotWritable(f"--output: cannot write {path}: {error.strerror}") from error
     return len(content)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.config.run_config import RunConfig
 from cluster.run.reward_models import ServedModel
-from rollout.component import UserError
+from rollout.component.mistakes import ClusterTooSmall
 
 NEVER = sys.maxsize
 Bundle = dict[str, float]
@@ -125,7 +125,7 @@ def require_capacity(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> None
             count = len(demand.reward_model_bundles)
             models = f" and {count} reward model workers" if count else ""
             needed = {name: demand.total(name) for name in ("CPU", "GPU") if demand.total(name)}
-            raise UserError(
+            raise ClusterTooSmall(
                 f"the cluster is too small: the run needs {describe(needed)} for {len(demand.learner_bundles)} "
                 f"learner ranks and {len(demand.rollout_bundles)} rollout workers{models}; the nodes have {have}. "
                 "Lower rollout.num_workers or min_workers, learner.num_workers or cluster.*_per_*_worker, add nodes, "
@@ -148,7 +148,7 @@ def _require_whole_nodes(demand: Plan, nodes: Sequence[Mapping[str, float]]) -> 
         for bundle in bundles:
             if not any(_fits(bundle, node) for node in nodes):
                 have = "; ".join(describe(node) for node in nodes) or "no nodes"
-                raise UserError(
+                raise ClusterTooSmall(
                     f"no node is large enough: a {owner} needs {describe(bundle)} on one node, with all GPUs of its "
                     f"engine; the nodes have {have}. Lower {keys}, or add larger nodes"
                 )

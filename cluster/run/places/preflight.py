@@ -18,6 +18,7 @@ from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
 from cluster.run.places.host_probe import HostFacts, HostProbe, Wanted, folder_digest, mark_of
 from rollout.component import UserError
+from rollout.component.mistakes import HostUnfit
 
 ANSWER_S = 60.0
 """Longest wait for the hosts, each of which starts a process and may get the source first."""
@@ -52,7 +53,7 @@ def preflight(config: RunConfig, run_dir: Path, placements: Sequence[Any], tell:
     for line in table(list(facts.values()), problems):
         tell(line)
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(str(HostUnfit(problem)) for problem in problems))
 
 
 def wanted_of(config: RunConfig, run_dir: Path) -> Wanted:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from learner.algorithms.corrections.base import RewardCorrection
 from learner.algorithms.invariance import ScoreMap
-from rollout.component import UserError
+from rollout.component.mistakes import Conflict
 
 
 class Method(Protocol):
@@ -38,16 +38,16 @@ def check_fit(method: Method, names: Sequence[str], corrections: Sequence[Reward
     where, kind = "algorithm.reward_correction", type(method).__name__
     for name, correction in zip(names, corrections, strict=True):
         if method.reads_verdicts and correction.changes_scores:
-            raise UserError(
+            raise Conflict(
                 f"{where}: {reader or kind} reads a verifier's own 0 or 1, and {name} would change it first; "
                 "leave it out"
             )
         if not correction.needs_critic:
             continue
         if not method.needs_critic:
-            raise UserError(f"{where}: {type(correction).__name__} needs a critic, and {kind} has none")
+            raise Conflict(f"{where}: {type(correction).__name__} needs a critic, and {kind} has none")
         if misfit := correction.misfit(method.config.critic):
-            raise UserError(f"{where}: {type(correction).__name__} {misfit}")
+            raise Conflict(f"{where}: {type(correction).__name__} {misfit}")
 
 
 def check_order(names: Sequence[str], corrections: Sequence[RewardCorrection]) -> None:
@@ -61,13 +61,13 @@ def check_order(names: Sequence[str], corrections: Sequence[RewardCorrection]) -
         for other_name, other in zip(names[:index], corrections[:index], strict=True):
             if correction.reads_verdicts and other.changes_scores:
                 wanted = f"[{name}, {other_name}]" if not other.reads_verdicts else f"one of {other_name} and {name}"
-                raise UserError(
+                raise Conflict(
                     f"{where}: {name} corrects a verifier's own 0 or 1, which {other_name} has changed before it gets "
                     f"there; write {wanted}"
                 )
         for other_name, other in zip(names[index + 1 :], corrections[index + 1 :], strict=True):
             if correction.compares_with_critic and other.changes_units:
-                raise UserError(
+                raise Conflict(
                     f"{where}: {name} compares rewards with what the critic has learned, which is rewards in the units "
                     f"that {other_name} gives them only afterwards; write [{other_name}, {name}]"
                 )

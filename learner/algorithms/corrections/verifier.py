@@ -12,7 +12,8 @@ from learner.algorithms.invariance import ScoreMap
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective
 from learner.metrics import Last
-from rollout.component import StrictModel, UserError
+from rollout.component import StrictModel
+from rollout.component.mistakes import UselessReward
 
 
 def youden_j(false_positive_rate: float, false_negative_rate: float, floor: float = 0.0) -> float:
@@ -83,7 +84,7 @@ def checked_rates(false_positive_rate: float, false_negative_rate: float) -> tup
         raise ValueError(f"rates must be in [0, 1), got {false_positive_rate} and {false_negative_rate}")
     if false_positive_rate + false_negative_rate >= 1.0:
         j = 1.0 - false_positive_rate - false_negative_rate
-        raise UserError(
+        raise UselessReward(
             f"reward: of wrong answers {false_positive_rate:.0%} are rewarded and of right ones "
             f"{false_negative_rate:.0%} are not, as estimated from re-checked trajectories, so J = {j:.2f} is not "
             "above 0: this reward says nothing of the answer, or the opposite, and no correction by its rates changes "

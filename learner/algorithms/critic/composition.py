@@ -27,7 +27,8 @@ from learner.maths.collective import Collective
 from learner.maths.losses import compiled
 from learner.metrics import Last, Metrics
 from learner.models.spec import CriticConfig, CriticOutput, VariationalCriticConfig
-from rollout.component import ComponentSpec, UserError, build
+from rollout.component import ComponentSpec, build
+from rollout.component.mistakes import Conflict, GivenTwice
 
 _DEFAULT_SHARE = 0.1
 """Share of both tails in the one cut that terms have in common, where none of them says another."""
@@ -69,7 +70,7 @@ class CriticSide:
         """Build a piece, and see whether it fits the critic."""
         piece = build(spec, builtins, base, f"algorithm.{where}")
         if misfit := piece.misfit(self.config.critic):
-            raise UserError(f"algorithm.{where}: {spec.type} {misfit}")
+            raise Conflict(f"algorithm.{where}: {spec.type} {misfit}")
         return piece
 
     def _common_share(self, side: int) -> float:
@@ -83,7 +84,7 @@ class CriticSide:
         config = self.config
         semantic = [piece for piece in self.regularisers if "sem_mode" in piece.model_options()]
         if len(semantic) > 1 or len({type(piece) for piece in self.regularisers}) < len(self.regularisers):
-            raise UserError("algorithm.regularisers: at most one of each type, and one of semantic and semantic_kl")
+            raise GivenTwice("algorithm.regularisers: at most one of each type, and one of semantic and semantic_kl")
         without_effect(config, self.target.ignores, f"with target {config.target.type!r}")
         if config.lam_actor_alpha is not None:
             without_effect(config, ("lam_actor",), "beside lam_actor_alpha, which takes its place")

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from learner.algorithms.critic.draft import Draft, Listed, Single, as_dict, config_of, single
 from learner.algorithms.critic.terms import TERMS
 from rollout.component import ComponentSpec, UserError, nearest
+from rollout.component.mistakes import GivenTwice, UnknownKey, WithoutEffect, WrongValue
 
 
 class ShortKey(Protocol):
@@ -48,7 +49,7 @@ class Choice:
     def apply(self, draft: Draft, key: str, value: Any) -> None:
         """See :class:`ShortKey`."""
         if not isinstance(value, str) or value not in self.types:
-            raise UserError(f"algorithm.{key}: must be one of {', '.join(self.types)} (got {value!r})")
+            raise WrongValue(f"algorithm.{key}: must be one of {', '.join(self.types)} (got {value!r})")
         if draft.single[self.place]["type"] != self.types[value]:
             draft.single[self.place] = {"type": self.types[value]}
 
@@ -70,7 +71,7 @@ class Option:
         if piece["type"] in self.names:
             draft.set(piece, self.names[piece["type"]], key, value)
         elif not _is_default(self.place, self.names, value):
-            raise UserError(_no_effect(key, f"{self.place} {piece['type']!r}", self.place, self.names))
+            raise WithoutEffect(_no_effect(key, f"{self.place} {piece['type']!r}", self.place, self.names))
 
     def schema(self) -> tuple[str, dict[str, Any]]:
         """See :class:`ShortKey`."""
@@ -119,7 +120,7 @@ class Inside:
             draft.set(piece, self.names[piece["type"]], key, value)
         if not found and value != self.default and not _is_default(self.place, self.names, value):
             there = ", ".join(piece["type"] for piece in draft.listed[self.place]) or "none"
-            raise UserError(_no_effect(key, f"these {self.place} ({there})", self.place, self.names))
+            raise WithoutEffect(_no_effect(key, f"these {self.place} ({there})", self.place, self.names))
 
     def schema(self) -> tuple[str, dict[str, Any]]:
         """See :class:`ShortKey`."""
@@ -136,7 +137,7 @@ class OneOf:
     def apply(self, draft: Draft, key: str, value: Any) -> None:
         """See :class:`ShortKey`."""
         if not isinstance(value, Hashable) or value not in self.types:
-            raise UserError(f"algorithm.{key}: must be one of {', '.join(map(str, self.types))} (got {value!r})")
+            raise WrongValue(f"algorithm.{key}: must be one of {', '.join(map(str, self.types))} (got {value!r})")
         kinds, pieces = [kind for kind in self.types.values() if kind], draft.listed[self.place]
         kept = [piece for piece in pieces if piece["type"] not in kinds or piece["type"] == self.types[value]]
         chosen = self.types[value]
@@ -183,7 +184,7 @@ class Nothing:
     def apply(self, draft: Draft, key: str, value: Any) -> None:
         """See :class:`ShortKey`."""
         if value != self.default:
-            raise UserError(f"algorithm.{key} has no effect {self.why}; leave it out")
+            raise WithoutEffect(f"algorithm.{key} has no effect {self.why}; leave it out")
 
     def schema(self) -> tuple[str, dict[str, Any]]:
         """See :class:`ShortKey`."""
@@ -215,12 +216,12 @@ def expand(
     for key in options:
         if key not in keys and key not in config.model_fields:
             hint = nearest(key, [*config.model_fields, *keys])
-            raise UserError(f"algorithm.{key}: unknown key; {hint}")
+            raise UnknownKey(f"algorithm.{key}: unknown key; {hint}")
     short = {key: value for key, value in options.items() if key in keys}
     rest = {key: value for key, value in options.items() if key not in keys}
     for key in short:
         if key in written and keys[key].place in rest and keys[key].place in ("terms", "regularisers"):
-            raise UserError(f"algorithm.{key}: given beside {keys[key].place}; write it into the piece it belongs to")
+            raise GivenTwice(f"algorithm.{key}: given beside {keys[key].place}; write it into the piece it belongs to")
     draft = Draft(
         {place: single(rest.get(place), config.model_fields[place].default) for place in ("readout", "target")},
         {

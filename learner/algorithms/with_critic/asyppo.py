@@ -17,7 +17,7 @@ from learner.batch import TrainBatch
 from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Mean
 from learner.models.spec import CriticOutput
-from rollout.component import UserError
+from rollout.component.mistakes import OutOfRange
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class AsymmetricPPO(PPO):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         if config.critic.num_heads < 2:
-            raise UserError("algorithm.critic.num_heads: asyppo compares critics, so it needs at least 2 (got 1)")
+            raise OutOfRange("algorithm.critic.num_heads: asyppo compares critics, so it needs at least 2 (got 1)")
         without_effect(config, ("head_bootstrap_p",), "as each head has its own responses")
         if not self.needs_entropy:
             without_effect(config, ("divergence_share",), "without an entropy bonus (entropy_coef)")

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from learner.config import LoraOptions
-from rollout.component import UserError, nearest
+from rollout.component import nearest
+from rollout.component.mistakes import ModelUnsupported, PackageMissing, UnknownName
 
 WHERE = "model.lora.target_modules"
 
@@ -21,7 +22,7 @@ def require_peft() -> None:
         UserError: it is not installed.
     """
     if importlib.util.find_spec("peft") is None:
-        raise UserError("model.lora: needs the package peft, which is not installed; pip install 'dvpo[lora]'")
+        raise PackageMissing("model.lora: needs the package peft, which is not installed; pip install 'dvpo[lora]'")
 
 
 def target_layers(model: Any, options: LoraOptions) -> list[str]:
@@ -35,7 +36,9 @@ def target_layers(model: Any, options: LoraOptions) -> list[str]:
     """
     layers = dict(linear_layers(model))
     if not layers:
-        raise UserError(f"{WHERE}: {type(model).__name__} has no linear layers (torch's nn.Linear) that adapters fit")
+        raise ModelUnsupported(
+            f"{WHERE}: {type(model).__name__} has no linear layers (torch's nn.Linear) that adapters fit"
+        )
     if options.target_modules == "all-linear":
         return list(layers)
     known = list(dict.fromkeys(path.rpartition(".")[2] for path in layers))
@@ -43,7 +46,7 @@ def target_layers(model: Any, options: LoraOptions) -> list[str]:
     for name in options.target_modules:
         found = {path for path in layers if path == name or path.endswith(f".{name}")}
         if not found:
-            raise UserError(
+            raise UnknownName(
                 f"{WHERE}: the model has no linear layer {name!r}; {nearest(name, known)}; or 'all-linear' for all"
             )
         chosen |= found

@@ -32,7 +32,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import TooFewQuestions, UnknownName
 from rollout.environment import Environment
 from rollout.seeding import stream
 from rollout.tasks.base import Example, Task
@@ -84,7 +85,7 @@ class Dialogue(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task 'dialogue' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
+            raise UnknownName(f"task 'dialogue' has no split {split!r}; {nearest(split, ['train', *self.splits])}")
         return self._by_split[split]
 
     @cached_property
@@ -111,7 +112,7 @@ class Dialogue(Task):
             # Narrow options leave few different users; this ends what would otherwise never end.
             repeated = repeated + 1 if script in taken else 0
             if repeated > MAX_DRAWS:
-                raise UserError(
+                raise TooFewQuestions(
                     f"task 'dialogue': with these options of 'user' there are only about {len(taken)} different users "
                     f"in domain {domain!r}; lower num_train or num_eval"
                 )

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from rollout.component import UserError
+from rollout.component.mistakes import ForeignData, NoRows, PackageMissing
 
 PREFIX = "hub:"
 FORM = re.compile(r"hub:(?P<name>[^:@]+)(@(?P<revision>[^:@]+))?(:(?P<subset>[^:]+))?:(?P<split>\w[\w.-]*)")
@@ -20,12 +20,12 @@ def hub_files(text: str) -> list[Path]:
     """
     found = FORM.fullmatch(text)
     if found is None:
-        raise UserError(
+        raise ForeignData(
             f"{text!r}: a data set by name is hub:NAME:SPLIT or hub:NAME:SUBSET:SPLIT, with a version NAME@REVISION; "
             "a split is a name, without a slice"
         )
     if importlib.util.find_spec("datasets") is None:
-        raise UserError(f"{text}: needs the package datasets: pip install 'dvpo[datasets]', or the package alone")
+        raise PackageMissing(f"{text}: needs the package datasets: pip install 'dvpo[datasets]', or the package alone")
     import datasets
 
     datasets.disable_progress_bars()
@@ -33,8 +33,8 @@ def hub_files(text: str) -> list[Path]:
         data = datasets.load_dataset(found["name"], found["subset"], split=found["split"], revision=found["revision"])
     except Exception as error:  # of the network, the hub, the builder, the files
         said = " ".join(str(error).split())[:500]
-        raise UserError(f"{text}: datasets cannot load it: {type(error).__name__}: {said}") from error
+        raise ForeignData(f"{text}: datasets cannot load it: {type(error).__name__}: {said}") from error
     files = [Path(entry["filename"]) for entry in data.cache_files]
     if not files or not len(data):
-        raise UserError(f"{text}: the data set has no rows")
+        raise NoRows(f"{text}: the data set has no rows")
     return files

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import ForeignData, UnknownName
 from rollout.tasks.base import Example, Task
 from rollout.tasks.libraries.scores import ORIGIN, gym_data, require_library
 
@@ -55,7 +56,7 @@ class ReasoningGym(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task 'reasoning_gym' has no split {split!r}; {nearest(split, list(self._by_split))}")
+            raise UnknownName(f"task 'reasoning_gym' has no split {split!r}; {nearest(split, list(self._by_split))}")
         return self._by_split[split]
 
     def remarks(self) -> list[str]:
@@ -70,7 +71,7 @@ class ReasoningGym(Task):
         held_out = {question_of(example) for examples in found.values() for example in examples}
         train = [example for example in self._generate(self.config.train) if question_of(example) not in held_out]
         if not train:
-            raise UserError("data.task.train: every training question is an evaluation question; give another seed")
+            raise ForeignData("data.task.train: every training question is an evaluation question; give another seed")
         return {"train": train, **found}
 
     def _generate(self, split: GymSplit) -> list[Example]:

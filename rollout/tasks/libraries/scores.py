@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from rollout.component import UserError
+from rollout.component.mistakes import ForeignData, PackageMissing
 from rollout.rewards.answers.reading import ReadingReward
 from rollout.rewards.base import Reward
 from rollout.rewards.exact_match import FINAL_ANSWER, check_answer_pattern, find_answer
@@ -30,7 +30,7 @@ def require_library(name: str, where: str) -> None:
     """Raise :class:`UserError` unless a library can be imported."""
     if importlib.util.find_spec(name) is None:
         extra = EXTRAS[name]
-        raise UserError(f"{where}: needs the package {extra}: pip install 'dvpo[{extra}]', or the package alone")
+        raise PackageMissing(f"{where}: needs the package {extra}: pip install 'dvpo[{extra}]', or the package alone")
 
 
 def gym_data(dataset: str, size: int, seed: int, options: Mapping[str, Any]) -> Any:
@@ -50,7 +50,7 @@ def _gym_data(dataset: str, size: int, seed: int, options: str) -> Any:
         return reasoning_gym.create_dataset(dataset, size=size, seed=seed, **json.loads(options))
     except Exception as error:  # each data set checks its options in its own way, with assertions too
         said = str(error) or "an option has a value that it does not take"
-        raise UserError(f"data set {dataset!r} of reasoning-gym: {type(error).__name__}: {said}") from error
+        raise ForeignData(f"data set {dataset!r} of reasoning-gym: {type(error).__name__}: {said}") from error
 
 
 class ReasoningGymReward(ReadingReward):
@@ -124,12 +124,12 @@ def _taskset(name: str, options: str) -> dict[str, Any]:
         tools = found.toolsets(made.config)
         tasks = list(made)
     except Exception as error:  # a user's module may raise anything
-        raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+        raise ForeignData(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
     if tools:
-        raise UserError(f"{where}: has tools, and dvpo asks for one response to a question")
+        raise ForeignData(f"{where}: has tools, and dvpo asks for one response to a question")
     for task in tasks:
         if why := _needs_more(task):
-            raise UserError(f"{where}: task {task.data.idx}: {why}")
+            raise ForeignData(f"{where}: task {task.data.idx}: {why}")
     return {str(task.data.id or task.data.idx): task for task in tasks}
 
 

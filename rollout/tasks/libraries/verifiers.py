@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from rollout.component import StrictModel, UserError, nearest
+from rollout.component import StrictModel, nearest
+from rollout.component.mistakes import ForeignData, UnknownName
 from rollout.tasks.base import Example, Task
 from rollout.tasks.libraries.scores import ORIGIN, require_library, taskset
 from rollout.trajectory import Message
@@ -53,7 +54,7 @@ class Verifiers(Task):
 
     def examples(self, split: str) -> Sequence[Example]:
         if split not in self._by_split:
-            raise UserError(f"task 'verifiers' has no split {split!r}; {nearest(split, list(self._by_split))}")
+            raise UnknownName(f"task 'verifiers' has no split {split!r}; {nearest(split, list(self._by_split))}")
         return self._by_split[split]
 
     @cached_property
@@ -66,7 +67,7 @@ def _questions(split: TasksetSplit) -> list[Example]:
     end = None if split.size is None else split.skip + split.size
     named = list(taskset(split.taskset, split.options).items())[split.skip : end]
     if not named:
-        raise UserError(f"taskset {split.taskset!r}: there is no task after the first {split.skip}")
+        raise ForeignData(f"taskset {split.taskset!r}: there is no task after the first {split.skip}")
     return [
         Example(
             example_id=name,
@@ -89,5 +90,5 @@ def _messages(data: Any, where: str) -> tuple[Message, ...]:
         return (*system, {"role": "user", "content": data.prompt})
     for message in data.prompt:
         if not isinstance(message.content, str):
-            raise UserError(f"{where}: a message of its prompt is not text")
+            raise ForeignData(f"{where}: a message of its prompt is not text")
     return (*system, *({"role": str(message.role), "content": message.content} for message in data.prompt))

@@ -11,7 +11,7 @@ from actors.ledger.errors import LedgerError
 from actors.ledger.ledger import Ledger
 from actors.ledger.writer import LedgerWriter
 from actors.recording.disk_space import DiskSpace
-from rollout.component import UserError
+from rollout.component.mistakes import DiskIsFull
 from tests.actors.ledger.ledger_samples import PROMPTS, SIZE, admit, names, states
 
 
@@ -73,7 +73,7 @@ async def test_a_full_disk_is_waited_for_once_by_all(ledger: Ledger) -> None:
 
     written = writer(ledger, 0.0)
     errors = await asyncio.gather(*(written.write(fail) for _ in range(4)), return_exceptions=True)
-    assert [type(error) for error in errors] == [UserError] * 4
+    assert [type(error) for error in errors] == [DiskIsFull] * 4
     assert tried == 2, "once, and once more when the wait is over; the changes after the first are not reached"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,12 @@ def answer(
     return Answer(prompt, trajectory, record)
 
 
-HALF = {"accuracy": 0.5, "accuracy_low": pytest.approx(0.012579, abs=1e-6), "accuracy_high": pytest.approx(0.987421)}
+HALF = {
+    "truncated_frac": 0.0,
+    "accuracy": 0.5,
+    "accuracy_low": pytest.approx(0.012579, abs=1e-6),
+    "accuracy_high": pytest.approx(0.987421),
+}
 """One of two; by Clopper and Pearson the ends are 1 - sqrt(1 - .025) and sqrt(1 - .025)."""
 
 
@@ -71,7 +77,7 @@ def test_one_reward_is_the_accuracy_with_its_interval_and_nothing_else() -> None
 def test_the_interval_of_an_accuracy(scores: list[float | None], expected: tuple[float, float] | None) -> None:
     found = split_metrics([answer(score, {}) for score in scores])
     if expected is None:
-        assert set(found) == {"accuracy"}
+        assert set(found) == {"accuracy", "truncated_frac"}
     else:
         assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(expected, abs=1e-6)
 
@@ -84,7 +90,7 @@ def test_several_rewards_are_reported_one_by_one_before_their_weights() -> None:
     ]
     found = split_metrics(answers)
     assert found.pop("accuracy") == (1.1 + 0.1) / 2
-    assert found == {"reward/exact_match": 0.5, "reward/response_format": 2 / 3}
+    assert found == {"reward/exact_match": 0.5, "reward/response_format": 2 / 3, "truncated_frac": 0.0}
 
 
 def test_numbers_of_conversations_are_averaged_over_those_that_have_them() -> None:
@@ -94,6 +100,14 @@ def test_numbers_of_conversations_are_averaged_over_those_that_have_them() -> No
         answer(None, {}),
     ]
     assert split_metrics(answers) == {**HALF, "tcr": 0.5, "tcr_health": 1.0}
+
+
+def test_the_share_of_answers_that_were_cut() -> None:
+    """Of those that there are: an answer that failed was cut nowhere."""
+    whole, other = answer(1.0, {}), answer(0.0, {})
+    cut = replace(other, trajectory=replace(other.trajectory, finish_reason=FinishReason.LENGTH))
+    gone = replace(other, trajectory=replace(other.trajectory, failure="its environment failed"))
+    assert split_metrics([whole, cut, whole, cut, cut, gone])["truncated_frac"] == 0.6
 
 
 def test_no_answer_that_could_be_scored() -> None:

@@ -92,7 +92,7 @@ def test_the_limit_ends_it_with_one_clear_message() -> None:
     assert disk.tried == [0.0, 1.0, 3.0, 5.0]
     assert str(failure.value) == (
         "the disk has been full for 5 s (recovery.disk_full_timeout_s) and the ledger cannot be written: [Errno 28] No "
-        "space left on device. Make space and go on with --resume; the checkpoints are intact"
+        "space left on device. Make space and go on with --resume; the checkpoints are intact [disk-full]"
     )
     assert len(disk.told) == 1
     assert not space.is_waited_for

@@ -207,7 +207,7 @@ def test_what_was_raised_is_told_with_its_place(
     place, _, told = line.partition(message)
     assert place.startswith("error: "), line
     if message.endswith("was made, "):
-        assert re.fullmatch(r"\S*/raising_classes\.py:\d+\)", told), line
+        assert re.fullmatch(r"\S*/raising_classes\.py:\d+\) \[code-raised\]", told), line
         if "OSError" in message:
-            assert told.endswith(f":{MODULE[: MODULE.index('raise OSError')].count(chr(10)) + 1})")
+            assert told.endswith(f":{MODULE[: MODULE.index('raise OSError')].count(chr(10)) + 1}) [code-raised]")
     assert not (broken.parent / "runs").exists()

@@ -6,6 +6,7 @@ Nothing is started: no test here waits for Ray or an engine.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from click.testing import Result
 
 ROOT = Path(__file__).resolve().parents[3]
+CODES = set(re.findall(r"^### (\S+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.MULTILINE))
 Dvpo = Callable[..., Result]
 
 
@@ -25,6 +27,11 @@ def assert_refused(result: Result, *phrases: str) -> None:
     assert result.exception is None or isinstance(result.exception, SystemExit)
     for phrase in phrases:
         assert phrase in result.output
+    # Of several lines, the last one may count what is not shown.
+    codes = [
+        re.search(r"\[([a-z]+(?:-[a-z]+)+)\]\)?$", line) for line in result.output.splitlines() if "rror: " in line
+    ]
+    assert codes and all(code is not None and code[1] in CODES for code in codes), result.output
 
 
 # name: (old text, new text, phrases of the message). The text is conftest.RUN, whose lines the messages name.

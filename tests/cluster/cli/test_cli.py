@@ -75,7 +75,7 @@ def test_a_failed_run_says_why_and_keeps_the_traceback(run_file: Path, dvpo: Dvp
     training.outcome = RuntimeError("rollout-1: out of memory")
     result = dvpo("train", run_file)
     assert result.exit_code == 1
-    assert result.stderr == "error: rollout-1: out of memory\nerror: details: runs/small/error.txt\n"
+    assert result.stderr == "error: rollout-1: out of memory [run-failed]\nerror: details: runs/small/error.txt\n"
     assert "Traceback" in Path("runs/small/error.txt").read_text()
 
 

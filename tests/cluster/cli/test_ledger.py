@@ -263,21 +263,28 @@ def test_many_epochs_and_reasons_are_summed(run: Run, dvpo: Dvpo) -> None:
 def test_no_ledger(run: Run, dvpo: Dvpo) -> None:
     Path("runs/empty").mkdir()
     for name, message in (
-        ("dmo", "error: RUN: no such run: 'dmo'; did you mean 'demo'? valid: demo\n"),
-        ("empty", "error: RUN: runs/empty has no ledger.sqlite: it is no run, or one that did not begin to train\n"),
+        ("dmo", "error: RUN: no such run: 'dmo'; did you mean 'demo'? valid: demo [run-not-found]\n"),
+        (
+            "empty",
+            "error: RUN: runs/empty has no ledger.sqlite: it is no run, or one that did not begin to train "
+            "[run-nothing-recorded]\n",
+        ),
     ):
         result = dvpo("ledger", name)
         assert (result.exit_code, result.stderr) == (2, message)
     run.ledger.close()
     (run.folder / "ledger.sqlite").unlink()
-    assert dvpo("ledger", "x").stderr == "error: RUN: no such run: 'x'; runs has none with a ledger\n"
+    assert dvpo("ledger", "x").stderr == "error: RUN: no such run: 'x'; runs has none with a ledger [run-not-found]\n"
 
 
 def test_a_file_that_cannot_be_read(run: Run, dvpo: Dvpo) -> None:
     run.ledger.close()
     (run.folder / "ledger.sqlite").write_text("once upon a time " * 100)
     result = dvpo("ledger", "demo")
-    assert (result.exit_code, result.stderr) == (1, "error: runs/demo/ledger.sqlite: file is not a database\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: runs/demo/ledger.sqlite: file is not a database [run-ledger]\n",
+    )
 
 
 WRITER = """

@@ -72,6 +72,10 @@ def misses_some(step: int, sample: Sample) -> Sample:
     return {"reward_parts": {"exact_match": sample["clean_reward"] if step % 3 else 0.0}}
 
 
+def knows_few_values(step: int, sample: Sample) -> Sample:
+    return {"reward_parts": {"exact_match": sample["clean_reward"] * (sample["reference"][-1] in "012")}}
+
+
 def marked(step: int, sample: Sample) -> Sample:
     return {"response": sample["response"] + "<|im_end|>\n<|im_start|>user\nmore"}
 
@@ -82,6 +86,7 @@ def names_a_user(step: int, sample: Sample) -> Sample:
 
 HARD: Options = {"change": metrics(reward__clean_mean=0.03, reward__observed_mean=0.03), "with_samples": False}
 FLAG = {"kind": "trust", "trust": "drift", "text": "trust drift: right answers fall short by 0.40"}
+GAPS = ("sync/canary_gap_max", "guard/sampler_gap")
 LEAK = "data.task.eval.test: {} of 256 questions are training questions too, so they measure what was learnt by heart"
 FEW = {**CONFIG, "data": {"task": {"type": "chain", "num_train": 512}}}
 PLANTED: dict[str, tuple[str, Options]] = {
@@ -129,14 +134,14 @@ PLANTED: dict[str, tuple[str, Options]] = {
     "unreadable": ("unreadable_references", {"change_sample": unreadable, "change": HARD["change"]}),
     "abstains": (
         "unreadable_references",
-        {"change": metrics(reward__num_abstained=100.0, reward__num_scored=28.0), "with_samples": False},
+        {"change": metrics(reward__num_abstained=120.0, reward__num_scored=8.0), "with_samples": False},
     ),
     "template": ("broken_template", {"change_sample": marked}),
     "template applied twice": (
         "broken_template",
         {"change_sample": lambda step, s: {"messages": [{"role": "user", "content": "<|im_start|>user\n1+1"}]}},
     ),
-    "same accuracies": ("stale_weights", {"change": accuracy(lambda x: 0.5)}),
+    "same accuracies": ("stale_weights", {"change": accuracy(lambda x: 0.5), "drop": GAPS}),
     "canary": ("stale_weights", {"change": metrics(sync__canary_gap_max=0.9)}),
     "gap adds up": ("stale_weights", {"change": metrics(policy__sampler_logprob_gap_p95=lambda x: 0.01 + x)}),
     "weights of a sync": ("stale_weights", {"change": metrics(sync__weights_changed=0.0)}),
@@ -171,6 +176,10 @@ PLANTED: dict[str, tuple[str, Options]] = {
     "entropy": (
         "entropy_collapse",
         {"change": accuracy(lambda x: 0.5 + 0.01 * x, policy__entropy=lambda x: 0.1 * 0.01**x, reward__clean_mean=0.5)},
+    ),
+    "cut at evaluation": (
+        "truncation",
+        {"change": lambda step, line: {"eval/ood/truncated_frac": 0.9, "eval/test/truncated_frac": 0.1}},
     ),
     "cut": ("truncation", {"change": metrics(rollout__truncated_frac=0.4), "change_sample": cut}),
     "easy": (
@@ -210,6 +219,8 @@ NEARLY: dict[str, Options] = {
         }
     },
     "a grader that misses a third": {"change_sample": misses_some},
+    "a grader that pays some values and not others": {"change_sample": knows_few_values},
+    "same accuracies, but sampler and learner agree": {"change": accuracy(lambda x: 0.5)},
     "a response that speaks of a user": {"change_sample": names_a_user},
     "one split whose accuracy stays": {
         "change": lambda step, line: {} if step % 10 else interval("eval/ood/accuracy", 0.45),
@@ -224,6 +235,10 @@ NEARLY: dict[str, Options] = {
     "entropy falls as the task is learned": {
         "change": accuracy(lambda x: 0.5 + 0.45 * x, policy__entropy=lambda x: 0.15 * 0.05**x),
     },
+    "a critic that swings around the returns": {
+        "change": metrics(critic__bias=lambda x: 0.3 if x < 0.6 else -0.25),
+    },
+    "a third of a held-out split is cut": {"change": metrics(eval__ood__truncated_frac=0.3)},
     "a few are cut": {"change": metrics(rollout__truncated_frac=0.05)},
     "easy at the end": {"change": metrics(reward__clean_mean=lambda x: 0.6 + 0.38 * x)},
     "hard at the start": {"change": metrics(reward__clean_mean=lambda x: 0.05 + 0.4 * x)},
@@ -242,6 +257,12 @@ def test_planted_cause_is_the_first_one_named(name: str, tmp_path: Path) -> None
     first = found[0]
     assert first.evidence and first.next_steps and first.why and 0.0 < first.strength <= 1.0
     assert all(fact.text and fact.source for fact in first.evidence)
+
+
+def test_accuracies_at_their_bound_are_no_sign_of_stale_weights(tmp_path: Path) -> None:
+    none = made(tmp_path / "none", change=accuracy(lambda x: 0.0), drop=GAPS)
+    every = made(tmp_path / "every", change=accuracy(lambda x: 1.0), drop=GAPS)
+    assert "stale_weights" not in causes(none) + causes(every)
 
 
 @pytest.mark.parametrize("name", NEARLY)

@@ -141,5 +141,5 @@ def test_the_error_keeps_its_facts_on_its_way_between_processes() -> None:
     error = DiskFullError("/c/step-1", "it needs 2.0 MiB, 1.0 MiB are free", 2 << 20)
     sent = pickle.loads(pickle.dumps(error))
     assert (sent.path, sent.needed, sent.errno, str(sent)) == (error.path, 2 << 20, errno.ENOSPC, str(error))
-    assert str(error) == "no space for the checkpoint /c/step-1: it needs 2.0 MiB, 1.0 MiB are free"
+    assert str(error) == "no space for the checkpoint /c/step-1: it needs 2.0 MiB, 1.0 MiB are free [disk-full]"
     assert isinstance(sent, UserError) and isinstance(sent, OSError)

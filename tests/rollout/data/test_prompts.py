@@ -84,11 +84,11 @@ def test_long_prompts_are_refused_or_left_out(tokenizer: Any) -> None:
     with pytest.raises(UserError) as caught:
         render_split(tokenizer, Questions(examples, False), "train", 10)
     message = "rollout.max_prompt_tokens: 2 of 4 prompts of split 'train' are longer than 10 tokens; the longest, "
-    assert str(caught.value) == message + "'longest', has 14"
+    assert str(caught.value) == message + "'longest', has 14 [data-prompt-too-long]"
     placed = [replace(examples[2], place="a.jsonl:7"), examples[0]]
     with pytest.raises(UserError) as caught:
         render_split(tokenizer, Questions(placed, False), "train", 10)
-    assert str(caught.value).endswith("; the longest, a.jsonl:7, has 14")
+    assert str(caught.value).endswith("; the longest, a.jsonl:7, has 14 [data-prompt-too-long]")
     task = Questions(examples, True)
     assert [prompt.prompt_id for prompt in render_split(tokenizer, task, "train", 10)] == ["short", "end"]
     assert task.left_out == {
@@ -215,7 +215,7 @@ def test_a_huge_prompt_is_refused_by_its_beginning(tokenizer: Any, text: str) ->
     """Tokens of its whole text would take half a minute here: of 50 MB, minutes."""
     begin = time.process_time()
     task = Questions([example("short", "1"), replace(example("huge", text), place="a.jsonl:2")], False)
-    with pytest.raises(UserError, match=r"1 of 2 prompts .* the longest, a\.jsonl:2, has at least \d+$"):
+    with pytest.raises(UserError, match=r"1 of 2 prompts .* the longest, a\.jsonl:2, has at least \d+ \[[a-z-]+\]$"):
         render_split(tokenizer, task, "train", 48)
     assert time.process_time() - begin < 1.0
 

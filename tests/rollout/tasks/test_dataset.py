@@ -271,8 +271,8 @@ class TestBadRows:
     def test_parquet_rows(self) -> None:
         write_parquet("train.parquet", GOOD, GOOD, GOOD | {"prompt": None}, GOOD | {"prompt": ""})
         assert refusal(train="train.parquet").splitlines() == [
-            "train.parquet, row 3: column 'prompt' is null and column 'messages' is absent",
-            "train.parquet, row 4: column 'prompt' is empty",
+            "train.parquet, row 3: column 'prompt' is null and column 'messages' is absent [data-bad-row]",
+            "train.parquet, row 4: column 'prompt' is empty [data-bad-row]",
         ]
 
     def test_parquet_values_that_python_cannot_hold(self) -> None:
@@ -287,7 +287,7 @@ class TestBadRows:
 
     def test_an_answer_can_be_required(self) -> None:
         write_jsonl("train.jsonl", GOOD, {"prompt": "p", "anwser": "2"})
-        message = "train.jsonl:2: no column 'answer'; did you mean 'anwser'? the row has: anwser, prompt"
+        message = "train.jsonl:2: no column 'answer'; did you mean 'anwser'? the row has: anwser, prompt [data-bad-row]"
         assert refusal(require_answer=True) == message
 
     def test_lacking_answers_are_counted(self) -> None:
@@ -371,7 +371,7 @@ class TestRejects:
         message = refusal(on_bad_row="reject", rejects="bad.jsonl")
         assert message == (
             "data.task.max_reject_frac: 2 of 20 rows of split 'train' are rejected, more than a share of 0.05; the "
-            "first is train.jsonl:18: column 'prompt' is empty; all are in bad.jsonl"
+            "first is train.jsonl:18: column 'prompt' is empty; all are in bad.jsonl [data-bad-row]"
         )
         assert [reject["number"] for reject in rejected()] == [18, 20]
         assert len(dataset(**ANY_REJECTS | {"max_reject_frac": 0.1}).examples("train")) == 18
@@ -450,7 +450,7 @@ class TestBadFiles:
     def test_the_same_file_twice(self) -> None:
         write_jsonl("train.jsonl", GOOD)
         message = refusal(train=["train.jsonl", "./tr*.jsonl"])
-        assert message == "data.task.train.1: train.jsonl: the file is named twice in this split"
+        assert message == "data.task.train.1: train.jsonl: the file is named twice in this split [config-given-twice]"
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -519,12 +519,14 @@ class TestCheckCommand:
     def test_row_without_its_column(self, check: Callable[..., Result]) -> None:
         write_jsonl("data/train.jsonl", GOOD, {"promt": "1+1", "answer": "2"})
         where = "data/train.jsonl:2: no column 'prompt' or 'messages'; "
-        self.refused(check(), where + "did you mean 'promt'? the row has: answer, promt")
+        self.refused(check(), where + "did you mean 'promt'? the row has: answer, promt [data-bad-row]")
 
     def test_missing_file(self, check: Callable[..., Result]) -> None:
         Path("data/train.jsonl").rename("data/train1.jsonl")
         where = "run.yaml:6: data.task.train.0: data/train.jsonl: no such file; "
-        self.refused(check(), where + "did you mean 'train1.jsonl'? data files there: test.jsonl, train1.jsonl")
+        self.refused(
+            check(), where + "did you mean 'train1.jsonl'? data files there: test.jsonl, train1.jsonl [file-not-found]"
+        )
 
     def test_bad_json_and_a_bad_parquet_row(self, check: Callable[..., Result]) -> None:
         with Path("data/train.jsonl").open("a") as file:
@@ -533,6 +535,6 @@ class TestCheckCommand:
         self.refused(
             check("--set", "data.task.eval.test=[data/test.parquet]"),
             "data/train.jsonl:3: not valid JSON: Expecting ',' delimiter at column 17; every line must be one JSON "
-            "object",
-            "data/test.parquet, row 2: column 'prompt' is empty",
+            "object [data-bad-row]",
+            "data/test.parquet, row 2: column 'prompt' is empty [data-bad-row]",
         )

@@ -86,11 +86,11 @@ def test_folders_that_cannot_be_read() -> None:
     save("sets/train", ROWS[:2], ROWS[2:4])
     save("sets/test", ROWS[:1])
     save("empty")
-    message = "sets: has several saved data sets; give one of them: sets/test, sets/train"
+    message = "sets: has several saved data sets; give one of them: sets/test, sets/train [file-not-found]"
     assert refusal("sets") == message
-    assert refusal("empty") == "empty: the saved data set has no rows"
+    assert refusal("empty") == "empty: the saved data set has no rows [data-empty]"
     Path("sets/train/data-00001-of-00002.arrow").unlink()
-    message = "sets/train: 1 of its 2 files are missing, the first is 'data-00001-of-00002.arrow'"
+    message = "sets/train: 1 of its 2 files are missing, the first is 'data-00001-of-00002.arrow' [file-not-found]"
     assert refusal("sets/train") == message
     for content in ("{}", "[]", "no JSON", '{"_data_files": [{"name": 1}]}'):
         Path("sets/test/state.json").write_text(content)

@@ -27,7 +27,8 @@ from learner.algorithms.corrections.evidence.window import Window
 from learner.algorithms.records import CorrectedRewards, OldOutputs
 from learner.maths.collective import Collective, apply_globally
 from learner.metrics import Last
-from rollout.component import StrictModel, UserError
+from rollout.component import StrictModel
+from rollout.component.mistakes import UselessReward
 
 MIN_GOLD = 20
 """Gold labels before error rates are estimated from them."""
@@ -136,7 +137,7 @@ class Evidence(RewardCorrection):
         outside = (shares < -1e-6) | (shares > 1.0 + 1e-6)
         if bool(outside.any()):
             worst = float(values.cpu()[outside][0])
-            raise UserError(
+            raise UselessReward(
                 f"algorithm.reward_correction: evidence reads scores from {low:g} (wrong) to {high:g} (right), and got "
                 f"a {name} of {worst:g}; set its 'low' and 'high'"
             )
