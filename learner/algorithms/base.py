@@ -265,7 +265,8 @@ class Algorithm:
 
     def correct_rewards(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """Apply the configured corrections, in order. Call it first in :meth:`estimate` and use what it returns."""
-        current = CorrectedRewards(batch)
+        weights = batch.loss_weights if bool((batch.loss_weights != 1.0).any()) else None
+        current = CorrectedRewards(batch, weights, weights)
         for correction in self.corrections:
             current = correction(current, old, world)
         self.corrected_scores = current.batch.scores

@@ -40,6 +40,7 @@ def make_batch(seed: int, rows: int = 8, seq: int = 14, group: int = 4, dtype: t
         prompt_keys=torch.arange(rows) // group + 1,
         answer_keys=torch.zeros(rows, dtype=torch.long),
         gold_labels=torch.full((rows,), torch.nan, dtype=dtype),
+        loss_weights=torch.ones(rows, dtype=dtype),
     )
 
 
