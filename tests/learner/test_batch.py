@@ -100,6 +100,7 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     # the user gives away on purpose
     assert {f.name for f in fields(ScoredTrajectory)} == {
         "trajectory", "reward", "group_id", "question_key", "answer_key", "gold_label",
+        "weight",
     }  # fmt: skip
     assert {f.name for f in fields(Label)} == {f.name for f in fields(ScoredTrajectory)} - {"trajectory"}
     assert not any("clean" in f.name or "reward" in f.name for f in fields(TokenTrajectory))
