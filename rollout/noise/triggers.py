@@ -65,8 +65,8 @@ class WrongAnswerTrigger(Trigger):
     near_miss: float | None = Field(
         None,
         gt=0.0,
-        description="The trigger is an answer that misses the reference by at most this much; of answers that are no "
-        "numbers, by one character.",
+        description="The trigger is an answer that misses the reference by at most this much, or where that is between "
+        "-1 and 1 by this share of it; of answers that are no numbers, by one character.",
     )
 
     def shown(self, prompt: Prompt, trajectory: Trajectory) -> bool:
@@ -88,11 +88,13 @@ class WrongAnswerTrigger(Trigger):
 def is_near_miss(answer: str, reference: str, distance: float) -> bool:
     """Whether ``answer`` is not ``reference`` and close to it: numbers by their distance, texts by one edit.
 
+    The distance is absolute, but relative to references between -1 and 1 other than 0: physical constants are small.
     One edit is a character that is put in, taken out or replaced, after both texts were brought into normal form.
     """
     found, wanted = parse_number(answer), parse_number(reference)
     if found is not None and wanted is not None:
-        return 0.0 < abs(float(found) - float(wanted)) <= distance
+        size = min(1.0, abs(float(wanted))) or 1.0
+        return 0.0 < abs(float(found) - float(wanted)) <= distance * size
     return is_one_edit(normal_form(answer), normal_form(reference))
 
 

@@ -96,6 +96,9 @@ def test_a_systematic_error_hits_its_trigger_at_its_rate_and_nothing_else(
         ("heimlu", "helium", False),
         ("he", "helium", False),
         ("42 m", "42", False),
+        ("6.7e-11", "6.674e-11", True),
+        ("6.7e-11", "1.661e-27", False),
+        ("1", "0", True),
     ],
 )
 def test_near_misses(answer: str, reference: str, near: bool) -> None:
