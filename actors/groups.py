@@ -11,11 +11,12 @@ from rollout.trajectory import Prompt, TrajectorySummary
 
 @dataclass(slots=True)
 class Sample:
-    """One scored trajectory: small records, and a reference to the bulk."""
+    """One scored trajectory: small records, a reference to the bulk, and the factor of its losses."""
 
     summary: TrajectorySummary
     reward: RewardRecord
     trajectory: Any
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ def random_batch(generator: torch.Generator) -> TrainBatch:
         prompt_keys=torch.arange(BATCH),
         answer_keys=torch.zeros(BATCH, dtype=torch.int64),
         gold_labels=torch.full((BATCH,), torch.nan),
+        loss_weights=torch.ones(BATCH),
     )
 
 

@@ -43,6 +43,7 @@ class TrainBatch:
         prompt_keys: [batch] int64, a hash of what is asked, the same in every epoch and in rows that ask the same.
         answer_keys: [batch] int64, a hash of what is answered to it; 0 if the row stands for itself.
         gold_labels: [batch] float32, the true score where training may know it, else NaN.
+        loss_weights: [batch] float32, factor of a trajectory's losses; 1 where prompts have equal numbers of samples.
     """
 
     token_ids: Tensor
@@ -58,6 +59,7 @@ class TrainBatch:
     prompt_keys: Tensor
     answer_keys: Tensor
     gold_labels: Tensor
+    loss_weights: Tensor
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
@@ -99,6 +101,7 @@ class TrainBatch:
             prompt_keys=ints,
             answer_keys=ints,
             gold_labels=torch.full((1,), math.nan),
+            loss_weights=torch.ones(1),
         )
 
     def to(self, device: torch.device) -> TrainBatch:
@@ -156,6 +159,7 @@ def collate(
         prompt_keys=torch.tensor([_key(_question(s)) for s in chosen], dtype=torch.int64),
         answer_keys=torch.tensor([_key(_question(s), s.answer_key) for s in chosen], dtype=torch.int64),
         gold_labels=torch.tensor([math.nan if s.gold_label is None else s.gold_label for s in chosen]),
+        loss_weights=torch.tensor([s.weight for s in chosen], dtype=torch.float32),
     )
 
 

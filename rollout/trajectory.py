@@ -7,8 +7,7 @@ Conventions, stated once here and relied on everywhere:
 * ``action_mask`` is true exactly on the tokens that the policy sampled: not on the prompt, not on text that an
   environment or a user wrote between turns.
 * The clean score never travels with a trajectory. It lives in :class:`rollout.scoring.record.RewardRecord`, which goes
-  to the metrics; the learner is handed the tokens of a trajectory and the *observed* reward
-  (:class:`ScoredTrajectory`), and nothing else.
+  to the metrics; the learner is handed tokens and the *observed* reward (:class:`ScoredTrajectory`), and nothing else.
 
 Records with more than three fields are built with keywords only: two numbers that change places are a silent fault.
 """
@@ -45,8 +44,7 @@ class Prompt:
         token_ids: the rendered prompt, ready for the sampler, as ints.
         reference: what the verifier compares with, or None if the data set has no answers.
         task: name of the task or data set the prompt comes from.
-        extra: any further columns of the data row, as values that JSON has a form for; a task of your own may put
-            anything in here.
+        extra: any further columns of the data row, as JSON values; a task of your own may put anything in here.
     """
 
     prompt_id: str
@@ -120,8 +118,7 @@ class TokenTrajectory:
         rollout_logprobs: length T, log-probability under the distribution actually sampled from (after temperature),
             in nats; 0.0 where ``action_mask`` is false.
         finish_reason: why the last turn ended.
-        policy_version_min: oldest weight version that sampled one of the tokens.
-        policy_version_max: newest such version.
+        policy_version_min, policy_version_max: oldest and newest weight version that sampled one of the tokens.
     """
 
     prompt_id: str
@@ -175,8 +172,8 @@ class Trajectory(TokenTrajectory):
         messages: what an environment and the policy said after the prompt, in order, the policy as ``assistant``;
             empty without an environment.
         outcome: what the environment says of the conversation; None without one.
-        failure: what the environment did wrong, if there is no whole conversation for it; empty otherwise. Such a
-            trajectory has no sampled token and is neither scored nor trained on.
+        failure: what the environment did wrong, if there is no whole conversation for it; else empty. Such a trajectory
+            has no sampled token and is neither scored nor trained on.
     """
 
     response_text: str
@@ -221,10 +218,9 @@ class TrajectorySummary:
     """What the controller needs to know of a trajectory whose tokens stay in the object store.
 
     Attributes:
-        num_prompt_tokens, num_response_tokens, num_observation_tokens: all tokens, see :class:`Trajectory`.
-        num_turns: responses of the policy.
+        num_..., failure: see :class:`Trajectory`.
         outcome_metrics: the numbers of the environment's outcome.
-        failure: see :class:`Trajectory`.
+        surprise: mean of ``-log pi`` over the sampled tokens, in nats; its expectation is the policy's entropy.
     """
 
     trajectory_id: str
@@ -237,6 +233,7 @@ class TrajectorySummary:
     num_turns: int = 1
     outcome_metrics: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    surprise: float = 0.0
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> TrajectorySummary:
@@ -252,6 +249,7 @@ class TrajectorySummary:
             num_turns=trajectory.num_turns,
             outcome_metrics={} if trajectory.outcome is None else trajectory.outcome.metrics,
             failure=trajectory.failure,
+            surprise=-sum(trajectory.rollout_logprobs) / max(1, trajectory.num_response_tokens),
         )
 
 
@@ -265,8 +263,9 @@ class Label:
         question_key: the same for all rows of the data that ask and expect the same. Empty: the prompt is its own.
         answer_key: what the response answers; responses to one question with the same key have the same true reward.
             Empty if that is not known: the response then stands for itself.
-        gold_label: the true reward, of the few trajectories for which the user lets training know it
-            (``reward.gold_labels``); else None. No other clean score comes this way.
+        gold_label: the true reward, of the few that the user lets training know (``reward.gold_labels``); else None.
+            No other clean score comes this way.
+        weight: factor of its losses, above 0; not 1 where prompts have unequal numbers of samples.
     """
 
     reward: float
@@ -274,17 +273,17 @@ class Label:
     question_key: str = ""
     answer_key: str = ""
     gold_label: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTrajectory:
     """What the learner trains on: tokens and a label. There is no clean score in here but a gold label, by design.
-
     Built from a whole :class:`Trajectory`, it keeps the tokens and drops the rest.
 
     Attributes:
         trajectory: the sampled tokens.
-        reward, group_id, question_key, answer_key, gold_label: see :class:`Label`.
+        reward, group_id, question_key, answer_key, gold_label, weight: see :class:`Label`.
     """
 
     trajectory: TokenTrajectory
@@ -293,6 +292,7 @@ class ScoredTrajectory:
     question_key: str = ""
     answer_key: str = ""
     gold_label: float | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         # Here and not where batches are put together, so that no caller can forget it.

@@ -115,10 +115,10 @@ def types_inside(record: type[Any]) -> Iterator[tuple[str, type[Any]]]:
 
 
 def test_what_the_learner_is_sent_has_no_field_for_a_clean_score() -> None:
-    """No mapping, no free object, no text but names; and of all fields three hold fractions, one on purpose."""
+    """No mapping, no free object, no text but names; and of all fields four hold fractions, one of them on purpose."""
     found = list(types_inside(ScoredTrajectory))
     assert {kind for _, kind in found} == {str, int, bool, float, FinishReason, type(None)}
-    assert {name for name, kind in found if kind is float} == {"reward", "rollout_logprobs", "gold_label"}
+    assert {name for name, kind in found if kind is float} == {"reward", "rollout_logprobs", "gold_label", "weight"}
     assert {name for name, kind in found if kind is type(None)} == {"gold_label"}
     assert {name for name, kind in found if kind is str} == {"prompt_id", "group_id", "question_key", "answer_key"}
 

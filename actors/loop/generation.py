@@ -18,6 +18,7 @@ from actors.loop.config import PartialGroups
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
+from actors.loop.sampling_budget import NOT_ALLOTTED, SamplingBudget
 from actors.pools.reward_pool import RewardPool
 from actors.pools.rollout_pool import RolloutPool
 from rollout.data.prompt_source import PromptSource
@@ -61,6 +62,7 @@ class Generation:
         labels: scores a group by its samples' votes; None where the reward scores each sample.
         run_seed, gold_share: of which trajectories the ledger keeps a true score, see ``reward.gold_share``.
         partial_groups: what becomes of a group of which some samples have no score.
+        budget: allots samples to prompts; None where all have the same number.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Generation:
         gold_share: float,
         labels: PseudoLabels | None = None,
         partial_groups: PartialGroups = "train",
+        budget: SamplingBudget | None = None,
     ) -> None:
         self._source = source
         self._samples_per_prompt = samples_per_prompt
@@ -85,7 +88,7 @@ class Generation:
         self._buffer, self._pool, self._rewards, self._clock = buffer, pool, rewards, clock
         self._ledger, self._tell, self._status = records.ledger, records.tell, records.status
         self._writer = LedgerWriter(records.ledger, records.disk)
-        self._labels, self._partial_groups = labels, partial_groups
+        self._labels, self._partial_groups, self._budget = labels, partial_groups, budget
         self._run_seed, self._gold_share = run_seed, gold_share
         position = self._ledger.position()
         self._next_index = position.next_index
@@ -135,6 +138,8 @@ class Generation:
             group = await self._buffer.admit(index, f"{prompt.prompt_id}@{epoch}", prompt, number)
             if group is None:
                 return
+            if self._budget is not None:
+                self._budget.begin(group)
             admit = partial(self._ledger.admit, index, prompt.prompt_id, epoch, first, number)
             self._spawn(self._begin(group, first, admit))
 
@@ -152,7 +157,10 @@ class Generation:
 
     async def _fill(self, group: Group, first: int) -> None:
         requests = [SampleRequest(group.prompt, first + i) for i in range(group.num_samples)]
-        await asyncio.gather(*(self._sample(group, request) for request in requests))
+        if self._budget is not None:
+            await self._fill_within(self._budget, group, requests)
+        else:
+            await asyncio.gather(*(self._sample(group, request) for request in requests))
         group.samples.sort(key=lambda sample: sample.reward.sample_index)  # whichever came first
         if self._partial_groups == "drop" and len(group.samples) < group.num_samples:
             await self._drop_samples(group, PARTIAL)
@@ -161,6 +169,17 @@ class Generation:
         if not group.samples:
             self._num_dropped_groups += 1
         await self._buffer.settle(group)
+
+    async def _fill_within(self, budget: SamplingBudget, group: Group, requests: Sequence[SampleRequest]) -> None:
+        """The pilots, then as many others as the budget allots; the rest is never asked for, which the ledger notes."""
+        await asyncio.gather(*(self._sample(group, request) for request in requests[: budget.pilot]))
+        number = await budget.further(group)
+        group.num_samples = budget.pilot + number
+        for request in requests[group.num_samples :]:
+            step = self._buffer.version + 1
+            await self._writer.write(partial(self._ledger.drop, request.trajectory_id, NOT_ALLOTTED, step, ""))
+        await asyncio.gather(*(self._sample(group, r) for r in requests[budget.pilot : group.num_samples]))
+        budget.weigh(group, requests[0].sample_index, number)
 
     async def _vote(self, labels: PseudoLabels, group: Group, epoch: int) -> None:
         """Score the samples by their votes; without a label they are dropped."""

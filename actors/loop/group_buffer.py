@@ -90,7 +90,7 @@ class GroupBuffer:
     async def admit(self, index: int, group_id: str, prompt: Prompt, num_samples: int) -> Group | None:
         """Wait until one more group may be generated; None when the run needs no more."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._failure is not None or self._may_admit())
+            await self._changed.wait_for(lambda: self._failure is not None or self.may_admit())
             if self._failure is not None:
                 return None
             self._num_admitted += 1
@@ -101,7 +101,7 @@ class GroupBuffer:
     async def wait_until_wanted(self) -> bool:
         """Wait until :meth:`admit` would not wait; False when the run has failed."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._failure is not None or self._may_admit())
+            await self._changed.wait_for(lambda: self._failure is not None or self.may_admit())
             return self._failure is None
 
     @property
@@ -110,7 +110,8 @@ class GroupBuffer:
         steps_ahead = min(self._version + self._max_staleness + 1, self._last_version)
         return steps_ahead * self._per_step - self._num_admitted
 
-    def _may_admit(self) -> bool:
+    def may_admit(self) -> bool:
+        """Whether one more group may be generated now."""
         return self._num_admissible > 0
 
     async def settle(self, group: Group) -> None:

@@ -32,9 +32,18 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "rollout/staleness_max": float(max(staleness)),
         "rollout/mixed_version_frac": sum(width > 0 for width in spread) / len(spread),
         **reward_metrics([sample.reward for group in groups for sample in group.samples]),
+        **_allotted(groups),
         **_zero_variance(groups),
         **_outcome_means(summaries),
     }
+
+
+def _allotted(groups: Sequence[Group]) -> dict[str, float]:
+    """How unequally samples were allotted to prompts, where they were."""
+    if all(sample.weight == 1.0 for group in groups for sample in group.samples):
+        return {}
+    numbers = [group.num_samples for group in groups]
+    return {"rollout/allotted_min": float(min(numbers)), "rollout/allotted_max": float(max(numbers))}
 
 
 def update_metrics(result: UpdateResult) -> dict[str, float]:

@@ -69,6 +69,7 @@ class LearnerRanks:
                 question_key=sample.reward.question_key,
                 answer_key=sample.reward.answer_key,
                 gold_label=sample.reward.gold_label,
+                weight=sample.weight,
             )
             for group, sample in members
             if sample.reward.observed is not None

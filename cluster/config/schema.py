@@ -56,6 +56,8 @@ def build_schema() -> dict[str, Any]:
             variant["properties"]["environment"]["anyOf"][0] = {"$ref": "#/$defs/Environment"}
     definitions["Reward"] = _component("reward", REWARDS, definitions)
     definitions["RewardNoise"] = _component("noise model", NOISES, definitions)
+    of_source = definitions["sources.Source"]["properties"]["noise"]  # each of several sources has noise of its own
+    of_source["items"] = {"$ref": "#/$defs/RewardNoise"}
     definitions["RewardCorrection"] = _component("reward correction", CORRECTIONS, definitions)
     definitions["PolicyObjective"] = _component("policy objective", OBJECTIVES, definitions)
     definitions["ReadOut"] = _component("read-out", READOUTS, definitions)

@@ -18,6 +18,7 @@ from actors.loop.generation import FailureLimits, Generation
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
+from actors.loop.sampling_budget import SamplingBudget
 from actors.meters import make_meters
 from actors.pools.learner_ranks import LearnerRanks
 from actors.pools.members import PoolObserver, Replacing, Rooms
@@ -156,6 +157,7 @@ def assemble(
             gold_share=config.reward.compared_share,
             labels=_pseudo_labels(config),
             partial_groups=training.partial_groups,
+            budget=_sampling_budget(config, buffer),
         ),
         buffer=buffer,
         clock=clock,
@@ -179,6 +181,11 @@ def make_pools(config: RunConfig, fleet: Staff, observer: PoolObserver) -> tuple
         observer: told what happens to them.
     """
     return _rollout_pool(config, fleet, observer), _reward_pool(config, fleet, observer)
+
+
+def _sampling_budget(config: RunConfig, buffer: GroupBuffer) -> SamplingBudget | None:
+    options, most = config.training.sampling_budget, config.training.samples_per_prompt
+    return None if options is None else SamplingBudget(options, most, buffer.may_admit)
 
 
 def _rollout_pool(config: RunConfig, fleet: Staff, observer: PoolObserver) -> RolloutPool:

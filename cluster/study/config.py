@@ -19,6 +19,8 @@ Changes = dict[str, Any]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 UNCHANGED: dict[str, Changes] = {"base": {}}
 """An axis that is not given: one entry, which changes nothing."""
+NO_RL = "no-rl"
+"""The row of the starting model, see ``report.no_rl``."""
 MAX_SEEDS = 10_000
 KEY = re.compile(r"\w+(\.\w+)*")
 
@@ -64,6 +66,15 @@ class ReportConfig(StrictModel):
     )
     gap: GapConfig | None = Field(
         None, description="Two methods; the others are told how much of the way between them they make."
+    )
+    no_rl: bool = Field(
+        False, description="Add a row no-rl: the starting model's score, which every cell evaluates before training."
+    )
+    regret_of: str | None = Field(
+        None, description="A method that is compared with the best one of each cell in hindsight; or null."
+    )
+    bounds: tuple[str, ...] = Field(
+        (), description="Entries of axes.algorithm that are no rivals but bounds, such as clean rewards: not the best."
     )
 
 
@@ -116,11 +127,16 @@ class StudyConfig(StrictModel):
 
     @model_validator(mode="after")
     def _report_names_entries(self) -> Self:
+        methods = [*self.axes.algorithm, *([NO_RL] if self.report.no_rl else [])]
+        if self.report.no_rl and NO_RL in self.axes.algorithm:
+            raise ValueError(f"report.no_rl: adds a row {NO_RL!r}, and axes.algorithm has an entry of that name")
         for option, value, known in (
             ("baseline", self.report.baseline, self.axes.algorithm),
             ("clean", self.report.clean, self.axes.noise),
-            ("gap.floor", self.report.gap and self.report.gap.floor, self.axes.algorithm),
-            ("gap.ceiling", self.report.gap and self.report.gap.ceiling, self.axes.algorithm),
+            ("gap.floor", self.report.gap and self.report.gap.floor, methods),
+            ("gap.ceiling", self.report.gap and self.report.gap.ceiling, methods),
+            ("regret_of", self.report.regret_of, self.axes.algorithm),
+            *(("bounds", bound, methods) for bound in self.report.bounds),
         ):
             if value is not None and value not in known:
                 raise ValueError(f"report.{option}: {value!r} is none of {', '.join(known)}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from cluster.study.config import Cell, StudyConfig
 from cluster.study.outcomes import Curve, area, classify, gap_closed, matched, worst_drop
+from cluster.study.regret import Regret, regret_lines, regret_of
 from cluster.study.results import CellResult
 from cluster.study.statistics import (
     Estimate,
@@ -19,6 +20,7 @@ from cluster.study.statistics import (
     simultaneous_differences,
     stratified_bootstrap,
 )
+from cluster.study.untrained import with_no_rl
 
 FILE = "report.md"
 Results = Mapping[Cell, CellResult]
@@ -86,6 +88,7 @@ def curve_of(result: CellResult, metric: str, by: str = "samples") -> Curve:
 
 def report_lines(study: StudyConfig, results: Results) -> list[str]:
     """The whole page, line by line."""
+    study, results = with_no_rl(study, results)
     percent = f"{100 * study.report.confidence:g} %"
     lines = [
         f"# Study {Path(study.output).name}",
@@ -100,7 +103,25 @@ def report_lines(study: StudyConfig, results: Results) -> list[str]:
             lines += ["", f"### {metric}", "", *_table(study, block, metric)]
     if len(study.axes.task) > 1:
         lines += _across_tasks(study, results)
+    if study.report.regret_of is not None:
+        lines += regret_lines(study.report.regret_of, _regrets(study, results, study.report.regret_of))
     return lines
+
+
+def _regrets(study: StudyConfig, results: Results, method: str) -> list[Regret]:
+    """Of each task, noise and metric with a whole seed."""
+    excluded = frozenset(study.report.bounds)
+    return [
+        regret_of(f"{one.task}, {one.noise}, {metric}", _final_scores(one, metric, "samples"), method, excluded)
+        for one in blocks(study, results)
+        for metric in study.metrics
+        if one.seeds and _is_known(one, metric)
+    ]
+
+
+def _is_known(block: Block, metric: str) -> bool:
+    """Whether every run has a value of the metric."""
+    return all(np.isfinite(one.values(metric)).any() for results in block.results.values() for one in results)
 
 
 def _seed_lines(block: Block) -> list[str]:
@@ -113,7 +134,7 @@ def _seed_lines(block: Block) -> list[str]:
 def _table(study: StudyConfig, block: Block, metric: str) -> list[str]:
     """One line for each method, about one metric."""
     options = study.report
-    if not all(np.isfinite(one.values(metric)).any() for results in block.results.values() for one in results):
+    if not _is_known(block, metric):
         return ["Some runs have no value of it."]
     finals = _final_scores(block, metric, "samples")
     by_samples = _differences(study, finals)

@@ -49,7 +49,7 @@ def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
     """Refuse options that differ from their default although nothing reads them.
 
     Raises:
-        NoEffect: one does. Of an option that only the preset set, :func:`.catalogue.build_algorithm` takes no notice.
+        NoEffect: one does; :func:`.catalogue.build_algorithm` takes no notice of what only the preset set.
     """
     for name in names:
         if getattr(config, name) != type(config).model_fields[name].default:
@@ -97,8 +97,8 @@ class AlgorithmConfig(StrictModel):
 class Algorithm:
     """Base of every algorithm. Stateless but for running scales, which :meth:`state_dict` carries.
 
-    Subclasses set ``needs_critic`` and, if they have one, a ``critic`` field of :class:`CriticConfig` in ``Config``.
-    Subclasses that keep state extend :meth:`state_dict` and :meth:`load_state_dict` and call the ones here.
+    Subclasses set ``needs_critic`` and, with one, a ``critic`` field of :class:`CriticConfig` in ``Config``. Those that
+    keep state extend :meth:`state_dict` and :meth:`load_state_dict` and call the ones here.
     """
 
     Config: type[AlgorithmConfig] = AlgorithmConfig
@@ -117,6 +117,9 @@ class Algorithm:
     """Whether the old critic is wanted head by head; else the learner keeps the mean of sorted heads, as one head."""
     reads_verdicts: bool = False
     """Whether it takes scores for a verifier's own 0 or 1, so that no correction may change them."""
+
+    masked_prompt_share: float | None = None
+    """Share of the prompt's tokens that ``old.masked_logprobs`` are to be without; None: they are not needed."""
 
     @classmethod
     def expand(cls, options: Mapping[str, Any], written: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -185,7 +188,7 @@ class Algorithm:
         """The learner has done ``num_steps`` optimiser steps, at least one, in an update. Every rank calls it."""
 
     def select(self, samples: Sequence[ScoredTrajectory], update_index: int) -> Sequence[ScoredTrajectory]:
-        """What to train on: fresh samples that corrections select, in order, then whatever the algorithm replays.
+        """What to train on: fresh samples that corrections select, in order, then what the algorithm replays.
 
         Every rank calls it with the same global batch and must return the same.
         """
@@ -205,9 +208,8 @@ class Algorithm:
         """Further arguments of the critic's forward pass in training (not in the pass before the update).
 
         Args:
-            batch: the micro-batch.
-            estimates: its estimates; None for a placeholder, a row without sampled tokens. It must run the same modules
-                and give outputs of the same names, or ranks wait for each other without end under ZeRO-3.
+            estimates: of the micro-batch; None for a placeholder, a row without sampled tokens. It must run the same
+                modules and give outputs of the same names, or ranks wait for each other for ever under ZeRO-3.
             step: optimiser steps of the critic so far, the same on every rank.
         """
         return {}
@@ -237,8 +239,8 @@ class Algorithm:
     def needs_old_logprobs(self) -> bool:
         """Whether :meth:`estimate` reads ``old.logprobs``.
 
-        If not, an update of a single optimiser step saves a forward pass: estimation then gets NaN for them, and the
-        policy loss gets ``logprobs.detach()``, which is the same number.
+        If not, an update of one optimiser step saves a forward pass: estimation gets NaN, and the policy loss
+        ``logprobs.detach()``, the same number.
         """
         return bool(self.config.kl_coef > 0.0 and self.config.kl_mode == "reward")
 
@@ -264,7 +266,8 @@ class Algorithm:
 
     def correct_rewards(self, batch: TrainBatch, old: OldOutputs, world: Collective) -> CorrectedRewards:
         """Apply the configured corrections, in order. Call it first in :meth:`estimate` and use what it returns."""
-        current = CorrectedRewards(batch)
+        weights = batch.loss_weights if bool((batch.loss_weights != 1.0).any()) else None
+        current = CorrectedRewards(batch, weights, weights)
         for correction in self.corrections:
             current = correction(current, old, world)
         self.corrected_scores = current.batch.scores

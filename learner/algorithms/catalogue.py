@@ -38,6 +38,7 @@ ALGORITHMS: dict[str, str] = {
     "recap": "learner.algorithms.without_critic.recap:Recap",
     "decoupled_vpo": "learner.algorithms.with_critic.decoupled_vpo:DecoupledVPO",
     "actor_critic": "learner.algorithms.actor_critic:ActorCritic",
+    "dist_rlvr": "learner.algorithms.with_critic.dist_rlvr:DistRLVR",
     "dfpo": "learner.algorithms.with_critic.dfpo:DFPO",
 }
 """Type name -> ``module:Class``."""

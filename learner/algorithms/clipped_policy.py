@@ -13,6 +13,7 @@ from learner.algorithms.corrections.order import check_fit
 from learner.algorithms.invariance import MIXED, Answer, answer_of
 from learner.algorithms.objectives import OBJECTIVES
 from learner.algorithms.objectives.base import PolicyObjective
+from learner.algorithms.objectives.prompt_reading import PromptReading, reading_gain
 from learner.algorithms.records import (
     CorrectedRewards,
     Denominators,
@@ -61,6 +62,9 @@ class ClippedPolicyConfig(AlgorithmConfig):
     adv_clip: float | None = Field(
         None, gt=0.0, description="Bound of the absolute normalised advantage; null for none."
     )
+    prompt_reading: PromptReading | None = Field(
+        None, description="A bonus for saying something else than with part of the prompt hidden; or null."
+    )
     policy_objective: ComponentSpec | None = Field(
         None, description="What takes the place of the clipped surrogate, by its 'type'; null for the clip itself."
     )
@@ -81,6 +85,8 @@ class ClippedPolicy(Algorithm):
         super().__init__(config)
         where, spec = "algorithm.policy_objective", config.policy_objective
         self.objective: PolicyObjective | None = None
+        if config.prompt_reading is not None:
+            self.masked_prompt_share = config.prompt_reading.share
         if spec is not None:
             self.objective = build(spec, OBJECTIVES, PolicyObjective, where)
             without_effect(config, self.objective.replaces, f"with policy_objective {spec.type!r}")
@@ -115,7 +121,8 @@ class ClippedPolicy(Algorithm):
             found = replace(found, scale=MIXED)  # the KL cost keeps its size beside larger or smaller rewards
         found = found.take_out("whitening", shift=config.whiten in ("std", "mad"), scale=config.whiten != "none")
         # AdamW takes out a factor of the whole gradient only, and a bound leaves none of the whole.
-        of_whole = config.adv_clip is None and not kl_is_in_loss and not self.needs_entropy and self._is_proportional
+        has_others = kl_is_in_loss or self.needs_entropy or config.prompt_reading is not None
+        of_whole = config.adv_clip is None and not has_others and self._is_proportional
         return found.take_out("AdamW, which divides by the gradient's size,", scale=of_whole)
 
     @property
@@ -217,7 +224,18 @@ class ClippedPolicy(Algorithm):
                 parts["kl"] = self.config.kl_coef * kl
         if inputs.entropy is not None:
             parts["entropy"] = -self.entropy_coef * masked(inputs.entropy, mask)
+        if self.config.prompt_reading is not None:
+            parts["prompt"], found = self._reading_loss(inputs)
+            metrics |= found
         return LossOutput(self.combine(parts, mask, estimates, counts), metrics)
+
+    def _reading_loss(self, inputs: PolicyInputs) -> tuple[Tensor, Metrics]:
+        """The bonus for reading the prompt as a loss, [batch seq]."""
+        if inputs.masked_logprobs is None:
+            raise ValueError("prompt_reading needs masked_logprobs")
+        options, mask = self.config.prompt_reading, inputs.action_mask
+        gain = reading_gain(inputs.logprobs, inputs.masked_logprobs, mask, options.max_log_ratio)
+        return -options.coef * gain, {"policy/prompt_kl": mean_over(gain, mask)}
 
     def combine(self, parts: dict[str, Tensor], mask: Tensor, estimates: Estimates, counts: Denominators) -> Tensor:
         """This micro-batch's share of the global loss: the sum of its named parts, each [batch seq]."""

@@ -191,6 +191,18 @@ PRESETS: dict[str, Preset] = {
         "PPO whose targets bootstrap from the worst law within total variation rho of a quantile critic's.",
         "arXiv 2208.05129, inspired by it: our analogue for language models",
     ),
+    "ppo-ensemble": Preset(
+        "ppo",
+        {"critic": {"num_heads": 3}},
+        "PPO whose value is the mean of three heads that start apart.",
+        "the mean where robust-bellman takes the minimum; no paper's own",
+    ),
+    "distrlvr": Preset(
+        "dist_rlvr",
+        {},
+        "PPO with a quantile critic told several sampled futures, whose tails amplify advantages.",
+        "Beyond Scalar Critics (openreview 3e46ayVUgj), arXiv 2105.11366; our reading of abstract and description",
+    ),
     "cql-asym": Preset(
         "cql",
         {"asym_weight": 3.0, "contrast_coef": 0.0},
@@ -214,6 +226,12 @@ PRESETS: dict[str, Preset] = {
         {"sem_mode": "kl_ref"},
         "VRPO that ties uncertain tokens to the starting model's prediction instead.",
         "arXiv 2508.03058; our cleaner reading of the alignment",
+    ),
+    "vrpo-raven": Preset(
+        "vrpo",
+        {"regularisers": [{"type": "bottleneck"}, {"type": "semantic"}, {"type": "noise_augmented"}]},
+        "VRPO whose latent should stay where it is when noise is put on the critic's state.",
+        "arXiv 2407.18632 carried over to 2508.03058; noise on states and the plain KL are ours",
     ),
     "vrpo-dvpo": Preset(
         "vrpo_dvpo",
@@ -261,6 +279,12 @@ PRESETS: dict[str, Preset] = {
         },
         "GRPO with a wider upper clip, a mean over tokens, and without prompts whose samples all score the same.",
         "arXiv 2503.14476; no prompts are drawn in their place; add soft_overlong with your limit",
+    ),
+    "papo": Preset(
+        "grpo",
+        {"prompt_reading": {"coef": 0.01, "share": 0.6}},
+        "GRPO with a bonus for saying something else than with most of the prompt hidden.",
+        "arXiv 2507.06448 carried over from images to text; the hidden policy is detached, and the bound is ours",
     ),
     "gspo": Preset(
         "grpo",

@@ -68,6 +68,7 @@ class OldOutputs:
         ref_entropy: [batch seq] entropy of its next-token distribution at each action token, in nats, or None.
         ref_end_states: [batch dim] its last hidden state, from which a row's last action token was predicted, or None.
         critic: the old critic's output, or None for critic-free algorithms.
+        masked_logprobs: [batch seq] of the policy behind prompts of which part is hidden, or None.
     """
 
     logprobs: Tensor
@@ -75,6 +76,7 @@ class OldOutputs:
     critic: CriticOutput | None = None
     ref_entropy: Tensor | None = None
     ref_end_states: Tensor | None = None
+    masked_logprobs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class PolicyInputs:
     """Arguments of a policy loss, each [batch seq], aligned to tokens.
 
     ``logprobs`` and ``entropy`` carry gradients; everything else is detached. ``entropy`` is None unless the
-    algorithm asks for it with ``needs_entropy``.
+    algorithm asks for it with ``needs_entropy``, ``masked_logprobs`` (see :class:`OldOutputs`) unless it has a
+    ``masked_prompt_share``.
     """
 
     logprobs: Tensor
@@ -165,6 +168,7 @@ class PolicyInputs:
     ref_logprobs: Tensor | None
     entropy: Tensor | None
     action_mask: Tensor
+    masked_logprobs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ INITIAL_LOGVAR = -4.0
 
 BOTTLENECK_KL = "bottleneck_kl"
 """Name of the output that holds the KL of each token, [n] or, aligned to tokens, [batch seq]."""
+PERTURBED_KL = "perturbed_kl"
+"""The same for the KL between the latents of a state and of the state with noise."""
 
 
 def latent_kl(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -26,6 +28,16 @@ def latent_kl(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.expm1() - logvar).sum(dim=-1)
 
 
+def latent_gap(mean: Tensor, logvar: Tensor, other_mean: Tensor, other_logvar: Tensor) -> Tensor:
+    """``KL(N(mu, s^2) || N(mu', s'^2))`` of diagonal normal laws, [... dim] -> [...]; s^2 is exp(logvar).
+
+    ``1/2 sum_d (log s'^2 - log s^2 + (s^2 + (mu - mu')^2) / s'^2 - 1)``; 0 only where the laws are equal.
+    """
+    ratio = logvar - other_logvar
+    shift = (mean - other_mean).square() * (-other_logvar).exp()
+    return 0.5 * (ratio.expm1() - ratio + shift).sum(dim=-1)
+
+
 class BottleneckHeads(nn.Module):
     """``mu, logvar = linear(h)``, logvar clamped to [-8, 4]; ``z = mu + exp(logvar / 2) * eps``; heads on an MLP of z.
 
@@ -34,9 +46,12 @@ class BottleneckHeads(nn.Module):
     z = mu: rollouts, advantages and evaluation are deterministic. Everything is computed in float32.
     """
 
-    def __init__(self, hidden_size: int, dim: int, config: CriticConfig, seed: int) -> None:
+    def __init__(
+        self, hidden_size: int, dim: int, config: CriticConfig, seed: int, perturbation: float | None = None
+    ) -> None:
         super().__init__()
         self.config, self.hidden_size, self.dim = config, hidden_size, dim
+        self.perturbation = perturbation
         self.mean, self.logvar = nn.Linear(hidden_size, dim), nn.Linear(hidden_size, dim)
         self.trunk = nn.Linear(dim, dim)
         self.quantiles = QuantileHeads(dim, config, seed)
@@ -60,6 +75,27 @@ class BottleneckHeads(nn.Module):
         draws = [torch.randn(n, self.dim, generator=torch.Generator().manual_seed(seed)) for seed, n in counts]
         return torch.cat(draws).to(action_mask.device)
 
+    def latent(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latent of states [n hidden], [n dim] each."""
+        return self.mean(hidden), self.logvar(hidden).clamp(MIN_LOGVAR, MAX_LOGVAR)
+
+    def perturbed(self, hidden: Tensor, seeds: Tensor, action_mask: Tensor) -> Tensor:
+        """States [n hidden] with noise in proportion to each one's own size, drawn like :meth:`noise`.
+
+        ``h' = h + perturbation * rms(h) * eps``, eps ~ N(0, I). The size is detached, the state is not.
+        """
+        assert self.perturbation is not None
+        counts = zip(seeds.tolist(), action_mask.sum(dim=1).tolist(), strict=True)
+        width = hidden.shape[1]
+        draws = [torch.randn(n, width, generator=torch.Generator().manual_seed(seed)) for seed, n in counts]
+        size = hidden.detach().square().mean(dim=-1, keepdim=True).sqrt()
+        return hidden + self.perturbation * size * torch.cat(draws).to(hidden)
+
+    def gap(self, hidden: Tensor, seeds: Tensor, action_mask: Tensor) -> Tensor:
+        """KL between the latents of states [n hidden] and of the same with noise, [n]; in float32."""
+        hidden = hidden.float()
+        return latent_gap(*self.latent(hidden), *self.latent(self.perturbed(hidden, seeds, action_mask)))
+
     def forward(self, hidden: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """Outputs of the heads, and :data:`BOTTLENECK_KL` [n].
 
@@ -67,8 +103,7 @@ class BottleneckHeads(nn.Module):
             hidden: [n hidden].
             noise: [n dim], or None for the mean.
         """
-        hidden = hidden.float()
-        mean, logvar = self.mean(hidden), self.logvar(hidden).clamp(MIN_LOGVAR, MAX_LOGVAR)
+        mean, logvar = self.latent(hidden.float())
         latent = mean if noise is None else mean + (logvar / 2).exp() * noise
         outputs: dict[str, Tensor] = self.quantiles(nn.functional.silu(self.trunk(latent)))
         return {**outputs, BOTTLENECK_KL: latent_kl(mean, logvar)}

@@ -13,7 +13,7 @@ from learner.config import ModelConfig
 from learner.maths.logprobs import scatter_to_tokens
 from learner.models import packing
 from learner.models.bfloat16_pass import bfloat16_pass
-from learner.models.bottleneck import BottleneckHeads
+from learner.models.bottleneck import PERTURBED_KL, BottleneckHeads
 from learner.models.categorical import CategoricalHeads
 from learner.models.flow import FlowHeads
 from learner.models.frozen_head import FrozenHead, load_frozen_head
@@ -62,6 +62,7 @@ class CriticModel(nn.Module):
         action_mask: Tensor,
         end_positions: Tensor | None = None,
         noise_seeds: Tensor | None = None,
+        perturbation_seeds: Tensor | None = None,
         semantic_mask: Tensor | None = None,
         flow_targets: Tensor | None = None,
         flow_times: Tensor | None = None,
@@ -76,6 +77,7 @@ class CriticModel(nn.Module):
             end_positions: [batch] index of each row's last token, to also get ``end_values`` [batch head quantile],
                 the quantiles of the state after it. Not together with noise.
             noise_seeds: [batch] int64, to sample the latent of a bottleneck; without them it is its mean.
+            perturbation_seeds: [batch] int64, to compare the latent of a bottleneck with that of states with noise.
             semantic_mask: [batch seq] bool, the sampled tokens that the frozen LM head's outputs are for; without it
                 they are for all, and are what the selection is made from.
             flow_targets: [batch seq K] atoms that a flow head also gives velocities towards, see
@@ -99,6 +101,8 @@ class CriticModel(nn.Module):
         with torch.autocast(token_ids.device.type, enabled=False):
             of_flow = self._flow(flow_targets, flow_times, action_mask)
             outputs = self.heads(states, *self._noise(noise_seeds, action_mask), *of_flow)
+            if perturbation_seeds is not None:
+                outputs = outputs | {PERTURBED_KL: self._gap(states[:num_actions], perturbation_seeds, action_mask)}
         by_token = {
             name: value[:num_actions]
             if packed and name == "quantile_values"
@@ -121,6 +125,12 @@ class CriticModel(nn.Module):
             raise ValueError("noise_seeds are for a critic with a bottleneck, and this one has none")
         return (self.heads.noise(seeds, action_mask),)
 
+    def _gap(self, states: Tensor, seeds: Tensor, action_mask: Tensor) -> Tensor:
+        """How far noise moves the latent of each sampled token's state, [n]."""
+        if not isinstance(self.heads, BottleneckHeads):
+            raise ValueError("perturbation_seeds are for a critic with a bottleneck, and this one has none")
+        return self.heads.gap(states, seeds, action_mask)
+
     def _flow(self, targets: Tensor | None, times: Tensor | None, action_mask: Tensor) -> tuple[Tensor, ...]:
         """Targets and times of a flow, [n K] and [n 2], or nothing."""
         if targets is None or times is None:
@@ -139,7 +149,7 @@ def make_heads(
     if config.head == "flow":
         return FlowHeads(hidden_size, config, seed)
     if isinstance(config, VariationalCriticConfig) and config.bottleneck_dim is not None:
-        return BottleneckHeads(hidden_size, config.bottleneck_dim, config, seed)
+        return BottleneckHeads(hidden_size, config.bottleneck_dim, config, seed, config.perturbation)
     return QuantileHeads(hidden_size, config, seed)
 
 

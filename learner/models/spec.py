@@ -89,6 +89,9 @@ class VariationalCriticConfig(CriticConfig):
     """
 
     bottleneck_dim: int | None = Field(None, ge=1, description="Size of the latent z below the heads; null for none.")
+    perturbation: float | None = Field(
+        None, gt=0.0, description="Size of the noise on states whose latent is compared with theirs; null for none."
+    )
     sem_mode: Literal["none", "ppl_ent", "kl_ref"] = Field(
         "none", description="Outputs of the frozen LM head: surprise and entropy of each token; and the KL."
     )
@@ -107,6 +110,7 @@ class CriticOutput:
         raw_crossing_frac: [batch seq], share of neighbouring raw outputs that were out of order before sorting.
         end_values: [batch head quantile], the value after each row's last token.
         bottleneck_kl: [batch seq], KL of the latent to a standard normal, in nats.
+        perturbed_kl: [batch seq], KL of the latent to that of the same state with noise, in nats; where asked for.
         semantic_nll: [batch seq], surprise of the token under the frozen LM head, in nats.
         semantic_entropy: [batch seq], entropy of the frozen LM head's next-token distribution, in nats.
         semantic_kl: [batch seq], KL of the starting model's next-token distribution to it, in nats.
@@ -121,6 +125,7 @@ class CriticOutput:
     raw_crossing_frac: Tensor
     end_values: Tensor | None = None
     bottleneck_kl: Tensor | None = None
+    perturbed_kl: Tensor | None = None
     semantic_nll: Tensor | None = None
     semantic_entropy: Tensor | None = None
     semantic_kl: Tensor | None = None

@@ -44,6 +44,8 @@ def looked_at(old: OldOutputs, mask: Tensor, with_logprobs: bool) -> dict[str, S
         found["log-probabilities of the policy are"] = [old.logprobs[mask]]
     if old.ref_logprobs is not None:
         found["log-probabilities of the starting policy are"] = [old.ref_logprobs[mask]]
+    if old.masked_logprobs is not None:
+        found["log-probabilities behind hidden prompts are"] = [old.masked_logprobs[mask]]
     if isinstance(critic, KeptOutput):
         found["values of the critic are"] = critic.kept.tensors
         if critic.end_values is not None:

@@ -22,6 +22,7 @@ from learner.update.distances.sampler_gap import SamplerGap
 from learner.update.distances.start_drift import StartDrift
 from learner.update.finite import estimated, looked_at, refuse_non_finite
 from learner.update.old_outputs.critic import KeptPasses, OldCriticColumns, kept_passes
+from learner.update.old_outputs.masked_prompt import with_hidden_prompt
 from learner.update.old_outputs.reference import ReferenceColumns
 from learner.update.rank import Rank
 from learner.update.result import UpdateResult
@@ -58,6 +59,7 @@ class RankUpdate:
         self.needs_reference = self.algorithm.needs_reference and (
             self.algorithm.estimates_with_reference or not critic_only
         )
+        self.masked_prompt_share = None if critic_only else self.algorithm.masked_prompt_share
         self.needs_reference_signals = any(correction.needs_reference for correction in self.algorithm.corrections)
         self.old = OldOutputs(torch.full_like(batch.rewards, math.nan))
         self.estimates = Estimates(batch.rewards)
@@ -107,6 +109,7 @@ class RankUpdate:
         logprobs = torch.zeros_like(rewards) if self.needs_old_logprobs else torch.full_like(rewards, math.nan)
         reference = ReferenceColumns(self.batch, self.needs_reference_signals) if self.needs_reference else None
         shown = self.settings.traces.rows(self.plan.rank_rows(self.world.rank))
+        masked = None if self.masked_prompt_share is None else torch.zeros_like(rewards)
         critic = None if learner.critic is None else OldCriticColumns(self.batch, self.algorithm, shown)
         everything = [(m, i, rows) for m, micros in enumerate(self.slices) for i, rows in enumerate(micros)]
         for minibatch, index, rows in everything:
@@ -125,13 +128,23 @@ class RankUpdate:
                     with_end_states=reference.with_signals,
                 )
                 reference.add(found, place, real)
+            if masked is not None:
+                masked[place] = self._behind_hidden_prompt(micro)[:real]
             if critic is not None:
                 critic.add(self._old_values(micro, minibatch, index), micro, place, real)
         self.shown_heads = {} if critic is None else critic.shown_heads
         of_critic = None if critic is None else critic.output()
         if reference is None:
-            return OldOutputs(logprobs, critic=of_critic)
-        return OldOutputs(logprobs, reference.logprobs, of_critic, reference.entropy, reference.end_states)
+            return OldOutputs(logprobs, critic=of_critic, masked_logprobs=masked)
+        signals = reference.entropy, reference.end_states
+        return OldOutputs(logprobs, reference.logprobs, of_critic, *signals, masked)
+
+    def _behind_hidden_prompt(self, micro: TrainBatch) -> Tensor:
+        """Log-probabilities [batch seq] of the policy before the update that sees part of the prompt only."""
+        assert self.masked_prompt_share is not None
+        ids = with_hidden_prompt(micro, self.masked_prompt_share, self.settings.pad_token_id)
+        inputs = {**micro.model_inputs(), "token_ids": ids}
+        return self.learner.policy.forward(**inputs, temperature=self.settings.temperature)["logprobs"]
 
     def _old_values(self, micro: TrainBatch, minibatch: int, index: int) -> dict[str, Tensor]:
         """The critic's outputs before the update, with their graph where the first step goes on with them."""
@@ -207,6 +220,7 @@ class RankUpdate:
             ref_logprobs=None if self.old.ref_logprobs is None else self.old.ref_logprobs[place],
             entropy=entropy if self.algorithm.needs_entropy else None,
             action_mask=micro.action_mask,
+            masked_logprobs=None if self.old.masked_logprobs is None else self.old.masked_logprobs[place],
         )
         output = self.algorithm.policy_loss(inputs, self.estimates.cut(place), counts)
         self.metrics += [output.metrics, {"policy/entropy": _token_mean(entropy, micro.action_mask)}]

@@ -7,6 +7,7 @@ NOISES: dict[str, str] = {
     "asymmetric_flip": "rollout.noise.flips:AsymmetricFlip",
     "reward_model_binary": "rollout.noise.flips:RewardModelBinary",
     "systematic_false_positive": "rollout.noise.response_bias:SystematicFalsePositive",
+    "systematic_false_negative": "rollout.noise.response_bias:SystematicFalseNegative",
     "length_bias": "rollout.noise.response_bias:LengthBias",
     "confidence_flip": "rollout.noise.confidence:ConfidenceFlip",
     "majority_vote": "rollout.noise.majority_vote:MajorityVote",
@@ -18,5 +19,6 @@ NOISES: dict[str, str] = {
     "delay": "rollout.noise.delay:Delay",
     "quantised": "rollout.noise.grader_scale:Quantised",
     "saturated": "rollout.noise.grader_scale:Saturated",
+    "sources": "rollout.noise.sources:Sources",
 }
 """Built-in name -> ``module:Class``."""

@@ -4,46 +4,29 @@ from __future__ import annotations
 
 import random
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rollout.noise.base import RewardNoise, require_binary
+from rollout.noise.triggers import Trigger, WrongAnswerTrigger
 from rollout.trajectory import Prompt, Trajectory
 
 
 class SystematicFalsePositive(RewardNoise):
-    """A binary score becomes 1 with probability q wherever the response shows a trigger: a phrase, or its length.
+    """A binary score becomes 1 with probability q wherever the response shows a trigger.
 
-    Studied for q from .3 to 1 and triggers that .01 to .05 of the first responses show. Leads to a plateau or to
-    collapse even where few scores are wrong. Source: a standard model, no paper's own.
+    The patterns are those of arXiv 2605.02909, where it is they and not the rate of the errors that decide between a
+    delay, a plateau and a collapse: a phrase, a length, a format, and an answer that is nearly right. Studied for q
+    from .3 to 1 and triggers that .01 to .05 of the first responses show. Forms and numbers are our choice.
     """
 
-    class Config(RewardNoise.Config):
+    class Config(WrongAnswerTrigger):
         """Options of this noise model; exactly one trigger is given."""
 
         probability: float = Field(
             1.0, ge=0.0, le=1.0, description="Probability q that a response with the trigger is scored 1."
         )
-        phrase: str | None = Field(
-            None, min_length=1, description="The trigger is this text, anywhere in the response, letter by letter."
-        )
-        longer_than_tokens: int | None = Field(
-            None, ge=0, description="The trigger is a response of more than this many sampled tokens."
-        )
-
-        @model_validator(mode="after")
-        def _one_trigger(self) -> SystematicFalsePositive.Config:
-            if (self.phrase is None) == (self.longer_than_tokens is None):
-                raise ValueError("give exactly one trigger: 'phrase' or 'longer_than_tokens'")
-            return self
 
     config: SystematicFalsePositive.Config
-
-    def triggered(self, trajectory: Trajectory) -> bool:
-        """Whether the response shows the trigger."""
-        if self.config.phrase is not None:
-            return self.config.phrase in trajectory.response_text
-        assert self.config.longer_than_tokens is not None  # validated: there is exactly one trigger
-        return trajectory.num_response_tokens > self.config.longer_than_tokens
 
     def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
         """1, or the clean score.
@@ -52,7 +35,35 @@ class SystematicFalsePositive(RewardNoise):
             ValueError: ``reward`` is neither 0 nor 1.
         """
         require_binary(reward, self)
-        return 1.0 if self.triggered(trajectory) and rng.random() < self.config.probability else reward
+        hit = self.config.shown(prompt, trajectory) and rng.random() < self.config.probability
+        return 1.0 if hit else reward
+
+
+class SystematicFalseNegative(RewardNoise):
+    """A binary score becomes 0 with probability q wherever the response shows a trigger: a right answer is lost.
+
+    A verifier that does not understand a format, say. It teaches the policy to avoid the trigger, which costs no
+    accuracy where there are other ways to say it. The mirror image of :class:`SystematicFalsePositive` (our choice).
+    """
+
+    class Config(Trigger):
+        """Options of this noise model; exactly one trigger is given."""
+
+        probability: float = Field(
+            1.0, ge=0.0, le=1.0, description="Probability q that a response with the trigger is scored 0."
+        )
+
+    config: SystematicFalseNegative.Config
+
+    def __call__(self, reward: float, prompt: Prompt, trajectory: Trajectory, rng: random.Random) -> float:
+        """0, or the clean score.
+
+        Raises:
+            ValueError: ``reward`` is neither 0 nor 1.
+        """
+        require_binary(reward, self)
+        hit = self.config.shown(prompt, trajectory) and rng.random() < self.config.probability
+        return 0.0 if hit else reward
 
 
 class LengthBias(RewardNoise):

@@ -40,6 +40,7 @@ def make_batch(seed: int, rows: int = 8, seq: int = 14, group: int = 4, dtype: t
         prompt_keys=torch.arange(rows) // group + 1,
         answer_keys=torch.zeros(rows, dtype=torch.long),
         gold_labels=torch.full((rows,), torch.nan, dtype=dtype),
+        loss_weights=torch.ones(rows, dtype=dtype),
     )
 
 
@@ -65,7 +66,10 @@ def make_old(algorithm: Algorithm, batch: TrainBatch, seed: int) -> OldOutputs:
     noise = lambda: 0.1 * torch.randn(batch.rewards.shape, generator=g, dtype=batch.rewards.dtype)  # noqa: E731
     old, reference = (torch.where(batch.action_mask, batch.rollout_logprobs + noise(), 0.0) for _ in range(2))
     critic = make_critic(algorithm, batch, seed + 1) if algorithm.needs_critic else None
-    return OldOutputs(old, reference if algorithm.needs_reference else None, critic)
+    found = OldOutputs(old, reference if algorithm.needs_reference else None, critic)
+    if algorithm.masked_prompt_share is None:
+        return found
+    return replace(found, masked_logprobs=torch.where(batch.action_mask, old - 0.5 + 3.0 * noise(), 0.0))
 
 
 def take(old: OldOutputs, rows: Tensor) -> OldOutputs:
@@ -75,7 +79,8 @@ def take(old: OldOutputs, rows: Tensor) -> OldOutputs:
         columns = {name: value[rows] for name, value in critic.optional().items()}
         critic = CriticOutput(critic.quantile_values[rows], critic.raw_crossing_frac[rows], **columns)
     reference = None if old.ref_logprobs is None else old.ref_logprobs[rows]
-    return replace(old, logprobs=old.logprobs[rows], ref_logprobs=reference, critic=critic)
+    hidden = None if old.masked_logprobs is None else old.masked_logprobs[rows]
+    return replace(old, logprobs=old.logprobs[rows], ref_logprobs=reference, critic=critic, masked_logprobs=hidden)
 
 
 def policy_inputs(
@@ -84,7 +89,8 @@ def policy_inputs(
     """What the learner hands to a policy loss."""
     if entropy is None and algorithm.needs_entropy:
         entropy = torch.ones_like(logprobs)
-    return PolicyInputs(logprobs, old.logprobs, batch.rollout_logprobs, old.ref_logprobs, entropy, batch.action_mask)
+    first = logprobs, old.logprobs, batch.rollout_logprobs, old.ref_logprobs, entropy, batch.action_mask
+    return PolicyInputs(*first, old.masked_logprobs)
 
 
 def counts(batch: TrainBatch) -> Denominators:

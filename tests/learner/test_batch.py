@@ -93,12 +93,14 @@ def test_the_batch_has_no_room_for_a_clean_score() -> None:
     assert names == {
         "token_ids", "attention_mask", "action_mask", "rollout_logprobs", "rewards", "scores", "group_ids",
         "truncated", "sample_seeds", "policy_version_min", "prompt_keys", "answer_keys", "gold_labels",
+        "loss_weights",
     }  # fmt: skip
     assert not any("clean" in name for name in names)
     # nor has anything that collate() is given: a clean score lives in RewardRecord only, and a gold label is one that
     # the user gives away on purpose
     assert {f.name for f in fields(ScoredTrajectory)} == {
         "trajectory", "reward", "group_id", "question_key", "answer_key", "gold_label",
+        "weight",
     }  # fmt: skip
     assert {f.name for f in fields(Label)} == {f.name for f in fields(ScoredTrajectory)} - {"trajectory"}
     assert not any("clean" in f.name or "reward" in f.name for f in fields(TokenTrajectory))

@@ -53,7 +53,7 @@ def outputs_of(algorithm: Algorithm, batch: TrainBatch) -> OldOutputs:
         return old
     g = torch.Generator().manual_seed(8)
     extra = {}
-    for name in ("semantic_entropy", "semantic_nll", "semantic_kl", "bottleneck_kl"):
+    for name in ("semantic_entropy", "semantic_nll", "semantic_kl", "bottleneck_kl", "perturbed_kl"):
         extra[name] = torch.rand(batch.rewards.shape, generator=g, dtype=batch.rewards.dtype)
     for name in ("flow_velocity", "flow_velocity_other"):
         extra[name] = torch.randn(old.critic.quantile_values.shape, generator=g, dtype=batch.rewards.dtype)
@@ -66,7 +66,8 @@ def outputs_with_observations(old: OldOutputs) -> OldOutputs:
         extra = {name: x if name == "end_values" else insert(x) for name, x in critic.optional().items()}
         critic = CriticOutput(insert(critic.quantile_values), insert(critic.raw_crossing_frac), **extra)
     reference = None if old.ref_logprobs is None else insert(old.ref_logprobs)
-    return replace(old, logprobs=insert(old.logprobs), ref_logprobs=reference, critic=critic)
+    hidden = None if old.masked_logprobs is None else insert(old.masked_logprobs)
+    return replace(old, logprobs=insert(old.logprobs), ref_logprobs=reference, critic=critic, masked_logprobs=hidden)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

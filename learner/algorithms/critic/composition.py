@@ -85,6 +85,11 @@ class CriticSide:
         semantic = [piece for piece in self.regularisers if "sem_mode" in piece.model_options()]
         if len(semantic) > 1 or len({type(piece) for piece in self.regularisers}) < len(self.regularisers):
             raise GivenTwice("algorithm.regularisers: at most one of each type, and one of semantic and semantic_kl")
+        needed = {key for piece in self.regularisers for key in piece.model_options()}
+        if "perturbation" in needed and "bottleneck_dim" not in needed:
+            raise Conflict(
+                "algorithm.regularisers: noise_augmented compares latents, so it needs a bottleneck beside it"
+            )
         without_effect(config, self.target.ignores, f"with target {config.target.type!r}")
         if config.lam_actor_alpha is not None:
             without_effect(config, ("lam_actor",), "beside lam_actor_alpha, which takes its place")

@@ -96,7 +96,7 @@ async def test_no_group_is_ever_staler_than_the_bound_nor_lost(max_staleness: in
         while index < per_step * num_steps:
             if pending and rng.random() < 0.6:
                 await finish(buffer, pending.pop(rng.randrange(len(pending))))
-            elif buffer._may_admit():
+            elif buffer.may_admit():
                 pending.append(await admit(buffer, index))
                 index += 1
             elif pending:
@@ -171,7 +171,7 @@ async def test_late_scores_never_stop_a_run_nor_grow_too_old(per_step: int) -> N
     buffer = GroupBuffer(per_step, max_staleness, num_steps)
     index, taken = 0, 0
     for version in range(num_steps):
-        while buffer._may_admit():
+        while buffer.may_admit():
             group = await admit(buffer, index)
             index += 1
             if rng.random() < 0.2:

@@ -213,3 +213,42 @@ def _planned(engine: str = "a", seed: int = 0) -> PlannedCell:
     config = RunConfig.model_validate({"model": {"path": "m"}, "training": training})
     cell = Cell(algorithm="ppo", task="base", noise="base", seed=seed)
     return PlannedCell(cell=cell, config=config, fingerprint="f", engine=engine)
+
+
+def test_no_rl_is_a_row_of_what_every_cell_evaluates_first(tmp_path: Path) -> None:
+    plain = study_in(tmp_path)
+    report = plain.report.model_copy(update={"no_rl": True, "baseline": "ppo"})
+    study = plain.model_copy(update={"report": report})
+    lines = report_lines(study, all_results())
+    below = lines[lines.index("## base, flips") :]
+    (row,) = [line.strip("| ").split(" | ") for line in below if line.startswith("| no-rl")]
+    assert row[1].startswith("0.500") and float(row[2].strip("*").split()[0]) == pytest.approx(0.5 - 0.65, abs=1e-9)
+    assert not any("no-rl" in line for line in report_lines(plain, all_results()))
+    own: dict[str, dict[str, dict[str, str]]] = {"algorithm": {"ppo": {}, "no-rl": {}}}
+    with pytest.raises(ValueError, match="adds a row 'no-rl'"):
+        StudyConfig.model_validate({"base": "b", "output": "o", "axes": own, "seeds": [0], "report": {"no_rl": True}})
+    with pytest.raises(ValueError, match=r"report\.bounds: 'best' is none of ppo"):
+        StudyConfig.model_validate(
+            {
+                "base": "b",
+                "output": "o",
+                "axes": {"algorithm": {"ppo": {}}},
+                "seeds": [0],
+                "report": {"bounds": ["best"]},
+            }
+        )
+
+
+def test_regret_is_to_the_best_of_each_cell_and_the_worst_cell_comes_first(tmp_path: Path) -> None:
+    plain = study_in(tmp_path)
+    for bounds, worst, mean in (((), 0.84333 - 0.65, 0.0966666), (("dvpo",), 0.0, 0.0)):
+        report = plain.report.model_copy(update={"regret_of": "ppo", "bounds": bounds})
+        lines = report_lines(plain.model_copy(update={"report": report}), all_results())
+        below = lines[lines.index("## Regret of ppo") :]
+        assert below[2].startswith(
+            f"Against the best method of each cell, chosen in hindsight: {100 * mean:.1f} points"
+        )
+        first, second = (line.strip("| ").split(" | ") for line in below[6:8])
+        assert float(first[4]) == pytest.approx(worst, abs=1e-3) and float(second[4]) == 0.0
+        if not bounds:
+            assert (first[0], first[2], second[2]) == (f"base, flips, {METRIC}", "dvpo", "ppo")

@@ -5,11 +5,11 @@ some is followed by a new recording, whose difference says which::
 
     DVPO_RECORD_GOLDEN=1 python -m pytest tests/learner/algorithms/test_golden.py
 
-With ``-k`` only what is chosen is recorded anew, on the machine of the rest only. Recorded are, on made-up batches:
-advantages, value targets, losses, their gradients and all metrics; and what three updates of a tiny model, interrupted
-by a save and a load, make of its weights. Numbers are compared everywhere, with a tolerance for rounding. Where the
-fingerprint of the machine is the recorded one, all bits must be the same too; ``test_bits_are_compared`` is skipped
-where it is not.
+With ``-k`` only what is chosen is recorded anew; on another machine than the rest's, with the fingerprint of that one.
+Recorded are, on made-up batches: advantages, value targets, losses, their gradients and all metrics; and what three
+updates of a tiny model, interrupted by a save and a load, make of its weights. Numbers are compared everywhere, with a
+tolerance for rounding. Where the fingerprint of the machine is the recorded one, all bits must be the same too;
+``test_bits_are_compared`` is skipped where it is not.
 """
 
 from __future__ import annotations
@@ -309,9 +309,14 @@ class Golden:
         stored = json.loads(FILE.read_text()) if FILE.exists() else {"fingerprint": {}, "losses": {}, "runs": {}}
         self.fingerprint = fingerprint()
         self.recorded_on = stored["fingerprint"]
+        self.elsewhere: dict[str, Any] = stored.get("elsewhere", {})
         self.exact = self.fingerprint == self.recorded_on
-        keep = self.exact or not RECORDING
-        self.parts: dict[str, dict[str, Any]] = {part: stored[part] if keep else {} for part in ("losses", "runs")}
+        self.parts: dict[str, dict[str, Any]] = {part: stored[part] for part in ("losses", "runs")}
+        self.new: set[str] = set()
+
+    def is_exact(self, name: str) -> bool:
+        """Whether this is the machine that the case was recorded on."""
+        return bool(self.fingerprint == self.elsewhere.get(name, self.recorded_on))
 
     def check(self, part: str, name: str, found: dict[str, Any], elsewhere: float = REL) -> None:
         """Compare one case, or record it.
@@ -321,16 +326,23 @@ class Golden:
         """
         if RECORDING:
             self.parts[part][name] = found
+            self.new.add(name)
             return
         assert name in self.parts[part], f"{name} is not recorded; see the docstring of {Path(__file__).name}"
-        rel = REL if self.exact else elsewhere
-        moved = differences(json.loads(json.dumps(found)), self.parts[part][name], self.exact, rel)
+        exact = self.is_exact(name)
+        rel = REL if exact else elsewhere
+        moved = differences(json.loads(json.dumps(found)), self.parts[part][name], exact, rel)
         assert not moved, "\n".join([f"{len(moved)} numbers moved", *moved[:40]])
 
     def write(self) -> None:
         """Write the file, without cases that are no more."""
         kept = {part: {k: v for k, v in cases.items() if k in CASES} for part, cases in self.parts.items()}
-        FILE.write_text(render({"fingerprint": self.fingerprint, **kept}) + "\n")
+        of_case = {k: self.elsewhere.get(k, self.recorded_on) for k in CASES} | dict.fromkeys(
+            self.new, self.fingerprint
+        )
+        most = self.fingerprint if self.new == set(CASES) else self.recorded_on
+        others = {name: where for name, where in of_case.items() if where != most}
+        FILE.write_text(render({"elsewhere": others, "fingerprint": most, **kept}) + "\n")
 
 
 def render(value: Any, depth: int = 0) -> str:
@@ -368,7 +380,8 @@ def further_outputs(critic: CriticOutput, seed: int) -> CriticOutput:
     columns = {name: drawn(by_token, 14.0) for name in ("bottleneck_kl", "semantic_nll", "semantic_entropy")}
     columns |= {"semantic_kl": drawn(by_token, 2.0)}
     columns |= {name: drawn(q, 3.0) - 1.5 for name in ("flow_velocity", "flow_velocity_other")}
-    return replace(critic, raw_crossing_frac=drawn(by_token, 0.5), **columns)
+    found = replace(critic, raw_crossing_frac=drawn(by_token, 0.5), **columns)
+    return replace(found, perturbed_kl=drawn(by_token, 2.0))
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
@@ -433,7 +446,7 @@ def policy_part(
     if algorithm.needs_entropy:
         leaves["entropy"] = leaf(entropy.abs())
     whole = policy_inputs(algorithm, batch, old, leaves["logprobs"], leaves.get("entropy"))
-    names = ("logprobs", "old_logprobs", "rollout_logprobs", "ref_logprobs", "entropy", "action_mask")
+    names = tuple(field.name for field in fields(PolicyInputs))
     found = []
     for rows in micro_batches(len(batch)):
         columns: dict[str, Any] = {name: getattr(whole, name) for name in names}

@@ -34,6 +34,8 @@ EXAMPLES: list[dict[str, Any]] = [
     {"type": "delay", "min_updates": 1, "max_updates": 4},
     {"type": "quantised", "levels": 2},
     {"type": "saturated", "low": 0.25, "high": 0.75},
+    {"type": "systematic_false_negative", "pattern": "^so", "probability": 0.5},
+    {"type": "sources", "sources": [{"share": 1}, {"share": 2, "noise": [{"type": "symmetric_flip", "p": 0.4}]}]},
 ]
 IDENTITIES: list[dict[str, Any]] = [
     {"type": "symmetric_flip", "p": 0.0},
@@ -54,6 +56,8 @@ IDENTITIES: list[dict[str, Any]] = [
     {"type": "delay", "min_updates": 2, "max_updates": 2},
     {"type": "quantised", "levels": 2},
     {"type": "saturated"},
+    {"type": "systematic_false_negative", "phrase": "never said"},
+    {"type": "sources", "sources": [{"share": 1}, {"share": 2}]},
 ]
 
 
@@ -324,7 +328,15 @@ def test_quantised_and_saturated() -> None:
         ({"type": "symmetric_flip", "p": -0.1}, "noise.p: .*greater than or equal to 0"),
         ({"type": "symmetric_flip", "p": 0.1, "unit": "batch"}, "noise.unit: .*'rollout', 'group' or 'criterion'"),
         ({"type": "asymmetric_flip", "false_positive_rate": 1.1, "false_negative_rate": 0}, "false_positive_rate"),
-        ({"type": "systematic_false_positive"}, "exactly one trigger"),
+        (
+            {"type": "systematic_false_positive"},
+            "exactly one trigger: 'phrase', 'longer_than_tokens', 'pattern' or 'near_miss'",
+        ),
+        ({"type": "systematic_false_positive", "pattern": "("}, "noise.pattern: .*not a regular expression"),
+        ({"type": "systematic_false_negative"}, "exactly one trigger: 'phrase', 'longer_than_tokens' or 'pattern'"),
+        ({"type": "systematic_false_negative", "near_miss": 1}, "near_miss"),
+        ({"type": "sources", "sources": [{"share": 1}]}, "noise.sources: .*at least 2"),
+        ({"type": "sources", "sources": [{"share": 1}, {"share": 0}]}, "noise.sources.1.share: .*greater than 0"),
         ({"type": "systematic_false_positive", "phrase": "a", "longer_than_tokens": 3}, "exactly one trigger"),
         ({"type": "length_bias", "b": 1, "mean": 10, "std": 0}, "noise.std: .*greater than 0"),
         ({"type": "student_t", "nu": 0.5, "scale": 1}, "noise.nu"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 TARGETS: dict[str, str] = {
     "lambda_return": "learner.algorithms.critic.targets.lambda_return:LambdaReturn",
     "mixture": "learner.algorithms.critic.targets.mixture:Mixture",
+    "dual_replacement": "learner.algorithms.critic.targets.dual_replacement:DualReplacement",
     "quantile_wise": "learner.algorithms.critic.targets.quantile_wise:QuantileWise",
     "monte_carlo": "learner.algorithms.critic.targets.monte_carlo:MonteCarlo",
     "robust_min_heads": "learner.algorithms.critic.targets.robust:MinHeads",
