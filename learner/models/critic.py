@@ -46,6 +46,7 @@ class CriticModel(nn.Module):
         super().__init__()
         self.body = body
         self.packs_rows = pack_rows and packing.prepare(body)
+        self.attention_width = packing.attention_width(body)
         self.heads = make_heads(body.config.get_text_config().hidden_size, config, seed)
         self.frozen_head = frozen_head
         self.autocast = autocast
