@@ -23,8 +23,6 @@ and metrics. Both numbers are from one core and ``python -m benchmarks.learner_u
 docs/benchmarks.md."""
 GPU_COST = 2048
 """Least cost on a GPU, which computes fewer tokens in no less time (our choice, not measured)."""
-PACKED_PADDING = 0.25
-"""What a token of padding costs where rows are packed: it takes part in attention only (our choice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,12 @@ class BatchPlan:
     Attributes:
         micro_batches: ``micro_batches[minibatch][rank][i]`` are row numbers of the global batch.
         lengths: tokens of each trajectory.
+        packed: whether rows are run without padding.
     """
 
     micro_batches: tuple[tuple[tuple[Rows, ...], ...], ...]
     lengths: tuple[int, ...]
+    packed: bool = False
 
     @property
     def num_minibatches(self) -> int:
@@ -67,26 +67,25 @@ class BatchPlan:
         return slices
 
     def num_within(self, minibatch: int, max_tokens: int) -> int:
-        """How many of a mini-batch's first micro-batches have at most ``max_tokens`` padded tokens together.
+        """How many of a mini-batch's first micro-batches have at most ``max_tokens`` together, with their padding.
 
         It is the least such number over ranks, so that all of them come to the same.
         """
         found = []
         for micros in self.micro_batches[minibatch]:
-            sums = itertools.accumulate(padded_tokens(self.lengths, micro) for micro in micros)
+            size = packed_tokens if self.packed else padded_tokens
+            sums = itertools.accumulate(size(self.lengths, micro) for micro in micros)
             found.append(sum(total <= max_tokens for total in sums))
         return min(found)
 
 
-def fixed_cost_of(num_parameters: int, packs_rows: bool, on_gpu: bool) -> int:
-    """What a micro-batch costs beside its tokens, in padded tokens.
+def fixed_cost_of(num_parameters: int, on_gpu: bool) -> int:
+    """What a micro-batch of padded rows costs beside its tokens, in tokens.
 
     Args:
         num_parameters: of the largest model.
-        packs_rows: whether padding is attended over only, which makes a micro-batch dearer in terms of it.
     """
-    cost = max(LEAST_COST + SMALL_MODEL / max(1, num_parameters), GPU_COST if on_gpu else 0)
-    return round(cost / PACKED_PADDING if packs_rows else cost)
+    return round(max(LEAST_COST + SMALL_MODEL / max(1, num_parameters), GPU_COST if on_gpu else 0))
 
 
 def plan_batch(
@@ -96,6 +95,7 @@ def plan_batch(
     micro_batch_tokens: int,
     seed: int,
     fixed_cost: int = LEAST_COST,
+    attention: float | None = None,
 ) -> BatchPlan:
     """Split a global batch into mini-batches, ranks and micro-batches.
 
@@ -104,9 +104,10 @@ def plan_batch(
 
     Args:
         lengths: tokens of each trajectory.
-        micro_batch_tokens: most padded tokens in one micro-batch (a longer trajectory goes alone).
+        micro_batch_tokens: most tokens in one micro-batch, with its padding (a longer trajectory goes alone).
         seed: of the shuffle before the mini-batches are cut; unused if there is only one.
-        fixed_cost: see :func:`fixed_cost_of`.
+        fixed_cost: see :func:`fixed_cost_of`; of padded rows.
+        attention: of rows without padding, see :func:`plan_packed`; None for padded rows.
 
     Raises:
         ValueError: no trajectories.
@@ -118,8 +119,53 @@ def plan_batch(
     if count > 1:
         random.Random(seed).shuffle(order)
     members = [order[index * len(order) // count : (index + 1) * len(order) // count] for index in range(count)]
-    plans = [plan_minibatch(lengths, rows, num_ranks, micro_batch_tokens, fixed_cost) for rows in members]
-    return BatchPlan(tuple(plans), tuple(lengths))
+    if attention is None:
+        plans = [plan_minibatch(lengths, rows, num_ranks, micro_batch_tokens, fixed_cost) for rows in members]
+    else:
+        plans = [plan_packed(lengths, rows, num_ranks, micro_batch_tokens, attention) for rows in members]
+    return BatchPlan(tuple(plans), tuple(lengths), packed=attention is not None)
+
+
+def plan_packed(
+    lengths: Sequence[int], rows: Sequence[int], num_ranks: int, max_tokens: int, attention: float = 0.0
+) -> tuple[tuple[Rows, ...], ...]:
+    """Rows of each micro-batch of each rank, ``[rank][i]``, where rows are run without padding.
+
+    Then a micro-batch costs what its rows do, whatever their lengths, and each further one costs extra: there are as
+    few as the budget allows. Rows are dealt out longest first, each to the rank that has least to compute and there
+    into the micro-batch with fewest tokens; so ranks differ by no more than a row, but for those that are full.
+
+    Args:
+        max_tokens: of one micro-batch; a longer row goes alone.
+        attention: what a row's attention costs, in units of its other arithmetic, for each token of its length.
+    """
+    order = sorted(rows, key=lambda i: (-lengths[i], i))
+    least = -(-sum(min(lengths[row], max_tokens) for row in order) // (max_tokens * num_ranks))
+    number = max(1, min(least, len(order)))
+    while (found := _dealt_out(lengths, order, num_ranks, number, max_tokens, attention)) is None:
+        number += 1
+    return found
+
+
+def _dealt_out(
+    lengths: Sequence[int], order: Sequence[int], num_ranks: int, number: int, max_tokens: int, attention: float
+) -> tuple[tuple[Rows, ...], ...] | None:
+    """:func:`plan_packed` with ``number`` micro-batches on each rank, or None if a row finds no room."""
+    micros: list[list[list[int]]] = [[[] for _ in range(number)] for _ in range(num_ranks)]
+    tokens = [[0] * number for _ in range(num_ranks)]
+    loads = [0.0] * num_ranks
+    for row in order:
+        length = lengths[row]
+        for rank in sorted(range(num_ranks), key=loads.__getitem__):
+            place = min(range(number), key=tokens[rank].__getitem__)
+            if not micros[rank][place] or tokens[rank][place] + length <= max_tokens:
+                break
+        else:
+            return None
+        micros[rank][place].append(row)
+        tokens[rank][place] += length
+        loads[rank] += length * (1.0 + attention * length)
+    return tuple(tuple(map(tuple, rank)) for rank in micros)
 
 
 def plan_minibatch(
@@ -182,6 +228,11 @@ def cut_blocks(lengths: Sequence[int], num_ranks: int, max_tokens: int, fixed_co
 def micro_batches(lengths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[Rows]:
     """Rows of the micro-batches of one rank that has them all, of at most ``max_tokens`` padded tokens each."""
     return list(plan_minibatch(lengths, rows, 1, max_tokens)[0])
+
+
+def packed_tokens(lengths: Sequence[int], rows: Sequence[int]) -> int:
+    """What a rank computes for one micro-batch without padding; see :func:`padded_tokens`."""
+    return sum(lengths[row] for row in rows) if rows else MIN_PADDED_TOKENS
 
 
 def padded_tokens(lengths: Sequence[int], rows: Sequence[int]) -> int:

@@ -29,7 +29,7 @@ ROOMS = {
     "conversation tasks data",
     "learner": "storage config metrics masking maths batch plan models algorithms engine update checkpoint "
     "reward_model warmstart",
-    "learner.maths": "collective kernels outcomes quantiles logprobs replacement returns losses calibration",
+    "learner.maths": "row_blocks collective kernels outcomes quantiles logprobs replacement returns losses calibration",
     "learner.algorithms": "records streams invariance sampler corrections objectives base clipped_policy critic "
     "actor_critic without_critic with_critic presets catalogue",
     "learner.algorithms.critic": "config readouts targets terms regularisers draft short_keys evaluation composition",

@@ -52,6 +52,7 @@ class CriticModel(nn.Module):
         self.body = body
         self.packs_rows = pack_rows and packing.prepare(body)
         self.adapts = adapts
+        self.attention_width = packing.attention_width(body)
         self.heads = make_heads(body.config.get_text_config().hidden_size, config, seed)
         self.frozen_head = frozen_head
         self.autocast = autocast

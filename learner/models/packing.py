@@ -3,14 +3,16 @@
 Each row attends to itself only and its positions start at 0, so it gets what it would get alone. Everything that works
 token by token, which is nearly all of the arithmetic, then sees no padding. Attention is called through the registry of
 transformers: flash-attention's variable-length kernel where that is installed and the numbers are of 16 bits, elsewhere
-rows are laid out side by side for PyTorch's attention, and only there padded to the longest of them. (One mask over the
-whole sequence, which transformers makes of restarting positions, costs the square of its length; FlexAttention has no
-backward pass on a CPU.)
+rows of about one length are laid out side by side for PyTorch's attention, block by block, and only there padded to the
+longest of their block. (One mask over the whole sequence, which transformers makes of restarting positions, costs the
+square of its length; FlexAttention has no backward pass on a CPU.)
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Self
@@ -23,6 +25,7 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from transformers.utils import is_flash_attn_2_available
 
 from learner.maths.logprobs import states_of_actions
+from learner.maths.row_blocks import Block, cut_into_blocks
 from learner.models.split_weights import whole_while_used
 
 IMPLEMENTATION = "dvpo_packed_rows"
@@ -69,27 +72,25 @@ class PackedRows:
     def note(self) -> None:
         """Called by each layer's attention."""
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of the batch."""
-        return len(self.bounds) - 1
-
     @cached_property
-    def places(self) -> Tensor:
-        """[n], where each token lies in rows side by side, [batch * longest]."""
-        return self.is_real[:, : self.longest].reshape(-1).nonzero().squeeze(-1)
+    def blocks(self) -> list[Block]:
+        """Neighbouring rows that attention takes together."""
+        lengths = self.bounds.diff().tolist()
+        ends = cut_into_blocks(lengths)
+        return [Block.of(lengths[a:b], self.bounds.device) for a, b in itertools.pairwise([0, *ends])]
 
-    def side_by_side(self, x: Tensor) -> Tensor:
-        """[1 head n dim] -> [batch head longest dim]; 0 behind the end of a row, where no real token looks."""
-        tokens, size = x[0].transpose(0, 1), self.num_rows * self.longest
-        if len(tokens) < size:
-            tokens = tokens.new_zeros((size, *tokens.shape[1:])).index_copy(0, self.places, tokens)
-        return tokens.reshape(self.num_rows, self.longest, *tokens.shape[1:]).transpose(1, 2)
+    def split(self, x: Tensor) -> list[Tensor]:
+        """[1 head n dim] -> [rows head longest dim] of each block."""
+        blocks = self.blocks
+        if len(blocks) == 1:
+            return [blocks[0].side_by_side(x)]
+        parts = x.split([block.num_tokens for block in blocks], dim=2)  # one backward pass for all, unlike slices
+        return [block.side_by_side(part) for block, part in zip(blocks, parts, strict=True)]
 
-    def one_after_another(self, x: Tensor) -> Tensor:
-        """[batch longest head dim] -> [1 n head dim]; inverse of :meth:`side_by_side` but for the order of the axes."""
-        tokens = x.flatten(0, 1)
-        return (tokens if len(self.places) == len(tokens) else tokens.index_select(0, self.places))[None]
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """[rows longest head dim] of each block -> [1 n head dim]."""
+        tokens = [block.one_after_another(x) for block, x in zip(self.blocks, parts, strict=True)]
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +177,9 @@ def packed_attention(
     packed_rows.note()
     if uses_flash(query):
         return flash_attention(query, key, value, packed_rows, dropout, scaling), None
-    q, k, v = (packed_rows.side_by_side(x) for x in (query, key, value))
-    output, _ = sdpa_attention_forward(module, q, k, v, None, dropout, scaling, is_causal=True)
-    return packed_rows.one_after_another(output), None
+    blocks = zip(*(packed_rows.split(x) for x in (query, key, value)), strict=True)
+    outputs = [sdpa_attention_forward(module, *qkv, None, dropout, scaling, is_causal=True)[0] for qkv in blocks]
+    return packed_rows.join(outputs), None
 
 
 def uses_flash(query: Tensor) -> bool:
@@ -210,6 +211,12 @@ def flash_attention(
 
 
 AttentionInterface.register(IMPLEMENTATION, packed_attention)
+
+
+def attention_width(model: PreTrainedModel) -> int:
+    """Channels over all layers, what attention to one token costs in products of two numbers."""
+    facts = model.config.get_text_config()
+    return int(facts.num_hidden_layers * facts.hidden_size)
 
 
 def prepare(model: PreTrainedModel) -> bool:

@@ -51,6 +51,7 @@ class PolicyModel(nn.Module):
         self.lm = lm
         self.head = LogprobHead(lm.get_output_embeddings()) if has_plain_head(lm) else None
         self.packs_rows = pack_rows and packing.prepare(lm)
+        self.attention_width = packing.attention_width(lm)
 
     def forward(
         self,

@@ -84,7 +84,8 @@ class Learner(Rank):
         seed = settings.seed * 1_000_003 + update_index
         lengths = [len(s.trajectory.token_ids) for s in samples]
         budget = settings.config.micro_batch_tokens
-        plan = plan_batch(lengths, self.world.size, options.num_minibatches, budget, seed, self.fixed_cost)
+        costs = (self.fixed_cost, self.attention_cost)
+        plan = plan_batch(lengths, self.world.size, options.num_minibatches, budget, seed, *costs)
         rows = plan.rank_rows(self.world.rank)
         try:
             batch = collate(samples, rows, pad_token_id=settings.pad_token_id, seed=settings.seed)

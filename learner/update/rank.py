@@ -72,7 +72,19 @@ class Rank:
     def fixed_cost(self) -> int:
         """What a micro-batch costs beside its tokens; the same on every rank."""
         largest = max(engine.num_parameters for engine in self._engines)
-        return fixed_cost_of(largest, self.packs_rows, self.world.device.type == "cuda")
+        return fixed_cost_of(largest, self.world.device.type == "cuda")
+
+    @property
+    def attention_cost(self) -> float | None:
+        """What attention costs beside the other arithmetic, for each token of a row's length; None for padded rows.
+
+        In a forward pass a weight is two operations for each token, attention two for each layer, channel and token
+        looked at (half of those before it, two products). Backward passes are twice either.
+        """
+        if not self.packs_rows:
+            return None
+        engines = self._engines
+        return sum(e.module.attention_width for e in engines) / max(1, sum(e.num_parameters for e in engines))
 
     @property
     def _engines(self) -> list[TrainEngine]:

@@ -15,9 +15,11 @@ from learner.plan import (
     cut_blocks,
     fixed_cost_of,
     micro_batches,
+    packed_tokens,
     padded_tokens,
     plan_batch,
     plan_minibatch,
+    plan_packed,
 )
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
@@ -131,10 +133,46 @@ def test_the_first_micro_batches_that_fit_are_the_same_on_every_rank() -> None:
 
 
 def test_a_micro_batch_costs_more_where_tokens_are_cheap() -> None:
-    assert fixed_cost_of(10**9, False, False) == LEAST_COST
-    assert fixed_cost_of(220_000, False, False) == 327  # measured: 328
-    assert fixed_cost_of(10**9, True, False) == 4 * LEAST_COST  # padding is a quarter as dear
-    assert fixed_cost_of(10**9, False, True) > 1000
+    assert fixed_cost_of(10**9, False) == LEAST_COST
+    assert fixed_cost_of(220_000, False) == 327  # measured: 328
+    assert fixed_cost_of(10**9, True) > 1000
     lengths = [100, 100, 20, 20]
     found = [plan_minibatch(lengths, range(4), 1, 10**4, cost) for cost in (159, 160)]
     assert [len(rank) for (rank,) in found] == [2, 1]
+
+
+@CALM
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 900), st.floats(0.0, 0.1))
+def test_packed_plans_lose_nothing_and_keep_every_bound(
+    lengths: list[int], ranks: int, minibatches: int, tokens: int, attention: float
+) -> None:
+    plan = plan_batch(lengths, ranks, minibatches, tokens, 3, attention=attention)
+    assert sorted(row for rank in range(ranks) for row in plan.rank_rows(rank)) == list(range(len(lengths)))
+    alone = plan_batch(lengths, 1, minibatches, tokens, 3)
+    for index, minibatch in enumerate(plan.micro_batches):
+        assert set(plan.minibatch_rows(index)) == set(alone.minibatch_rows(index))
+        assert len({len(micros) for micros in minibatch}) == 1
+        assert all(packed_tokens(lengths, micro) <= tokens or len(micro) <= 1 for rank in minibatch for micro in rank)
+        assert any(micros[-1] for micros in minibatch)
+        if any(a and b for micros in minibatch for a, b in itertools.pairwise(micros)):
+            assert sum(lengths[row] for row in plan.minibatch_rows(index)) > tokens  # else one would have done
+    assert plan.num_within(0, 10**9) == len(plan.micro_batches[0][0])
+
+
+@CALM
+@given(LENGTHS, st.integers(1, 6), st.floats(0.0, 0.1))
+def test_packed_ranks_differ_by_no_more_than_a_row(lengths: list[int], ranks: int, attention: float) -> None:
+    plan = plan_packed(lengths, range(len(lengths)), ranks, 10**6, attention)
+    loads = [sum(lengths[r] * (1 + attention * lengths[r]) for micro in rank for r in micro) for rank in plan]
+    assert max(loads) - min(loads) <= max(n * (1 + attention * n) for n in lengths) * (1 + 1e-9)
+
+
+def test_packed_plans_by_hand() -> None:
+    assert plan_packed([26, 14, 20], range(3), 1, 100) == (((0, 2, 1),),)  # as the padded plan, if all have room
+    # a long row's attention counts: with it the rank of the long one is given nothing more
+    lengths = [100, 40, 40, 40]
+    assert plan_packed(lengths, range(4), 2, 1000) == (((0,),), ((1, 2, 3),))
+    assert plan_packed([100, 60, 60, 30], range(4), 2, 1000, 0.0) == (((0, 3),), ((1, 2),))
+    assert plan_packed([100, 60, 60, 30], range(4), 2, 1000, 0.1) == (((0,),), ((1, 2, 3),))
+    tail = long_tail(256, 64, 1.0)
+    assert len(plan_packed(tail, range(256), 1, 16384)[0]) == -(-sum(tail) // 16384)

@@ -31,6 +31,7 @@ from transformers import (
 from transformers.models.mamba import MambaConfig, MambaForCausalLM
 
 from learner.config import LearnerConfig, ModelConfig
+from learner.maths import row_blocks
 from learner.metrics import to_floats
 from learner.models import packing
 from learner.models.critic import CriticModel, load_critic
@@ -57,6 +58,15 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=64, n_layer=2, n_head=4, **SPECIAL)),
 }
 LENGTHS = [9, 2, 20, 13, 20]
+
+
+@pytest.fixture(params=["one block", "many blocks"], autouse=True)
+def _block_cost(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention over short rows in one call, and in several as it is with long ones."""
+    if request.param == "many blocks":
+        monkeypatch.setattr(row_blocks, "BLOCK_COST", 10)
+
+
 SAME: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -226,15 +236,17 @@ def test_flash_attention_is_given_rows_and_bounds(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(model(ids, mask, 1.0, lengths=lengths)["logprobs"], expected, **SAME)
 
 
-def test_packed_places() -> None:
+def test_packed_places(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, _, lengths = batch([2, 3])
     rows = PackedRows.of(ids, lengths)
     assert rows.token_ids.tolist() == [[*ids[0, :2].tolist(), *ids[1].tolist()]]
     assert rows.position_ids.tolist() == [[0, 1, 0, 1, 2]]
     assert rows.bounds.tolist() == [0, 2, 5] and rows.longest == 3
     x = torch.arange(10.0).reshape(1, 2, 5, 1)
-    assert rows.side_by_side(x).squeeze(-1).tolist() == [[[0, 1, 0], [5, 6, 0]], [[2, 3, 4], [7, 8, 9]]]
-    assert torch.equal(rows.one_after_another(rows.side_by_side(x).transpose(1, 2)), x.transpose(1, 2))
+    monkeypatch.setattr(row_blocks, "BLOCK_COST", 100)
+    (block,) = rows.split(x)
+    assert block.squeeze(-1).tolist() == [[[0, 1, 0], [5, 6, 0]], [[2, 3, 4], [7, 8, 9]]]
+    assert torch.equal(rows.join([block.transpose(1, 2)]), x.transpose(1, 2))
     outputs = packing.RowOutputs(torch.arange(5.0)[:, None], rows)
     assert outputs.before(torch.tensor([[False, True, False], [False, False, True]])).tolist() == [[0.0], [3.0]]
     assert outputs.at(torch.tensor([1, 2])).tolist() == [[1.0], [4.0]]
@@ -244,7 +256,7 @@ def test_packed_places() -> None:
 def test_an_update_is_the_same_with_packed_rows(
     preset: str, tiny_model: Path, make_learner: Callable[..., Learner]
 ) -> None:
-    config = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, adam_eps=1e-2, micro_batch_tokens=120, lr_warmup_frac=0.0)
+    config = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, adam_eps=1e-2, micro_batch_tokens=60, lr_warmup_frac=0.0)
     results = []
     for pack_rows in (True, False):
         model = ModelConfig(path=str(tiny_model), pack_rows=pack_rows)
@@ -255,6 +267,7 @@ def test_an_update_is_the_same_with_packed_rows(
         results.append((metrics, dict(learner.policy.full_weights())))
     (packed, weights), (padded, others) = results
     assert packed.pop("learner/padding_frac") == 0.0 and padded.pop("learner/padding_frac") > 0.0
+    assert 1 < packed.pop("learner/micro_batches") <= padded.pop("learner/micro_batches")
     assert packed == pytest.approx(padded, rel=2e-3, abs=1e-4)
     for name, weight in others.items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-4)
