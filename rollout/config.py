@@ -180,11 +180,20 @@ class PseudoLabelConfig(StrictModel):
         return check_answer_pattern(pattern)
 
 
+DISPUTED_SHARE = 0.8
+"""Of the gold labels, those that are asked for where samples disagree. The rest keeps error rates and the value model
+in touch with what all samples agree on."""
+
+
 class GoldLabelConfig(StrictModel):
     """True scores that training may see: of a few trajectories, which then teach it what the noisy ones are worth."""
 
-    share: float = Field(
-        0.05, gt=0.0, le=1.0, description="Share of trajectories, at random, whose true score is asked for."
+    share: float = Field(0.05, gt=0.0, le=1.0, description="Share of trajectories whose true score is asked for.")
+    choice: Literal["auto", "random", "disputed"] = Field(
+        "auto",
+        description="Of which ones: 'random'; or 'disputed', four in five where a prompt's samples give different "
+        "answers, one label an answer, and the rest at random; 'auto' takes the latter where it can: with several "
+        "samples of a prompt, and answers that can be the same.",
     )
     first_share: float | None = Field(
         None, gt=0.0, le=1.0, description="The share as long as few updates are done; None: as later."
@@ -271,6 +280,14 @@ class RewardConfig(StrictModel):
         if self.gold_labels is not None and not (self.gold or self.noise or self.pseudo_labels):
             raise ValueError("gold_labels needs reward.gold, a verifier that tells more than reward.functions do")
         return self
+
+    def disputed_share(self, samples_per_prompt: int | None) -> float:
+        """The part of the gold labels that is asked for where samples disagree; the rest is drawn at random."""
+        labels = self.gold_labels
+        if labels is None or labels.choice == "random":
+            return 0.0
+        can = samples_per_prompt is not None and samples_per_prompt > 1 and self.answer_key != "none"
+        return DISPUTED_SHARE if can else 0.0
 
     @property
     def compared_share(self) -> float:

@@ -106,6 +106,11 @@ class Ledger:
                 gold=score.gold,
             )
 
+    def label(self, trajectory_id: str, gold: float) -> None:
+        """The true score of a sample that is ready was looked at."""
+        with self._file.change() as db:
+            self._set(db, [trajectory_id], (SampleState.READY,), state=SampleState.READY, gold=gold)
+
     def drop(self, trajectory_id: str, reason: str, step: int, replacement: str = "") -> None:
         """A sample in flight or ready will not be trained on. If it is replaced, both happen or neither.
 

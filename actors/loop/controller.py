@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from actors.faults import GuardStop, RollbackRequested, Stalled, StopRequested
@@ -15,6 +16,7 @@ from actors.loop.activity import ActivityClock
 from actors.loop.config import TrainingConfig
 from actors.loop.evaluation import EvaluationPlan, evaluate
 from actors.loop.generation import Generation
+from actors.loop.gold_labels import DisputedLabels
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.records import Records
 from actors.loop.step_metrics import EngineRates, activity_metrics, rollout_metrics, update_metrics
@@ -39,6 +41,7 @@ class Controller:
         guards: watch for numbers that go wrong.
         trust: how far the reward can be trusted, from trajectories whose true score is known.
         eval_prompts: held-out prompts by split.
+        gold_labels: asks for true scores of a batch's samples; None where none are, or only at random.
         state: ``controller`` state of the checkpoint to go on from, or None.
     """
 
@@ -59,6 +62,7 @@ class Controller:
         trust: RewardTrust,
         eval_prompts: Mapping[str, Sequence[Prompt]],
         eval_plan: EvaluationPlan | None = None,
+        gold_labels: DisputedLabels | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
@@ -68,6 +72,7 @@ class Controller:
         self._records, self._status = records, records.status
         self._guards, self._trust = guards, trust
         self._eval_prompts, self._eval_plan = eval_prompts, eval_plan
+        self._gold_labels = gold_labels
         self._engine_rates = EngineRates()
         self._step_began = time.monotonic()
         self.step = self._saved_step = buffer.version
@@ -129,6 +134,7 @@ class Controller:
         if reason := self._refused(groups):
             await self._generation.give_up(groups, reason)
             return
+        await self._label(groups)
         with self._clock.during("train"), self._status.stage("train", [group.group_id for group in groups]):
             result = await self._learner.update(groups, self.step, self._trust.rates)
         if result.skipped:
@@ -157,6 +163,16 @@ class Controller:
         await self._report(groups, metrics, result.traces)
         self._act(doubts, "trust")
         self._act(self._guards.after_update(metrics, self.step, result.notes))
+
+    async def _label(self, groups: Sequence[Group]) -> None:
+        """Ask for true scores, and write down which ones: what is trained on them must be known afterwards."""
+        if self._gold_labels is None:
+            return
+        with self._status.stage("label"):
+            labelled = await self._gold_labels.label(groups)
+        ledger = self._records.ledger
+        changes = [partial(ledger.label, name, score) for name, score in labelled.items()]
+        await self._records.disk.write(lambda: ledger.together(changes), "the ledger")
 
     def _refused(self, groups: Sequence[Group]) -> str:
         """Why the batch must not be trained on; empty if it may."""
@@ -265,7 +281,8 @@ class Controller:
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the controller; the ledger has the rest."""
-        return {"initial_accuracy": self.initial_accuracy, "guards": self._guards.state(), "trust": self._trust.state()}
+        kept = {"initial_accuracy": self.initial_accuracy, "guards": self._guards.state(), "trust": self._trust.state()}
+        return kept if self._gold_labels is None else kept | {"gold_labels": self._gold_labels.state()}
 
     def _tell(self, kind: str, text: str, level: Level = "info", **details: Any) -> None:
         self._records.tell(kind, self.step, text, level, **details)

@@ -207,6 +207,12 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
             f"reward.gold_labels: {config.algorithm.name} makes no use of gold labels; add 'evidence' or "
             "'gold_only' to algorithm.reward_correction, or leave this out"
         )
+    labels = config.reward.gold_labels
+    if labels and labels.choice == "disputed" and not config.reward.disputed_share(config.training.samples_per_prompt):
+        raise UserError(
+            "reward.gold_labels.choice: 'disputed' asks where a prompt's samples give different answers, which needs "
+            "training.samples_per_prompt above 1 and a reward.answer_key other than 'none'; or set it to 'random'"
+        )
     if config.reward.gold_labels is None and any(correction.needs_gold for correction in algorithm.corrections):
         raise Conflict(
             "reward.gold_labels: missing, and algorithm.reward_correction trains on trajectories with a gold label "

@@ -15,6 +15,7 @@ from actors.loop.activity import ActivityClock
 from actors.loop.controller import Controller
 from actors.loop.evaluation import EvaluationPlan
 from actors.loop.generation import FailureLimits, Generation
+from actors.loop.gold_labels import DisputedLabels
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
@@ -170,6 +171,7 @@ def assemble(
         trust=RewardTrust(config.trust, config.reward.compared_share, config.seed, kept.get("trust")),
         eval_prompts=prompts.held_out,
         eval_plan=EvaluationPlan(config.evaluation, config.rollout.sampling),
+        gold_labels=_gold_labels(config, rewards, kept.get("gold_labels")),
         state=state,
     )
 
@@ -236,6 +238,13 @@ def _failure_limits(config: RunConfig) -> FailureLimits:
 def _pseudo_labels(config: RunConfig) -> PseudoLabels | None:
     options = config.reward.pseudo_labels
     return PseudoLabels(options, config.seed) if options is not None else None
+
+
+def _gold_labels(config: RunConfig, rewards: RewardPool, state: dict[str, Any] | None) -> DisputedLabels | None:
+    options = config.reward.gold_labels
+    if options is None or not config.reward.disputed_share(config.training.samples_per_prompt):
+        return None
+    return DisputedLabels(options, rewards, state)
 
 
 def _weight_sync(config: RunConfig, learner: LearnerRanks, pool: RolloutPool, source: PromptSource) -> WeightSync:

@@ -49,6 +49,7 @@ class RewardService:
         scorers: Mapping[str, Scorer] | None = None,
     ) -> None:
         self._config, self._run_seed = config, run_seed
+        self._random_part = 1.0 - config.disputed_share(samples_per_prompt)
         self._threads = RewardThreads()
         self._places = asyncio.Semaphore(config.max_concurrent_requests)
         self._scorers = dict(scorers or {})
@@ -128,11 +129,11 @@ class RewardService:
         return is_rechecked(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
 
     def _is_labelled(self, prompt: Prompt, trajectory: Trajectory) -> bool:
-        """Whether training may see the true score."""
+        """Whether training may see the true score, by chance; see also ``gold_labels.choice``."""
         labels = self._config.gold_labels
         if labels is None:
             return False
-        share = labels.share_at(trajectory.policy_version_min)
+        share = self._random_part * labels.share_at(trajectory.policy_version_min)
         return is_labelled(self._run_seed, prompt.prompt_id, trajectory.sample_index, share)
 
     async def clean_score(self, prompt: Prompt, trajectory: Trajectory) -> RewardRecord:

@@ -23,6 +23,7 @@ from actors.loop.activity import ActivityClock
 from actors.loop.config import TrainingConfig
 from actors.loop.controller import Controller
 from actors.loop.generation import FailureLimits, Generation
+from actors.loop.gold_labels import DisputedLabels
 from actors.loop.group_buffer import GroupBuffer
 from actors.loop.pseudo_labels import PseudoLabels
 from actors.loop.records import Records
@@ -208,6 +209,7 @@ class Run:
         pool: FakePool | None = None,
         labels: PseudoLabels | None = None,
         trust: RewardTrust | None = None,
+        gold_labels: DisputedLabels | None = None,
         max_errors: float = 5.0,
         **options: Any,
     ) -> None:
@@ -250,6 +252,7 @@ class Run:
             generation=generation,
             trust=trust or RewardTrust(TrustConfig(), 0.0, 0),
             eval_prompts={"test": prompts[:2]},
+            gold_labels=gold_labels,
             state=state,
             **shared,
             **fakes,
