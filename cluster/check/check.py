@@ -209,7 +209,7 @@ def check_rates(config: RunConfig, algorithm: Algorithm) -> None:
         )
     labels = config.reward.gold_labels
     if labels and labels.choice == "disputed" and not config.reward.disputed_share(config.training.samples_per_prompt):
-        raise UserError(
+        raise Conflict(
             "reward.gold_labels.choice: 'disputed' asks where a prompt's samples give different answers, which needs "
             "training.samples_per_prompt above 1 and a reward.answer_key other than 'none'; or set it to 'random'"
         )

@@ -84,7 +84,8 @@ class Rank:
         if not self.packs_rows:
             return None
         engines = self._engines
-        return sum(e.module.attention_width for e in engines) / max(1, sum(e.num_parameters for e in engines))
+        widths: list[Any] = [engine.module.attention_width for engine in engines]
+        return float(sum(widths)) / max(1, sum(e.num_parameters for e in engines))
 
     @property
     def _engines(self) -> list[TrainEngine]:
