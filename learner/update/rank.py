@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from learner.algorithms.base import Algorithm
 from learner.config import LearnerConfig
