@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from learner.algorithms.base import Algorithm
 from learner.config import LearnerConfig
@@ -82,8 +83,9 @@ class Rank:
         """
         if not self.packs_rows:
             return None
-        engines = self._engines
-        return sum(e.module.attention_width for e in engines) / max(1, sum(e.num_parameters for e in engines))
+        modules: list[Any] = [engine.module for engine in self._engines]
+        num_parameters = sum(engine.num_parameters for engine in self._engines)
+        return float(sum(module.attention_width for module in modules)) / max(1, num_parameters)
 
     @property
     def _engines(self) -> list[TrainEngine]:
