@@ -84,9 +84,9 @@ class Rank:
         """
         if not self.packs_rows:
             return None
-        engines = self._engines
-        widths: list[Any] = [engine.module.attention_width for engine in engines]
-        return float(sum(widths)) / max(1, sum(e.num_parameters for e in engines))
+        modules: list[Any] = [engine.module for engine in self._engines]
+        num_parameters = sum(engine.num_parameters for engine in self._engines)
+        return float(sum(module.attention_width for module in modules)) / max(1, num_parameters)
 
     @property
     def _engines(self) -> list[TrainEngine]:

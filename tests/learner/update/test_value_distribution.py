@@ -25,7 +25,7 @@ from tests.learner.random_batches import make_batch, make_old
 
 MakeLearner = Callable[..., Learner]
 LAW = {"critic": {"num_heads": 3, "num_quantiles": 40}}
-SMALL = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, lr_warmup_frac=0.0, micro_batch_tokens=60)
+SMALL = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, lr_warmup_frac=0.0, micro_batch_tokens=30)
 BIG = 200
 """Quantiles, so that a distribution is far larger than all else of a batch."""
 

@@ -75,7 +75,7 @@ def test_passes_that_are_kept_change_no_bit(
 def test_as_many_passes_are_kept_as_fit_into_one_micro_batch(
     make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = WHOLE.model_copy(update={"micro_batch_tokens": 60})
+    config = WHOLE.model_copy(update={"micro_batch_tokens": 30})
     weights, metrics, calls = updated(make_learner("dvpo", LAW, config))
     again(monkeypatch)
     others, plain, more_calls = updated(make_learner("dvpo", LAW, config))
