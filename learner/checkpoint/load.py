@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +95,13 @@ def _misfit(learner: Learner, folder: Path, stage: int) -> str:
 
 
 def policy_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
-    """Hugging Face name and full weight of each policy parameter, on rank 0; empty elsewhere. Called by every rank.
+    """Name and full weight of each policy parameter, on rank 0; empty elsewhere. Called by every rank.
+
+    The names are transformers', which are not always those of the model's files: see ``published.py``.
 
     A tied LM head is not listed beside the embedding it shares.
     """
     return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in learner.policy.full_weights()]
-
-
-def policy_shapes(learner: Learner) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-    """Hugging Face name, number format and full shape of what :func:`policy_weights` lists, on every rank."""
-    return [(name.removeprefix(_POLICY_PREFIX), dtype, shape) for name, dtype, shape in learner.policy.weight_shapes()]
-
-
-def policy_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """What :func:`policy_weights` lists, on every rank's device and some at a time. Called by every rank."""
-    for name, weight in learner.policy.device_weights():
-        yield name.removeprefix(_POLICY_PREFIX), weight
 
 
 def critic_shape(critic: nn.Module) -> dict[str, Any]:

@@ -116,6 +116,7 @@ class WeightLoaderExtension:
             filled = loader(iterator)
             return filled
 
+        _have_experts_packed(model)
         # Only the model's own loader knows which parameters it filled (several tensors may go into one), so it is
         # listened to while vLLM drives it.
         model.load_weights = load
@@ -146,6 +147,20 @@ def _fact(tensor: torch.Tensor, with_checksum: bool) -> TensorFact:
     name = str(tensor.dtype).removeprefix("torch.")
     crc = checksum(tensor.reshape(-1).view(torch.uint8).numpy()) if with_checksum else None
     return TensorFact(tuple(tensor.shape), name, crc)
+
+
+def _have_experts_packed(model: Any) -> None:
+    """On CPU the weights of experts are packed for their kernel only when that is made, at the first load.
+
+    Those of a reload would be put where packed ones are expected, and nothing would say so. So the kernel is made anew
+    by the reload, as vLLM's own code does where it has none.
+    """
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if isinstance(method, UnquantizedFusedMoEMethod) and module.w13_weight.device.type == "cpu":
+            method.moe_kernel = None
 
 
 def _repack_tied_head(model: Any) -> None:
