@@ -58,7 +58,9 @@ def main(names: list[str]) -> int:
     import vllm.v1.engine.llm_engine  # noqa: F401
 
     if unknown := set(names) - {member.name for member in ZOO}:
-        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in ZOO)}", file=sys.stderr)
+        print(
+            f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in ZOO)}", file=sys.stderr
+        )
         return 2
     print("| model | from disk | after two syncs | from a fresh engine | moved by |\n|---|---|---|---|---|", flush=True)
     is_good = True

@@ -57,8 +57,10 @@ class InlineVllmEngine:
             from vllm.v1.engine.llm_engine import LLMEngine
 
         options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
-        # What two prompts could share is one block then, for which each request would look.
-        options.setdefault("enable_prefix_caching", config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU)
+        if config.longest_tokens < 2 * BLOCK_TOKENS_ON_CPU:
+            # What two prompts could share is one block then, for which each request would look. Else vLLM decides: it
+            # cannot with layers of linear attention here.
+            options.setdefault("enable_prefix_caching", False)
         self._random_state = torch.Generator().manual_seed(options["seed"]).get_state()
         self._counters = EngineCounters()
         self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**options), stat_loggers=[self._counters])

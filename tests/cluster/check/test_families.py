@@ -33,7 +33,9 @@ def config_of(member: Member) -> Any:
 def test_who_is_refused(member: Member) -> None:
     config = config_of(member)
     if member.name in REFUSED:
-        with pytest.raises(UserError, match=rf"model.path: 'm' is of type '{config.model_type}'.*{REFUSED[member.name]}"):
+        with pytest.raises(
+            UserError, match=rf"model.path: 'm' is of type '{config.model_type}'.*{REFUSED[member.name]}"
+        ):
             require_reachable(config, "m", "bfloat16", on_gpu=True)
         return
     require_reachable(config, "m", "float32", on_gpu=True)
