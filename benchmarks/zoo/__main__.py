@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rollout.sampling.vllm_options import engine_environment
 
-os.environ.update({**engine_environment(on_gpu=False), "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"})
+os.environ.update(engine_environment(on_gpu=False))
+os.environ.update(HF_HUB_OFFLINE="1", DS_ACCELERATOR="cpu", VLLM_LOGGING_LEVEL="ERROR")
 
 from transformers import AutoConfig
 

@@ -41,7 +41,7 @@ def test_who_is_refused(member: Member) -> None:
     require_reachable(config, "m", "float32", on_gpu=True)
     require_reachable(config, "m", "bfloat16", on_gpu=False)
     if member.name in IN_FLOAT32_ON_CPUS:
-        with pytest.raises(UserError, match="linear attention.*set rollout.dtype: bfloat16"):
+        with pytest.raises(UserError, match=r"linear attention.*set rollout.dtype: bfloat16"):
             require_reachable(config, "m", "float32", on_gpu=False)
     else:
         require_reachable(config, "m", "float32", on_gpu=False)

@@ -29,8 +29,8 @@ def test_every_family_has_its_files_names_shapes_and_numbers(member: Member, tmp
     announced = {name: shape for name, _, shape in shapes_of(policy, form)} | buffers
     seen = {name for name in files if "visual" in name}
     assert announced == {name: shape for name, shape in files.items() if name not in seen}
-    weights = dict(policy.named_parameters())
-    sent = {name: w.detach() for name, w in form(weights).items()} | form.buffers()
+    weights = {name: parameter.detach() for name, parameter in policy.named_parameters()}
+    sent = {name: w.detach() for name, w in form(dict(weights)).items()} | form.buffers()
     saved = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(sent[name], saved[name]) for name in sent)
     assert all(tensor.is_contiguous() for tensor in sent.values())
