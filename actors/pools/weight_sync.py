@@ -132,6 +132,7 @@ class ObjectStoreRoute:
         try:
             shipment = _Shipment(version, *await exporting, scoring)
             exported = time.monotonic()
+            await _learn_rounding(self._pool, self._canary, version, scoring)
             self._pool.set_weights(partial(shipment.load, self._canary, self._timeout_s))
             outcomes = await self._pool.every("load_weights", shipment.weights, shipment.facts, version)
             loaded = time.monotonic()
@@ -184,6 +185,8 @@ class NcclRoute:
     async def publish(self, version: int) -> SyncReport:
         """See :meth:`WeightSync.publish`."""
         begin = time.monotonic()
+        if self._canary is not None and self._canary.needs_scale and version == 0:
+            await _learn_rounding(self._pool, self._canary, version, _learner_logprobs(self._learner, self._canary))
         # Before the members are listed: a replacement that is not among them then loads this version.
         self._pool.set_weights(partial(self._load_replacement, version))
         asked = self._pool.workers_by_name
@@ -239,6 +242,15 @@ class NcclRoute:
             scoring.cancel()
 
 
+async def _learn_rounding(
+    pool: RolloutPool, canary: Canary | None, version: int, expected: Awaitable[list[float]]
+) -> None:
+    """Before anything is sent to engines that have loaded the learner's own starting weights, compare the two."""
+    if canary is not None and canary.needs_scale and version == 0:
+        answers = await pool.every("score", canary.token_ids)
+        canary.learn(await expected, answers.values())
+
+
 async def _learner_logprobs(learner: LearnerRanks, canary: Canary | None) -> list[float]:
     return await learner.logprobs(canary.token_ids) if canary is not None else []
 
@@ -250,4 +262,6 @@ async def _canary_gap_max(
     if canary is None:
         return None
     answers = await pool.every("score", canary.token_ids)
-    return max((canary.check(worker, version, expected, found) for worker, found in answers.items()), default=None)
+    gap = max((canary.check(worker, version, expected, found) for worker, found in answers.items()), default=None)
+    canary.learn(expected, answers.values())  # of a run that goes on, whose engines had other weights before
+    return gap

@@ -120,15 +120,16 @@ class LearnerWorker:
             return self._sender.send_to(engine, engine_world_size, address)
 
     def export_weights(self, checksums: bool) -> tuple[dict[str, np.ndarray] | None, dict[str, TensorFact] | None]:
-        """Every policy weight by its Hugging Face name, float32, and its facts, on rank 0; None twice on the others.
+        """Every policy weight by its name in the model's files, float32, and its facts, on rank 0; else None twice.
 
         A tied LM head is left out, as vLLM's own loader wants it. ``checksums``: whether the facts have them.
         """
-        from learner.checkpoint.load import policy_weights
+        from learner.checkpoint.published import published_weights
         from rollout.sampling.weight_check import facts_of
 
         with self._doing("export_weights"):
-            weights = {name: weight.float().numpy() for name, weight in policy_weights(self._ready, in_float32=True)}
+            published = published_weights(self._ready, in_float32=True)
+            weights = {name: weight.float().numpy() for name, weight in published}
             return (weights, facts_of(weights, checksums)) if self.rank == 0 else (None, None)
 
     def logprobs(self, token_ids: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:

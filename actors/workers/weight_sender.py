@@ -24,15 +24,15 @@ class PolicyOnDevice:
 
     def shapes(self) -> list[tuple[str, Any, tuple[int, ...]]]:
         """See :class:`rollout.sampling.vllm_transfer.Weights`."""
-        from learner.checkpoint.load import policy_shapes
+        from learner.checkpoint.published import published_shapes
 
-        return policy_shapes(self._learner)
+        return published_shapes(self._learner)
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """See :class:`rollout.sampling.vllm_transfer.Weights`."""
-        from learner.checkpoint.load import policy_tensors
+        from learner.checkpoint.published import published_tensors
 
-        return policy_tensors(self._learner)
+        return published_tensors(self._learner)
 
 
 class WeightSender:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cluster.check.families import require_reachable
 from cluster.config.model_folder import load_model_config, max_positions
 from cluster.config.paths import absolute_model_path
 from cluster.config.run_config import RunConfig
@@ -35,8 +36,10 @@ def check_model(config: RunConfig) -> Any:
     """
     model = load_model_config(config.model.path, "model.path", config.model.trust_remote_code)
     _require_causal_lm(model, config)
+    on_gpu = config.cluster.gpus_per_rollout_worker > 0
+    require_reachable(model, config.model.path, config.rollout.dtype, on_gpu)
     text = model.get_text_config()
-    if config.cluster.gpus_per_rollout_worker == 0:
+    if not on_gpu:
         # Some kinds of models state the width of a head, for others it follows.
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         if head_dim < MIN_CPU_HEAD_DIM:

@@ -251,9 +251,10 @@ def _weight_sync(config: RunConfig, learner: LearnerRanks, pool: RolloutPool, so
     """The route of weights; its canary is the first training prompt."""
     canary = None
     if config.rollout.verify_weights:
-        tolerance = config.rollout.canary_tolerance or canary_tolerance(config.rollout.dtype, config.model.dtype)
+        fixed, dtypes = config.rollout.canary_tolerance, (config.rollout.dtype, config.model.dtype)
         token_ids = source.at(0)[1].token_ids
-        canary = Canary(token_ids if len(token_ids) > 1 else token_ids * 2, tolerance)
+        learns = fixed is None and set(dtypes) != {"float32"}
+        canary = Canary(token_ids if len(token_ids) > 1 else token_ids * 2, fixed or canary_tolerance(*dtypes), learns)
     timeout_s = config.cluster.step_timeout_s
     if uses_nccl(config):
         return NcclRoute(learner, pool, config.rollout.tensor_parallel_size, canary, timeout_s)

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from learner.checkpoint.safety import refuse_code
 from learner.models.bottleneck import BottleneckHeads
 from learner.models.critic import CriticModel
 from learner.models.flow import FlowHeads
-from learner.models.lora.merge import Part, merge, merge_into, merged_by
+from learner.models.lora.merge import merge_into, merged_by
 from learner.models.policy import PolicyModel
 from learner.storage.manifest import CheckpointError, verify
 from learner.update.learner import Learner
@@ -105,55 +104,26 @@ def _misfit(learner: Learner, folder: Path, stage: int) -> str:
     return ""
 
 
-def policy_weights(learner: Learner, in_float32: bool = False) -> Iterable[tuple[str, Tensor]]:
-    """Hugging Face name and full weight of each policy parameter, on rank 0; empty elsewhere. Called by every rank.
+def policy_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
+    """Name and full weight of each policy parameter, on rank 0; empty elsewhere. Called by every rank.
+
+    The names are transformers', which are not always those of the model's files: see ``published.py``.
 
     A tied LM head is not listed beside the embedding it shares. Adapters are merged.
-
-    Args:
-        in_float32: leave a merged weight unrounded, whatever the model's number format.
     """
-    return [
-        (name.removeprefix(_POLICY_PREFIX), weight)
-        for name, weight in _merged(learner, learner.policy.full_weights(), partial(_merge_copy, in_float32))
-    ]
+    policy, weights = learner.policy.module, learner.policy.full_weights()
+    assert isinstance(policy, PolicyModel)
+    if policy.adapters is not None:
+        scale = policy.adapters.lora_alpha / policy.adapters.r
+        # Of copied weights, which are written to if they are float32: there is no second one.
+        weights = merged_by(weights, lambda weight, a, b: merge_into(weight, a, b, scale).to(weight.dtype))
+    return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in weights]
 
 
 def adapter_weights(learner: Learner) -> Iterable[tuple[str, Tensor]]:
     """Name and full weight of each of the policy's adapters, on rank 0; empty elsewhere. Called by every rank."""
     found = learner.policy.full_weights(trained_only=True)
     return [(name.removeprefix(_POLICY_PREFIX), weight) for name, weight in found]
-
-
-def policy_shapes(learner: Learner) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-    """Hugging Face name, number format and full shape of what :func:`policy_weights` lists, on every rank."""
-    facts = ((name, (dtype, shape)) for name, dtype, shape in learner.policy.weight_shapes())
-    found = _merged(learner, facts, lambda weight, a, b, scale: weight)
-    return [(name.removeprefix(_POLICY_PREFIX), dtype, shape) for name, (dtype, shape) in found]
-
-
-def policy_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """What :func:`policy_weights` lists, on every rank's device and some at a time. Called by every rank."""
-    for name, weight in _merged(learner, learner.policy.device_weights(), merge):
-        yield name.removeprefix(_POLICY_PREFIX), weight
-
-
-def _merged(
-    learner: Learner, parts: Iterable[tuple[str, Part]], combine: Callable[[Part, Part, Part, float], Part]
-) -> Iterable[tuple[str, Part]]:
-    """Parameters of the policy as they are, or where it has adapters with these combined into what they are of."""
-    policy = learner.policy.module
-    assert isinstance(policy, PolicyModel)
-    if policy.adapters is None:
-        return parts
-    scale = policy.adapters.lora_alpha / policy.adapters.r
-    return merged_by(parts, lambda weight, a, b: combine(weight, a, b, scale))
-
-
-def _merge_copy(in_float32: bool, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Of a copied weight, which is written to if it is float32: there is no second one."""
-    found = merge_into(weight, a, b, scale)
-    return found if in_float32 else found.to(weight.dtype)
 
 
 def critic_shape(critic: nn.Module) -> dict[str, Any]:

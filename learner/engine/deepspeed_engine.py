@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from learner.config import LearnerConfig
 from learner.engine.allocator import keep_freed_memory
 from learner.engine.deepspeed_options import deepspeed_settings, with_fitting_bucket
+from learner.engine.engine import WeightForm
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.state_copy import StateCopy
 from learner.engine.state_recorder import StateRecorder
+from learner.engine.weight_chunks import full_numel, shapes_of, weight_chunks
 
 _TAG = "state"
-_GATHER_NUMEL = 1 << 26
-"""Weights that are gathered in one go when they are exported, in numbers."""
 
 
 def start_process_group(rank: int, world: int, host: str, port: int, device: torch.device, timeout_s: float) -> None:
@@ -84,10 +84,10 @@ class DeepSpeedEngine:
         self._engine = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=with_fitting_bucket(settings, sum(map(_full_numel, trained))),
+            config=with_fitting_bucket(settings, sum(map(full_numel, trained))),
         )[0]
         self.module = module
-        self.num_parameters = sum(_full_numel(p) for p in module.parameters())
+        self.num_parameters = sum(full_numel(p) for p in module.parameters())
         self._stage = config.zero_stage
         self._saves_frozen = saves_frozen
         self._bfloat16, self._offloads = bfloat16, config.offload != "none"
@@ -126,7 +126,7 @@ class DeepSpeedEngine:
         # of them: so one is made so, of a parameter that is small since it may have to be written in full.
         from deepspeed.utils import safe_set_full_grad, safe_set_local_grad
 
-        victim: Any = min((p for p in self.module.parameters() if p.requires_grad), key=_full_numel)
+        victim: Any = min((p for p in self.module.parameters() if p.requires_grad), key=full_numel)
         if self._stage == 3:
             part = torch.zeros_like(victim.ds_tensor)  # its end may be padding, which nothing would clear of a NaN
             part[0] = math.nan if torch.distributed.get_rank() == 0 else 0.0
@@ -162,28 +162,32 @@ class DeepSpeedEngine:
         limit = self._max_grad_norm or math.inf
         return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
 
-    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def full_weights(self, form: WeightForm | None = None, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See :class:`learner.engine.engine.TrainEngine`. Under ZeRO-3 the weights are gathered some at a time."""
         is_first = torch.distributed.get_rank() == 0
-        for chunk in _chunks(self.module, trained_only):
+        for chunk in weight_chunks(self.module, form, trained_only):
             with self._gathered(chunk):
-                copies = [(name, p.detach().to("cpu", copy=True)) for name, p in chunk] if is_first else []
-            yield from copies
+                copies = {name: p.detach().to("cpu", copy=True) for name, p in chunk} if is_first else {}
+            yield from (form(copies) if form is not None and is_first else copies).items()
 
-    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+    def weight_shapes(self, form: WeightForm | None = None) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         """See :class:`learner.engine.engine.TrainEngine`."""
-        return [(name, p.dtype, tuple(getattr(p, "ds_shape", p.shape))) for name, p in self.module.named_parameters()]
+        return shapes_of(self.module, form)
 
-    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def device_weights(self, form: WeightForm | None = None) -> Iterator[tuple[str, Tensor]]:
         """See :class:`learner.engine.engine.TrainEngine`."""
-        for chunk in _chunks(self.module):
+        for chunk in weight_chunks(self.module, form):
             with self._gathered(chunk):
-                # Who reads may do so on streams that know nothing of the ones that have gathered, or that have made
-                # the last optimiser step.
+                weights = {name: parameter.detach() for name, parameter in chunk}
+                if form is not None:
+                    weights = form(weights)
+                # Who reads may do so on streams that know nothing of the ones that have gathered and converted, or
+                # that have made the last optimiser step.
                 if torch.accelerator.is_available():
                     torch.accelerator.synchronize()
-                for name, parameter in chunk:
-                    weight = parameter.detach()
+                while weights:
+                    name = next(iter(weights))
+                    weight = weights.pop(name)
                     if weight.is_cuda:  # it may be freed here before what reads it has run
                         weight.record_stream(torch.cuda.current_stream(weight.device))
                     yield name, weight
@@ -247,29 +251,3 @@ def _to_universal(source: Path, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise RuntimeError(f"converting {source} for another number of ranks failed: {done.stderr.strip()[-500:]}")
-
-
-def _chunks(module: nn.Module, trained_only: bool = False) -> Iterator[list[tuple[str, nn.Parameter]]]:
-    """Parameters in their order, as many together as :data:`_GATHER_NUMEL` allows, or one that is larger.
-
-    Args:
-        trained_only: leave out those without gradients.
-    """
-    chunk: list[tuple[str, nn.Parameter]] = []
-    size = 0
-    for name, parameter in module.named_parameters():
-        if trained_only and not parameter.requires_grad:
-            continue
-        numel = _full_numel(parameter)
-        if chunk and size + numel > _GATHER_NUMEL:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append((name, parameter))
-        size += numel
-    if chunk:
-        yield chunk
-
-
-def _full_numel(parameter: nn.Parameter) -> int:
-    """Size of a parameter when gathered."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -33,6 +33,18 @@ class MismatchError(UpdateRefused):
     """Sampler and learner disagree about the log-probabilities of sampled tokens by more than allowed."""
 
 
+class WeightForm(Protocol):
+    """Another form of a model's weights: other names, and tensors that are cut or put together."""
+
+    def group_of(self, name: str) -> str:
+        """Weights of the same group have to be converted in one call; by default a weight's own name."""
+        ...
+
+    def __call__(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Convert whole groups, by name. Tensors on the device ``meta`` give names and shapes alone."""
+        ...
+
+
 class TrainEngine(Protocol):
     """One model with its optimiser, replicated or split over the ranks.
 
@@ -80,19 +92,20 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def full_weights(self, form: WeightForm | None = None, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Name and a full copy of each parameter, on the CPU. Only rank 0 gets any; every rank must exhaust it.
 
         Args:
+            form: in which they are given; by default as the module has them.
             trained_only: leave out those without gradients.
         """
         ...
 
-    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+    def weight_shapes(self, form: WeightForm | None = None) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         """Name, number format and full shape of each parameter, on every rank. Nothing is gathered."""
         ...
 
-    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def device_weights(self, form: WeightForm | None = None) -> Iterator[tuple[str, Tensor]]:
         """Name and full tensor of each parameter on the rank's device; every rank gets all and must exhaust it.
 
         A tensor stays as it is while somebody holds it, whichever CUDA stream reads it, and nothing else keeps it: no

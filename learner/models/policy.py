@@ -217,6 +217,7 @@ def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dt
             f"{where}: cannot load {path!r}: {reason} (give a folder in Hugging Face format, with config.json and "
             "weights, or the id of a model on a hub that can be reached)"
         ) from error
+    _keep_used_conversions(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -225,3 +226,13 @@ def load_pretrained(loader: Any, path: str, config: ModelConfig, dtype: torch.dt
     if config.recomputes(num_weights(model)):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
+
+
+def _keep_used_conversions(model: PreTrainedModel) -> None:
+    """Which of transformers' conversions have made this model's weights of its files'; only those can be undone.
+
+    transformers notes them itself, but for weights that were split over ranks as they were loaded it notes all.
+    """
+    conversions = getattr(model, "_weight_conversions", None)
+    if conversions is not None:
+        model._weight_conversions = [conversion for conversion in conversions if conversion.was_used()]

@@ -55,6 +55,7 @@ OWNED = {
     "seed": "every start of an engine has one of its own, and each response too with rollout.reproducible",
     "logprobs_mode": "log-probabilities have to be those of the distribution that was sampled from",
     "scheduling_policy": "the canary goes before all requests, by priority",
+    "language_model_only": "a policy reads and writes text, so the parts of its model that see or hear are left out",
     "disable_log_stats": "the run reads the engine's counters",
     "weight_transfer_config": "it follows from rollout.weight_sync",
     "worker_cls": "weights are loaded by the run's own extension of vLLM's worker",

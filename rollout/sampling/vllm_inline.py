@@ -54,11 +54,16 @@ class InlineVllmEngine:
         with without_collections():
             import torch
             from vllm.engine.arg_utils import EngineArgs
+            from vllm.transformers_utils.config import get_config
             from vllm.v1.engine.llm_engine import LLMEngine
 
         options = engine_options(model_path, config, on_gpu=False, trust_remote_code=trust_remote_code)
         # What two prompts could share is one block then, for which each request would look.
-        options.setdefault("enable_prefix_caching", config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU)
+        shares = config.longest_tokens >= 2 * BLOCK_TOKENS_ON_CPU
+        kinds = get_config(model_path, trust_remote_code).get_text_config()
+        # The state of linear attention is only kept where prompts are computed in parts, which a CPU does not do.
+        is_linear = "linear_attention" in (getattr(kinds, "layer_types", None) or ())
+        options.setdefault("enable_prefix_caching", shares and not is_linear)
         self._random_state = torch.Generator().manual_seed(options["seed"]).get_state()
         self._counters = EngineCounters()
         self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**options), stat_loggers=[self._counters])

@@ -113,6 +113,7 @@ def engine_options(
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel_size,
         "trust_remote_code": trust_remote_code,
+        "language_model_only": True,  # a policy reads and writes text; of others this changes nothing
         "logprobs_mode": "processed_logprobs",
         "worker_extension_cls": "rollout.sampling.vllm_weights.WeightLoaderExtension",
         "disable_log_stats": False,

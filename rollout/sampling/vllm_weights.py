@@ -105,6 +105,7 @@ class WeightLoaderExtension:
         parameters = {name for name, _ in model.named_parameters()}
         loader, unread = model.load_weights, set(weights)
         filled: set[str] | None = None
+        untouched: set[str] = set()
 
         def tensors() -> Iterator[tuple[str, torch.Tensor]]:
             for name, tensor in weights.items():
@@ -112,10 +113,12 @@ class WeightLoaderExtension:
                 yield name, tensor
 
         def load(iterator: Iterable[tuple[str, torch.Tensor]]) -> set[str] | None:
-            nonlocal filled
+            nonlocal filled, untouched
             filled = loader(iterator)
+            untouched = _untouched(model)
             return filled
 
+        kernels = _forget_packed_experts(model)
         # Only the model's own loader knows which parameters it filled (several tensors may go into one), so it is
         # listened to while vLLM drives it.
         model.load_weights = load
@@ -123,10 +126,12 @@ class WeightLoaderExtension:
             self.reload_weights(weights_iterator=tensors())  # type: ignore[attr-defined]
         finally:
             del model.load_weights
+        for method, kernel in kernels:
+            method.moe_kernel = method.moe_kernel or kernel
         _repack_tied_head(model)
         is_quantized = self.model_config.quantization is not None  # type: ignore[attr-defined]
         empty = parameters - filled if filled is not None and not is_quantized else set()
-        return sorted(unread) + sorted(empty)
+        return sorted(unread) + sorted(empty | untouched)
 
 
 def _result(refused: list[str], begin: float) -> dict[str, Any]:
@@ -146,6 +151,45 @@ def _fact(tensor: torch.Tensor, with_checksum: bool) -> TensorFact:
     name = str(tensor.dtype).removeprefix("torch.")
     crc = checksum(tensor.reshape(-1).view(torch.uint8).numpy()) if with_checksum else None
     return TensorFact(tuple(tensor.shape), name, crc)
+
+
+def _untouched(model: Any) -> set[str]:
+    """Parameters of layers in which a reload that is about to end has put nothing, whatever the model's loader says.
+
+    A loader that writes into parameters by itself writes into ones that vLLM's reload has put there for the time being.
+    """
+    from vllm.model_executor.layers.attention import is_deferred_attention_layer
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+    found: set[str] = set()
+    for name, module in model.named_modules():
+        info = get_layerwise_info(module)
+        has_nothing = info.can_load() and (info.load_numel or 0) <= 0
+        # A head may share the embedding's weight, and attention has scales that few files hold.
+        if has_nothing and not isinstance(module, ParallelLMHead) and not is_deferred_attention_layer(module):
+            found |= {f"{name}.{last}" for last, _ in module.named_parameters(recurse=False)}
+    return found
+
+
+def _forget_packed_experts(model: Any) -> list[tuple[Any, Any]]:
+    """On CPU the weights of experts are packed for their kernel only when that is made, at the first load.
+
+    Those of a reload would be put where packed ones are expected, and nothing would say so. So the kernel is made anew
+    by the reload, as vLLM's own code does where it has none.
+
+    Returns:
+        Whose kernel was which, for layers that the reload leaves out.
+    """
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    kernels = []
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if isinstance(method, UnquantizedFusedMoEMethod) and module.w13_weight.device.type == "cpu":
+            kernels.append((method, method.moe_kernel))
+            method.moe_kernel = None
+    return kernels
 
 
 def _repack_tied_head(model: Any) -> None:

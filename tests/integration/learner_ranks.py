@@ -24,7 +24,7 @@ from actors.pools.ranks import Ranks
 from actors.processes.interface import interface_of
 from actors.workers.learner_worker import LearnerSpec, LearnerWorker
 from actors.workers.weight_sender import PolicyOnDevice
-from learner.engine import deepspeed_engine
+from learner.engine import weight_chunks
 from learner.storage.files import CheckpointFiles
 from learner.storage.manifest import FileFacts
 
@@ -87,7 +87,7 @@ class ExaminedRank(LearnerWorker):
 
     def sent_by_nccl(self, chunk_numel: int) -> tuple[list[Any], dict[str, np.ndarray], int]:
         """What this rank would broadcast: what it announces, the tensors, and most numbers that were whole at once."""
-        deepspeed_engine._GATHER_NUMEL = chunk_numel
+        weight_chunks.GATHER_NUMEL = chunk_numel
         parameters = dict(self._ready.policy.module.named_parameters())
         weights, found, most = PolicyOnDevice(self._ready), {}, 0
         for name, tensor in weights.tensors():

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from learner.algorithms.catalogue import build_algorithm
 from learner.checkpoint.snapshot import take_snapshot
 from learner.config import LearnerConfig, LoraOptions, ModelConfig
+from learner.engine.engine import WeightForm
 from learner.engine.gradient_watch import GradientWatch
 from learner.engine.memory_copy import copy_to_memory
 from learner.engine.state_copy import StateCopy
+from learner.engine.weight_chunks import shapes_of, weight_chunks
 from learner.models.critic import critic_over_policy, load_critic
 from learner.models.lora.adapters import FrozenBase
 from learner.models.policy import PolicyModel, load_policy, load_reference
@@ -70,17 +72,17 @@ class TorchEngine:
         self.optimizer.zero_grad()
         return norm
 
-    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad or not trained_only:
-                yield name, parameter.detach().clone()
+    def full_weights(self, form: WeightForm | None = None, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        for chunk in weight_chunks(self.module, form, trained_only):
+            weights = {name: parameter.detach().clone() for name, parameter in chunk}
+            yield from (weights if form is None else form(weights)).items()
 
-    def weight_shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-        return [(name, weight.dtype, tuple(weight.shape)) for name, weight in self.device_weights()]
+    def weight_shapes(self, form: WeightForm | None = None) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        return shapes_of(self.module, form)
 
-    def device_weights(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.module.named_parameters():
-            yield name, parameter.detach()
+    def device_weights(self, form: WeightForm | None = None) -> Iterator[tuple[str, Tensor]]:
+        weights = {name: parameter.detach() for name, parameter in self.module.named_parameters()}
+        yield from (weights if form is None else form(weights)).items()
 
     def copy_state(self) -> StateCopy:
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -355,3 +355,23 @@ def test_metrics_leave_out_what_is_not_known() -> None:
         "sync/weights_changed": 1.0,
     }
     assert set(SyncReport(3, 1.0, 2.0).metrics()) == {f"time/sync_{part}_s" for part in ("export", "load", "verify")}
+
+
+@pytest.mark.parametrize("start", [0, 7])
+@pytest.mark.parametrize("by_nccl", [False, True])
+async def test_with_16_bits_old_weights_are_caught_by_what_equal_ones_gave(by_nccl: bool, start: int) -> None:
+    """At the start of a run before anything is sent; of a run that goes on, by its first sync."""
+    pool, learner, canary = Pool(2), Learner(), Canary((1, 2, 3), 0.5, learns=True)
+    for worker in pool.workers_by_name.values():
+        worker.weight = -1.002 if start == 0 else -3.0
+    route = NcclRoute(learner, pool, 1, canary, FAST_S) if by_nccl else object_store(pool, learner, canary)  # type: ignore[arg-type]
+    await route.publish(start)
+    assert canary.mean_tolerance == pytest.approx(0.008 if start == 0 else 0.005)
+    learner.value = -1.05
+    await route.publish(start + 1)
+    learner.value = -1.1
+    for worker in pool.workers_by_name.values():
+        worker.loads = False
+    learner.engines = []
+    with pytest.raises(WeightMismatchError, match=r"by 0.05 nats on average, more than the 0.00[58] that rounding"):
+        await route.publish(start + 2)

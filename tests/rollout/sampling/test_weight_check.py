@@ -93,3 +93,28 @@ def test_a_canary_has_two_tokens_or_more_and_is_cut() -> None:
 def test_the_tolerance_follows_the_coarser_number_format() -> None:
     assert canary_tolerance("float32", "float32") < canary_tolerance("bfloat16", "float32")
     assert canary_tolerance("float32", "bfloat16") == canary_tolerance("float16", "float32")
+
+
+def test_with_16_bits_the_limit_of_the_mean_comes_from_equal_weights() -> None:
+    canary = Canary(tuple(range(9)), 0.5, learns=True)
+    expected = [0.0] + [-1.0] * 8
+    rounded, one_off = [0.0] + [-1.01, -0.99] * 4, [0.0, -1.3] + [-1.0] * 7
+    old = [0.0] + [-1.05] * 8
+    assert canary.check("rollout-0", 1, expected, old) == pytest.approx(0.05)  # nothing is known yet
+    canary.learn(expected, [expected, rounded])
+    assert canary.mean_tolerance == pytest.approx(0.04)
+    assert not canary.needs_scale
+    assert canary.check("rollout-0", 2, expected, one_off) == pytest.approx(0.3)
+    with pytest.raises(WeightMismatchError, match=r"by 0.05 nats on average, more than the 0.04 that rounding"):
+        canary.check("rollout-0", 2, expected, old)
+    canary.learn(expected, [old])  # once only
+    assert canary.mean_tolerance == pytest.approx(0.04)
+
+
+def test_a_mean_that_is_next_to_nothing_is_always_rounding_and_a_fixed_limit_learns_nothing() -> None:
+    canary = Canary((1, 2, 3), 0.5, learns=True)
+    canary.learn([0.0, -1.0, -2.0], [[0.0, -1.0, -2.0]])
+    assert canary.mean_tolerance == 0.005
+    fixed = Canary((1, 2, 3), 0.5)
+    fixed.learn([0.0, -1.0, -2.0], [[0.0, -1.0, -2.0]])
+    assert fixed.mean_tolerance is None

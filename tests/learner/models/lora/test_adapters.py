@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.checkpoint.load import load_checkpoint, policy_shapes, policy_tensors, policy_weights
+from learner.checkpoint.load import load_checkpoint, policy_weights
+from learner.checkpoint.published import published_shapes, published_tensors, published_weights
 from learner.config import LearnerConfig, LoraOptions, ModelConfig, check_compatible
 from learner.models.lora.adapters import without_adapters
 from learner.models.lora.merge import is_adapter, merged_by
@@ -101,11 +102,14 @@ def test_merged_weights_are_an_ordinary_model(tiny_model: Path, after_two_update
     missing = plain.lm.load_state_dict(weights, strict=False)
     assert missing.unexpected_keys == []
     assert float((logprobs(plain) - logprobs(after_two_updates.policy.module)).abs().max()) < 1e-5
-    shapes = policy_shapes(after_two_updates)
-    assert [(name, t.dtype, tuple(t.shape)) for name, t in policy_tensors(after_two_updates)] == shapes
-    for name, tensor in policy_tensors(after_two_updates):
+    shapes = published_shapes(after_two_updates)
+    assert [(name, t.dtype, tuple(t.shape)) for name, t in published_tensors(after_two_updates)] == shapes
+    assert sorted(name for name, *_ in shapes) == sorted(names)
+    for name, tensor in published_tensors(after_two_updates):
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-6)
-    assert all(weight.dtype == torch.float32 for _, weight in policy_weights(after_two_updates, in_float32=True))
+    copied = dict(published_weights(after_two_updates, in_float32=True))
+    assert all(torch.equal(copied[name], tensor) for name, tensor in published_tensors(after_two_updates))
+    assert all(weight.dtype == torch.float32 for weight in copied.values())
 
 
 def test_a_frozen_weight_without_its_adapter_is_noticed() -> None:
