@@ -1,5 +1,7 @@
 """Options of the rollout side: sampling, engine, data, rewards, noise."""
 
+# Why so long: options with what each is for, and few other lines.
+
 from __future__ import annotations
 
 from collections.abc import Iterator

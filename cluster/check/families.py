@@ -31,7 +31,9 @@ def require_reachable(model: Any, path: str, dtype: str, on_gpu: bool) -> None:
     """
     reason = _reason(model, dtype, on_gpu)
     if reason:
-        raise ModelUnsupported(f"model.path: {path!r} is of type {model.model_type!r}, which cannot be trained: {reason}")
+        raise ModelUnsupported(
+            f"model.path: {path!r} is of type {model.model_type!r}, which cannot be trained: {reason}"
+        )
 
 
 def _reason(model: Any, dtype: str, on_gpu: bool) -> str:

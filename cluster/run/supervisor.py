@@ -106,10 +106,8 @@ class Supervisor:
                     raise RuntimeError(_in_words(fault)) from error
                 num_restarts = 1 if self._step > furthest else num_restarts + 1
                 if num_restarts > self._config.recovery.max_restarts:
-                    given_up = (
-                        f"{fault}; given up after {num_restarts - 1} restarts that got no further than step "
-                        f"{furthest} (recovery.max_restarts)"
-                    )
+                    since = f"{num_restarts - 1} restarts that got no further than step {furthest}"
+                    given_up = f"{fault}; given up after {since} (recovery.max_restarts)"
                     raise RuntimeError(coded(given_up, _code(fault))) from error
                 self._note_rollback(fault)
                 furthest = max(furthest, self._step)

@@ -4,8 +4,8 @@ One update goes through an algorithm like this (``learner/update/`` drives it, o
 
 1. the engine computes ``old_logprobs``, and where asked for ``ref_logprobs`` and the old critic's ``QuantileValues``;
 2. :meth:`Algorithm.estimate` turns rewards and old values into advantages and detached value targets, once;
-3. for each micro-batch :meth:`Algorithm.policy_loss` and :meth:`Algorithm.critic_loss` give scalar losses whose
-   denominators are *global* counts, so that their sum over micro-batches and ranks is the loss of the whole batch.
+3. :meth:`Algorithm.policy_loss` and :meth:`Algorithm.critic_loss` of each micro-batch are divided by *global* counts, so
+   that their sum over micro-batches and ranks is the loss of the whole batch.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ class NoEffect(WithoutEffect):
 
 
 def without_effect(config: BaseModel, names: Sequence[str], why: str) -> None:
-    """Refuse options that differ from their default although nothing reads them.
+    """Refuse options that differ from their default although nothing reads them, by :class:`NoEffect`.
 
-    Raises:
-        NoEffect: one does; :func:`.catalogue.build_algorithm` takes no notice of what only the preset set.
+    :func:`.catalogue.build_algorithm` takes no notice of what only the preset set.
     """
     for name in names:
         if getattr(config, name) != type(config).model_fields[name].default:
@@ -156,8 +155,8 @@ class Algorithm:
 
     def remarks(self) -> list[str]:
         """What is configured and changes nothing, one sentence each that starts with the place in the configuration."""
-        names = [spec.type for spec in self.config.reward_correction]
-        return without_trace(left_of_maps(names, self.corrections), self.answer())
+        maps = left_of_maps([spec.type for spec in self.config.reward_correction], self.corrections)
+        return without_trace(maps, self.answer())
 
     # --- the run: what the learner tells and asks --------------------------------------------------------------
 

@@ -195,7 +195,7 @@ PRESETS: dict[str, Preset] = {
         "ppo",
         {"critic": {"num_heads": 3}},
         "PPO whose value is the mean of three heads that start apart.",
-        "the mean where robust-bellman takes the minimum; no paper's own",
+        "the mean of AsyPPO's heads without its masks (arXiv 2510.01656); no paper's own",
     ),
     "distrlvr": Preset(
         "dist_rlvr",

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from learner.models.lora.merge import MergedForm
+from learner.checkpoint.published_form import MergedForm, PublishedForm
 from learner.models.policy import PolicyModel
-from learner.models.published_form import PublishedForm
 from learner.update.learner import Learner
 
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 from torch import Tensor
 
 from learner.models.lora.adapters import ADAPTER
-from learner.models.published_form import PublishedForm
 
 BASE = ".base_layer."
 _A, _B = f".lora_A.{ADAPTER}.weight", f".lora_B.{ADAPTER}.weight"
@@ -49,34 +48,6 @@ def merged_by(
 def merge(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """A frozen weight [out in] with its adapter, computed in float32, in its own number format."""
     return weight.float().addmm(b.float(), a.float(), alpha=scale).to(weight.dtype)
-
-
-class MergedForm:
-    """A :class:`learner.engine.engine.WeightForm`: adapters are merged, and what comes of it takes another form.
-
-    Args:
-        outer: of an ordinary model's weights.
-        scale: of the adapters' product.
-        in_float32: leave merged weights unrounded, whatever the model's number format.
-    """
-
-    def __init__(self, outer: PublishedForm, scale: float, in_float32: bool) -> None:
-        self._outer, self._scale, self._in_float32 = outer, scale, in_float32
-
-    def group_of(self, name: str) -> str:
-        """A frozen weight and its adapter are to be converted in one call, with all that belongs to their weight."""
-        return self._outer.group_of(merged_name(name))
-
-    def __call__(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Merge, then convert. What is given is not written to."""
-        return self._outer(dict(merged_by(weights.items(), self._merged)))
-
-    def buffers(self) -> dict[str, Tensor]:
-        """See :meth:`learner.models.published_form.PublishedForm.buffers`."""
-        return self._outer.buffers()
-
-    def _merged(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return merge(weight.float() if self._in_float32 else weight, a, b, self._scale)
 
 
 def merged_name(name: str) -> str:

@@ -69,6 +69,6 @@ async def test_a_failed_evaluation_is_told_and_left_out() -> None:
         "test": [Prompt(prompt_id=f"p{i}", messages=(), token_ids=(1, 2), reference="r", task="t") for i in range(3)]
     }
     found = await evaluate(FailingPool(["p1"]), FakeRewards(), prompts, warnings.append)  # type: ignore[arg-type]
-    assert found == {"test": {"accuracy": 0.5, "turns": 0.0}}
+    assert found == {"test": {"accuracy": 0.5, "truncated_frac": 0.0, "turns": 0.0}}
     (warning,) = warnings
     assert "1 of 3 answers have no score" in warning and "environment: step: OSError: gone" in warning

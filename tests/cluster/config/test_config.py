@@ -14,7 +14,7 @@ from cluster.config.yaml_source import parse_source
 from rollout.component import ComponentSpec, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").glob("*.yaml")) - set((ROOT / "configs").glob("study-*.yaml")))
 
 
 def parse(text: str) -> RunConfig:
@@ -85,8 +85,10 @@ def test_the_number_to_begin_with_is_between_the_fewest_and_the_most() -> None:
     with pytest.raises(UserError) as caught:
         parse("model: {path: m}\nrollout: {num_workers: 3, min_workers: 4, max_workers: 2}")
     assert str(caught.value).splitlines() == [
-        "my run.yaml:2: rollout.min_workers: 4 is more than rollout.num_workers = 3, with which the run begins",
-        "my run.yaml:2: rollout.max_workers: 2 is less than rollout.num_workers = 3, with which the run begins",
+        "my run.yaml:2: rollout.min_workers: 4 is more than rollout.num_workers = 3, with which the run begins "
+        "[config-conflict]",
+        "my run.yaml:2: rollout.max_workers: 2 is less than rollout.num_workers = 3, with which the run begins "
+        "[config-conflict]",
     ]
 
 

@@ -15,7 +15,7 @@ from click.testing import Result
 from cluster.config.schema import build_schema
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").glob("*.yaml")) - set((ROOT / "configs").glob("study-*.yaml")))
 
 
 @pytest.fixture(scope="module")

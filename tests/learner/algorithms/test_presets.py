@@ -17,7 +17,7 @@ from tests.learner.plain_learner import random_samples
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_one_update(preset: str, make_learner: Callable[..., Learner]) -> None:
-    config = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=120, lr_warmup_frac=0.0)
+    config = LearnerConfig(policy_lr=1e-3, critic_lr=1e-3, micro_batch_tokens=60, lr_warmup_frac=0.0)
     learner = make_learner(preset, config=config, num_updates=10)
     engines = [engine for engine in (learner.policy, learner.critic) if engine is not None]
     before = [dict(engine.full_weights()) for engine in engines]

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from benchmarks.zoo.families import ZOO, Member, change, file_shapes, make
+from learner.checkpoint.published_form import PublishedForm
 from learner.config import ModelConfig
 from learner.engine.weight_chunks import shapes_of, weight_chunks
 from learner.models.policy import PolicyModel, load_policy
-from learner.models.published_form import PublishedForm
 
 TRAINED = [member for member in ZOO if member.kind != "gemma3"]
 

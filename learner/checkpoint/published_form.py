@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 
+from learner.models.lora.merge import merge, merged_by, merged_name
 from learner.models.policy import PolicyModel
 
 PREFIX = "lm."
@@ -61,3 +62,31 @@ class PublishedForm:
         saved = self._lm.state_dict().keys()
         found = {name: buffer.detach() for name, buffer in self._lm.named_buffers() if name in saved}
         return self(found) if found else {}
+
+
+class MergedForm:
+    """A :class:`learner.engine.engine.WeightForm`: adapters are merged, and what comes of it takes another form.
+
+    Args:
+        outer: of an ordinary model's weights.
+        scale: of the adapters' product.
+        in_float32: leave merged weights unrounded, whatever the model's number format.
+    """
+
+    def __init__(self, outer: PublishedForm, scale: float, in_float32: bool) -> None:
+        self._outer, self._scale, self._in_float32 = outer, scale, in_float32
+
+    def group_of(self, name: str) -> str:
+        """A frozen weight and its adapter are to be converted in one call, with all that belongs to their weight."""
+        return self._outer.group_of(merged_name(name))
+
+    def __call__(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Merge, then convert. What is given is not written to."""
+        return self._outer(dict(merged_by(weights.items(), self._merged)))
+
+    def buffers(self) -> dict[str, Tensor]:
+        """See :meth:`PublishedForm.buffers`."""
+        return self._outer.buffers()
+
+    def _merged(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return merge(weight.float() if self._in_float32 else weight, a, b, self._scale)
