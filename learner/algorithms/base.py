@@ -4,8 +4,8 @@ One update goes through an algorithm like this (``learner/update/`` drives it, o
 
 1. the engine computes ``old_logprobs``, and where asked for ``ref_logprobs`` and the old critic's ``QuantileValues``;
 2. :meth:`Algorithm.estimate` turns rewards and old values into advantages and detached value targets, once;
-3. :meth:`Algorithm.policy_loss` and :meth:`Algorithm.critic_loss` of a micro-batch are divided by *global* counts, so that
-   their sum over micro-batches and ranks is the loss of the whole batch.
+3. for each micro-batch :meth:`Algorithm.policy_loss` and :meth:`Algorithm.critic_loss` give losses that are divided by
+   *global* counts, so that their sum over micro-batches and ranks is the loss of the whole batch.
 """
 
 from __future__ import annotations
