@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import ray
-from ray.util import placement_group, remove_placement_group
+from ray._raylet import PlacementGroupID
+from ray.util import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from cluster.run.places.waiting import wait_for_room
 
@@ -18,8 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 @pytest.fixture
 def full(ray_local: None) -> Iterator[Any]:
     """A placement group that leaves 1 of 4 CPUs."""
+    for name, group in placement_group_table().items():  # of tests before these, in the same Ray
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
     taken = placement_group([{"CPU": 3.0}])
-    ray.get(taken.ready(), timeout=60)
+    assert taken.wait(60), f"3 CPUs are not free: {ray.available_resources()}, {placement_group_table()}"
     yield taken
     remove_placement_group(taken)
 
