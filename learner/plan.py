@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from learner.batch import MIN_PADDED_TOKENS
+from learner.maths.row_blocks import ends_along
 
 Rows = tuple[int, ...]
 """Row numbers of the global batch."""
@@ -218,11 +219,7 @@ def cut_blocks(lengths: Sequence[int], num_ranks: int, max_tokens: int, fixed_co
         costs = -(-counts // num_ranks) * longest + fixed_cost + best[start + 1 : start + 1 + len(counts)]
         pick = len(costs) - 1 - int(np.argmin(costs[::-1]))
         best[start], chosen[start] = costs[pick], start + 1 + pick
-    ends, at = [], 0
-    while at < num:
-        at = int(chosen[at])
-        ends.append(at)
-    return ends
+    return ends_along(chosen)
 
 
 def micro_batches(lengths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[Rows]:

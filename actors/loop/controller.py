@@ -170,6 +170,8 @@ class Controller:
             return
         with self._status.stage("label"):
             labelled = await self._gold_labels.label(groups)
+        if not labelled:
+            return
         ledger = self._records.ledger
         changes = [partial(ledger.label, name, score) for name, score in labelled.items()]
         await self._records.disk.write(lambda: ledger.together(changes), "the ledger")

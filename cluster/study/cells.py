@@ -75,10 +75,10 @@ def _fingerprint(config: RunConfig) -> str:
     if config.is_reproducible:  # the way of every cell before there was a choice
         data.get("rollout", {}).pop("reproducible", None)
     if config.reward.gold_labels is not None:  # likewise: all were drawn at random
-        disputed = config.reward.disputed_share(config.training.samples_per_prompt)
-        data["reward"]["gold_labels"] |= {"choice": "disputed"} if disputed else {}
-        if not disputed:
-            data["reward"]["gold_labels"].pop("choice", None)
+        labels = data["reward"]["gold_labels"]
+        labels.pop("choice", None)
+        if config.reward.disputed_share(config.training.samples_per_prompt):
+            labels["choice"] = "disputed"
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK_COST = 24_576
@@ -70,8 +71,13 @@ def cut_into_blocks(lengths: Sequence[int]) -> list[int]:
         costs = counts[: num - start] * longest**2 + BLOCK_COST + best[start + 1 :]
         pick = int(np.argmin(costs))
         best[start], chosen[start] = costs[pick], start + 1 + pick
+    return ends_along(chosen)
+
+
+def ends_along(chosen: NDArray[np.int64]) -> list[int]:
+    """The ends of a cut's blocks, from row 0 on; ``chosen`` [rows + 1] says where the block at a row ends."""
     ends, at = [], 0
-    while at < num:
+    while at < len(chosen) - 1:
         at = int(chosen[at])
         ends.append(at)
     return ends
